@@ -1,0 +1,51 @@
+# Berth. On a fresh machine with a Rust toolchain: `make demo`, `make test`.
+
+CARGO   ?= cargo
+TARGET  ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+PREFIX  ?= /usr/local
+BIN     := $(abspath $(TARGET))/release
+
+# The two binaries that stand between clone and exec are linked statically: no dynamic loader on the
+# hot path, and the shim's memory stays below a megabyte.
+STATIC  := -C target-feature=+crt-static -C relocation-model=static
+
+export BERTH_BIN_DIR := $(BIN)
+
+.PHONY: all build demo test test-vm bench lint fmt install packages packages-test clean
+
+all: build
+
+build:
+	$(CARGO) build --locked --release -p berth -p berthd
+	$(CARGO) rustc --locked --release -p berth-shim --bin berth-shim -- $(STATIC)
+	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC)
+
+packages:
+	tests/support/packages.sh demo
+
+packages-test:
+	tests/support/packages.sh test
+
+demo: packages build
+	examples/demo.sh
+
+# Everything: lints, unit and integration tests, the cgroup v2 machine, and at the end a leak check.
+test: packages-test build
+	tests/support/run.sh
+
+bench: packages-test build
+	tests/support/packages.sh bench
+	tests/support/bench.sh
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt:
+	$(CARGO) fmt --all
+
+install: build
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/berth $(BIN)/berthd $(BIN)/berth-shim $(BIN)/berth-runtime
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,46 @@
+//! Builds images from Dockerfiles: graph, cache keys, cache, context, solve, run, export.
+//!
+//! [`Builder::build`] takes a [`BuildRequest`] and reports progress as [`BuildEvent`]s. What the builder cannot
+//! know about (networks, registries) reaches it through two traits: [`Sandboxes`] hands out a network namespace
+//! for one `RUN` step, [`ImageResolver`] finds or pulls the image that a `FROM` names.
+//!
+//! The way of a build through the modules:
+//!
+//! ```text
+//! request -> context (unpacked, .dockerignore) -> parser -> graph (pure) -> solve -> BuiltImage
+//!                                                             per step:  cache key -> cache hit: next step
+//!                                                                        else run | copy -> layer
+//! ```
+
+mod builder;
+mod cache;
+mod context;
+#[cfg(test)]
+mod conversion_corpus;
+mod copy;
+mod error;
+mod event;
+mod fault;
+mod files;
+mod graph;
+mod key;
+mod mounts;
+mod request;
+mod resolve;
+mod rootdir;
+mod run;
+mod sandbox;
+mod solve;
+mod source;
+mod spec;
+mod stage;
+mod traces;
+mod untar;
+mod users;
+
+pub use builder::{BuildIo, Builder, BuilderDirs, BuiltImage, EventSink};
+pub use error::{BuildError, Excerpt};
+pub use event::{BuildEvent, OutputStream};
+pub use request::{BuildRequest, Context, DockerfileSource, Limits, NetworkMode, Secret};
+pub use resolve::{BoxFuture, ImageResolver, ResolveError};
+pub use sandbox::{Sandbox, SandboxError, Sandboxes};

@@ -1,0 +1,259 @@
+//! `RUN`: a container over the step's snapshot, run to its end.
+
+use std::path::{Path, PathBuf};
+
+use berth_dockerfile_parser::heredoc;
+use berth_dockerfile_parser::instruction::{Network, Run};
+use berth_runtime_client::protocol::{Create, Log, Rootfs, StdinMode, files};
+use berth_runtime_client::{Output, RunRequest, bundle, run_to_completion};
+use berth_store::Snapshot;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::fault::{At, Fault};
+use crate::key::KeyInputs;
+use crate::mounts::{self, StepMount};
+use crate::request::NetworkMode;
+use crate::rootdir::RootDir;
+use crate::solve::{Solver, fresh_id};
+use crate::spec::{self, StepProcess};
+use crate::stage::StageState;
+use crate::traces::MountPoints;
+use crate::users::Accounts;
+use crate::{BuildError, BuildEvent, OutputStream};
+
+/// Digits of an id that are shown.
+const SHORT: usize = 12;
+
+/// What a `RUN` executes.
+pub(crate) struct Command {
+    args: Vec<String>,
+    /// A script from a heredoc that begins with `#!`: it is executed itself, from here.
+    script: Option<(String, String)>,
+}
+
+/// Where such scripts appear in the container.
+const SCRIPTS: &str = "/dev/pipes";
+
+/// The command line of a `RUN`, heredocs resolved. Pure.
+pub(crate) fn command(state: &StageState, run: &Run) -> Command {
+    let command = &run.command;
+    let text = command.words.first().cloned().unwrap_or_default();
+    let plain = |text: String| {
+        let args = if command.shell { state.with_shell(text) } else { command.words.clone() };
+        Command { args, script: None }
+    };
+    let Some(first) = command.heredocs.first() else { return plain(text) };
+    if heredoc::parse_word(&text).is_none() {
+        // The shell itself reads the heredocs.
+        let bodies = command.heredocs.iter().map(|doc| format!("\n{}{}", doc.body, doc.name));
+        return plain(bodies.fold(text, |all, body| all + &body));
+    }
+    let body = first.text();
+    if !body.starts_with("#!") {
+        return plain(body);
+    }
+    let path = format!("{SCRIPTS}/{}", first.name);
+    Command { args: state.with_shell(path), script: Some((first.name.clone(), body)) }
+}
+
+/// The history of a `RUN`.
+pub(crate) fn created_by(state: &StageState, command: &Command) -> String {
+    format!("RUN {}{} # buildkit", state.argument_prefix(), command.args.join(" "))
+}
+
+/// The end of the shim's own log: the directory it is in goes with the step.
+fn last_words(dir: &Path) -> Option<String> {
+    const LINES: usize = 5;
+    let text = std::fs::read_to_string(dir.join(files::SHIM_LOG)).ok()?;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LINES)..].join("; ");
+    (!last.is_empty()).then_some(last)
+}
+
+impl Solver<'_> {
+    pub(crate) fn run(&self, index: usize, state: &mut StageState, run: &Run) -> Result<(), Fault> {
+        for (given, flag, instead) in [
+            (run.insecure, "--security=insecure", "steps run with Docker's default confinement"),
+            (!run.devices.is_empty(), "--device", "steps see the default devices only"),
+        ] {
+            if given {
+                return Err(Fault::said(format!("RUN {flag} is not supported yet; {instead}")));
+            }
+        }
+        let network = match run.network {
+            Network::Default => self.request.network_mode.clone(),
+            Network::None => NetworkMode::None,
+            Network::Host => NetworkMode::Host,
+        };
+        let command = command(state, run);
+        if command.args.is_empty() {
+            return Err(Fault::said("arguments are required: RUN [] names no program"));
+        }
+        let mounts = self.step_mounts(index, state, run)?;
+        let mut key = KeyInputs::new("RUN", &state.filesystem_key());
+        key.add("command", command.args.join("\0"));
+        if let Some((_, body)) = &command.script {
+            key.add("script", body);
+        }
+        for entry in &state.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            key.add(format!("env {name}"), value);
+        }
+        key.add("user", state.user());
+        key.add("workdir", state.working_dir());
+        key.add("network", format!("{network:?}"));
+        for mount in &mounts {
+            mount.add_to_key(&mut key)?;
+        }
+        let created_by = created_by(state, &command);
+        let before = state.clone();
+        self.layer(state, &key, created_by, |snapshot| {
+            self.execute(snapshot, &before, &command, &mounts, &network)
+        })
+    }
+
+    fn execute(
+        &self,
+        snapshot: &Snapshot,
+        state: &StageState,
+        command: &Command,
+        mounts: &[StepMount],
+        network: &NetworkMode,
+    ) -> Result<(), Fault> {
+        let id = fresh_id();
+        let dir = self.shared.dirs.run.join(&id);
+        std::fs::create_dir_all(&dir).at("create directory", &dir)?;
+        let result = self.execute_in(&dir, &id, snapshot, state, command, mounts, network);
+        if let Err(error) = bundle::remove(&dir) {
+            tracing::warn!(%error, "a step's run directory stays behind");
+        }
+        result
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn execute_in(
+        &self,
+        dir: &Path,
+        id: &str,
+        snapshot: &Snapshot,
+        state: &StageState,
+        command: &Command,
+        mounts: &[StepMount],
+        network: &NetworkMode,
+    ) -> Result<(), Fault> {
+        let sandbox = self.shared.sandboxes.acquire(network).map_err(|e| Fault::said(e.to_string()))?;
+        let snapshots = self.shared.store.snapshots();
+        // Mounted only while nothing runs: two mounts of one upper directory do not mix.
+        let (user, points) = {
+            let root = RootDir::new(snapshots.mount(&snapshot.key)?);
+            let accounts = Accounts::read(&root).at("read", "/etc/passwd")?;
+            let user = accounts.process(state.user()).map_err(Fault::said)?;
+            let targets = mounts.iter().map(|mount| mount.target.clone());
+            let own = ["/proc", "/dev", "/sys", "/etc/hosts", "/etc/resolv.conf"].map(PathBuf::from);
+            let points =
+                MountPoints::look(&root, own.into_iter().chain(targets)).at("look for", "mount points")?;
+            (user, points)
+        };
+        let mut hosts = sandbox.hosts();
+        for entry in &self.request.extra_hosts {
+            if let Some((name, address)) = entry.split_once(':') {
+                hosts.push_str(&format!("{address}\t{name}\n"));
+            }
+        }
+        let mut binds = mounts::prepare(self, dir, mounts)?;
+        for (name, text, target) in
+            [("hosts", hosts, "/etc/hosts"), ("resolv.conf", sandbox.resolv_conf(), "/etc/resolv.conf")]
+        {
+            let path = dir.join(name);
+            std::fs::write(&path, text).at("write", &path)?;
+            binds.mounts.push(mounts::bind(&path, target, true)?);
+        }
+        if let Some((name, body)) = &command.script {
+            binds.mounts.push(mounts::script(dir, name, body, SCRIPTS)?);
+        }
+        let mut env = state.env.clone();
+        env.extend(self.arguments.proxies());
+        env.append(&mut binds.env);
+        let process = StepProcess { args: &command.args, env, cwd: state.working_dir(), user: &user };
+        let with_netns = sandbox.netns().is_some();
+        let spec = spec::step_spec(id, self.request, process, binds.mounts, with_netns)?;
+        bundle::write(dir, &spec).map_err(|e| Fault::said(e.to_string()))?;
+        let netns = sandbox
+            .netns()
+            .map(|fd| fd.try_clone_to_owned())
+            .transpose()
+            .at("duplicate", "network namespace")?;
+        self.container(dir, id, snapshot, netns, &command.args)?;
+        drop(binds.locks);
+        // Of a step that failed the whole snapshot goes; of this one, what the runtime had to make for it.
+        let root = RootDir::new(snapshots.mount(&snapshot.key)?);
+        points.remove(&root).at("remove", "mount points")?;
+        drop(root);
+        points.forget_copies(&snapshot.upper).at("tidy up", &snapshot.upper)?;
+        Ok(())
+    }
+
+    fn container(
+        &self,
+        dir: &Path,
+        id: &str,
+        snapshot: &Snapshot,
+        netns: Option<std::os::fd::OwnedFd>,
+        args: &[String],
+    ) -> Result<(), Fault> {
+        let container = id[..SHORT].to_owned();
+        self.emit(BuildEvent::Running { container: container.clone() });
+        let (output, mut received) = mpsc::channel::<(Output, Bytes)>(64);
+        let request = RunRequest {
+            dir: dir.to_owned(),
+            create: Create {
+                id: id.to_owned(),
+                bundle: dir.to_owned(),
+                rootfs: Rootfs::Overlay {
+                    lower: snapshot.lower.clone(),
+                    upper: snapshot.upper.clone(),
+                    work: snapshot.work.clone(),
+                },
+                terminal: false,
+                console_size: None,
+                stdin: StdinMode::Closed,
+                log: Log::None,
+            },
+            netns,
+            output,
+            cancel: self.io.cancel.clone(),
+        };
+        let outcome = self.handle.block_on(async {
+            let run = run_to_completion(&self.shared.spawner, request);
+            let forward = async {
+                while let Some((stream, bytes)) = received.recv().await {
+                    let stream = match stream {
+                        Output::Stdout => OutputStream::Stdout,
+                        Output::Stderr => OutputStream::Stderr,
+                    };
+                    self.emit(BuildEvent::Output { stream, bytes });
+                }
+            };
+            tokio::join!(run, forward).0
+        });
+        if self.io.cancel.is_cancelled() {
+            return Err(BuildError::Cancelled.into());
+        }
+        let record = outcome.map_err(|error| {
+            let last = last_words(dir).map(|words| format!(" ({words})")).unwrap_or_default();
+            Fault::said(format!("cannot run {}: {error}{last}", args.join(" ")))
+        })?;
+        self.emit(BuildEvent::Removed { container });
+        if record.code == 0 && record.error.is_none() {
+            return Ok(());
+        }
+        Err(BuildError::Run {
+            command: args.join(" "),
+            code: record.code,
+            oom_killed: record.oom_killed,
+            excerpt: None,
+        }
+        .into())
+    }
+}

@@ -1,0 +1,159 @@
+//! `user[:group]` to numbers, by the rootfs's own passwd and group files.
+
+use std::io;
+
+use crate::rootdir::RootDir;
+
+/// More of a passwd file is not read.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A user as a process or file owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: Option<String>,
+}
+
+/// The files of one root.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    passwd: String,
+    group: String,
+}
+
+impl Accounts {
+    pub(crate) fn read(root: &RootDir) -> io::Result<Self> {
+        Ok(Self {
+            passwd: root.read_small("etc/passwd", MAX_FILE)?.unwrap_or_default(),
+            group: root.read_small("etc/group", MAX_FILE)?.unwrap_or_default(),
+        })
+    }
+
+    /// Name, uid, gid, home.
+    fn users(&self) -> impl Iterator<Item = (&str, u32, u32, &str)> {
+        self.passwd.lines().filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+            Some((name, uid, gid, fields.nth(1).unwrap_or("")))
+        })
+    }
+
+    /// Name, gid, members.
+    fn groups(&self) -> impl Iterator<Item = (&str, u32, &str)> {
+        self.group.lines().filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let gid = fields.nth(1)?.parse().ok()?;
+            Some((name, gid, fields.next().unwrap_or("")))
+        })
+    }
+
+    fn gid(&self, group: &str) -> Result<u32, String> {
+        if let Some((_, gid, _)) = self.groups().find(|(name, ..)| *name == group) {
+            return Ok(gid);
+        }
+        number(group)
+            .ok_or_else(|| format!("unable to find group {group}: no matching entries in group file"))
+    }
+
+    /// Who a process of `USER` runs as.
+    pub(crate) fn process(&self, spec: &str) -> Result<User, String> {
+        let (name, group) = match spec.split_once(':') {
+            Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
+            None => (spec, None),
+        };
+        let name = if name.is_empty() { "0" } else { name };
+        let by_name = self.users().find(|(n, ..)| *n == name);
+        let known =
+            by_name.or_else(|| number(name).and_then(|id| self.users().find(|(_, uid, ..)| *uid == id)));
+        let (uid, gid, home, login) = match known {
+            Some((login, uid, gid, home)) => (uid, gid, Some(home.to_owned()), Some(login)),
+            None => {
+                let uid = number(name).ok_or_else(|| {
+                    format!("unable to find user {name}: no matching entries in passwd file")
+                })?;
+                (uid, 0, None, None)
+            }
+        };
+        let home = home.filter(|home| !home.is_empty());
+        if let Some(group) = group {
+            return Ok(User { uid, gid: self.gid(group)?, groups: Vec::new(), home });
+        }
+        let member = |members: &str| login.is_some_and(|login| members.split(',').any(|m| m == login));
+        let groups = self.groups().filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid).collect();
+        Ok(User { uid, gid, groups, home })
+    }
+
+    /// Who `--chown` names: a number alone is also the group, a name brings its group.
+    pub(crate) fn owner(&self, spec: &str) -> Result<(u32, u32), String> {
+        let (name, group) = match spec.split_once(':') {
+            Some((name, group)) => (name, Some(group)),
+            None => (spec, None),
+        };
+        let named = self.users().find(|(n, ..)| *n == name);
+        let (uid, own_gid) = match named {
+            Some((_, uid, gid, _)) => (uid, gid),
+            None if name.is_empty() => (0, 0),
+            None => {
+                let uid = number(name).ok_or_else(|| {
+                    format!("--chown={spec}: there is no user {name} in the image's /etc/passwd; add it before, or use its number")
+                })?;
+                (uid, uid)
+            }
+        };
+        let gid = match group {
+            None => own_gid,
+            Some("") => 0,
+            Some(group) => self.gid(group).map_err(|_| {
+                format!("--chown={spec}: there is no group {group} in the image's /etc/group; add it before, or use its number")
+            })?,
+        };
+        Ok((uid, gid))
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts {
+            passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:100:101::/home/app:/bin/sh\nbroken\n".into(),
+            group: "root:x:0:\napp:x:101:\nextra:x:200:app,other\n".into(),
+        }
+    }
+
+    #[test]
+    fn processes() {
+        let user = |spec: &str| accounts().process(spec).unwrap();
+        assert_eq!(
+            user("app"),
+            User { uid: 100, gid: 101, groups: vec![200], home: Some("/home/app".into()) }
+        );
+        assert_eq!(
+            user("app:extra"),
+            User { uid: 100, gid: 200, groups: vec![], home: Some("/home/app".into()) }
+        );
+        assert_eq!(user("100").gid, 101);
+        assert_eq!(user("7"), User { uid: 7, gid: 0, groups: vec![], home: None });
+        assert_eq!(user("").uid, 0);
+        assert!(accounts().process("nobody").unwrap_err().contains("unable to find user nobody"));
+    }
+
+    #[test]
+    fn owners() {
+        let owner = |spec: &str| accounts().owner(spec);
+        assert_eq!(owner("app"), Ok((100, 101)));
+        assert_eq!(owner("7"), Ok((7, 7)));
+        assert_eq!(owner("app:"), Ok((100, 0)));
+        assert_eq!(owner(":extra"), Ok((0, 200)));
+        assert!(owner("nobody").is_err() && owner("0:nogroup").is_err());
+    }
+}

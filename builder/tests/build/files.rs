@@ -1,0 +1,226 @@
+//! Builds that only copy and describe.
+
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use berth_builder::{BuildError, BuildRequest, Context, DockerfileSource};
+use berth_oci::Reference;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Harness, args, context};
+
+#[test]
+fn copies_and_caches() {
+    let h = Harness::new();
+    let dockerfile =
+        "FROM busybox\nWORKDIR /app\nCOPY src .\nCOPY --chown=app:extra one /data/\nCMD [\"x\"]\n";
+    let files = [("src/a", "A"), ("src/d/b", "B"), ("one", "1")];
+    let first = h.build(dockerfile, &files);
+    let id = first.id().clone();
+    assert_eq!(first.steps()[0], "1/5 FROM busybox");
+    assert_eq!(h.read(&id, "app/d/b"), "B");
+    let meta = h.find(&id, "data/one").unwrap().metadata().unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (100, 200));
+    let config = h.config(&id);
+    assert_eq!(config["config"]["WorkingDir"], "/app");
+    let history: Vec<&str> =
+        config["history"].as_array().unwrap().iter().filter_map(|x| x["created_by"].as_str()).collect();
+    assert_eq!(
+        history[history.len() - 4..],
+        [
+            "WORKDIR /app",
+            "COPY src . # buildkit",
+            "COPY --chown=app:extra one /data/ # buildkit",
+            "CMD [\"x\"]"
+        ]
+    );
+    let again = h.build(dockerfile, &files);
+    assert_eq!((again.id(), again.cached()), (&id, 3), "new files, same contents: all from the cache");
+    let changed = h.build(dockerfile, &[files[0], files[1], ("one", "2")]);
+    assert_eq!(changed.cached(), 2);
+    assert_ne!(changed.id(), &id);
+    let uncached = h.build_with(dockerfile, &files, |request| request.no_cache = true);
+    assert_eq!(uncached.cached(), 0);
+    uncached.id();
+    h.assert_clean();
+}
+
+#[test]
+fn stages() {
+    let h = Harness::new();
+    let outcome = h.build(
+        "FROM busybox AS one\nCOPY a /x/a\nFROM nowhere.invalid/none AS unused\nFROM scratch AS two\nCOPY --from=one /x/ /y/\nFROM two\nCOPY --from=0 /x/a /z\nCOPY --from=busybox /etc/passwd /\n",
+        &[("a", "A")],
+    );
+    let id = outcome.id();
+    assert_eq!((h.read(id, "y/a"), h.read(id, "z")), ("A".into(), "A".into()));
+    assert!(h.read(id, "passwd").starts_with("root"));
+    assert_eq!(h.config(id)["rootfs"]["diff_ids"].as_array().unwrap().len(), 3);
+    assert!(outcome.steps().iter().all(|step| !step.contains("unused")));
+}
+
+#[test]
+fn arguments_labels_and_tags() {
+    let h = Harness::new();
+    let outcome =
+        h.build_with("ARG V=busybox\nFROM $V\nARG A=1\nARG B\nENV X=$A$B\nLABEL l=$X\n", &[], |request| {
+            request.build_args = args(&[("B", "b"), ("NOT", "used")]);
+            request.labels = [("own".to_owned(), "1".to_owned())].into();
+            request.tags = vec![Reference::parse("made:here").unwrap()];
+        });
+    let config = h.config(outcome.id());
+    assert_eq!(config["config"]["Labels"], serde_json::json!({"l": "1b", "own": "1"}));
+    assert_eq!(&h.store.images().resolve("made:here").unwrap().id, outcome.id());
+    assert!(format!("{:?}", outcome.events).contains("[NOT] were not consumed"));
+}
+
+#[test]
+fn triggers_run_in_the_child() {
+    let h = Harness::new();
+    let base = h.build_with("FROM busybox\nONBUILD COPY a /on/\nONBUILD ENV E=1\n", &[], |request| {
+        request.tags = vec![Reference::parse("base").unwrap()];
+    });
+    assert!(h.find(base.id(), "on/a").is_none());
+    let child = h.build("FROM base\n", &[("a", "A")]);
+    assert_eq!(h.read(child.id(), "on/a"), "A");
+    let config = h.config(child.id());
+    assert!(config["config"]["Env"].as_array().unwrap().contains(&"E=1".into()));
+    assert!(config["config"].get("OnBuild").is_none_or(serde_json::Value::is_null));
+}
+
+#[test]
+fn archives_and_heredocs() {
+    let h = Harness::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o600);
+    header.set_uid(7);
+    header.set_gid(7);
+    header.set_mtime(1);
+    header.set_size(2);
+    tar.append_data(&mut header, "in/tar", &b"xy"[..]).unwrap();
+    let dir = context(
+        "FROM scratch\nADD a.tar /un/\nCOPY a.tar /un/\nCOPY <<ONE <<'TWO' /here/\n$X \"q\"\nONE\n$X\nTWO\n",
+        &[],
+    );
+    std::fs::write(dir.path().join("a.tar"), tar.into_inner().unwrap()).unwrap();
+    let request = BuildRequest::new(Context::Directory(dir.path().to_owned()));
+    let outcome = h.run(request, CancellationToken::new());
+    let id = outcome.id();
+    assert_eq!(h.read(id, "un/in/tar"), "xy");
+    assert_eq!(h.find(id, "un/in/tar").unwrap().metadata().unwrap().uid(), 7);
+    assert!(h.find(id, "un/a.tar").is_some());
+    assert_eq!((h.read(id, "here/ONE"), h.read(id, "here/TWO")), (" \"q\"\n".into(), "$X\n".into()));
+}
+
+#[test]
+fn contexts_from_archives() {
+    let h = Harness::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, text) in [
+        ("docker/File", "FROM scratch\nCOPY . /\n"),
+        ("keep", "k"),
+        ("drop", "d"),
+        (".dockerignore", "drop\ndocker"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(1000);
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &tar.into_inner().unwrap()).unwrap();
+    let mut request = BuildRequest::new(Context::Tar(file));
+    request.dockerfile = DockerfileSource::Path("docker/File".into());
+    let outcome = h.run(request, CancellationToken::new());
+    let id = outcome.id();
+    assert_eq!(h.find(id, "keep").unwrap().metadata().unwrap().uid(), 0);
+    assert!(h.find(id, "drop").is_none() && h.find(id, "docker").is_none());
+    h.assert_clean();
+}
+
+#[test]
+fn an_image_cannot_lead_a_copy_outside() {
+    let h = Harness::new();
+    let outside = tempfile::tempdir().unwrap();
+    let dir = context("FROM busybox\nCOPY link /evil\nCOPY f /evil/\n", &[("f", "F")]);
+    // A relative link is copied as its target's contents, so build the hostile link through an archive.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_mode(0o777);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    tar.append_link(&mut header, "evil", outside.path()).unwrap();
+    std::fs::write(dir.path().join("link.tar"), tar.into_inner().unwrap()).unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), "FROM busybox\nADD link.tar /\nCOPY f /evil/\n").unwrap();
+    let outcome =
+        h.run(BuildRequest::new(Context::Directory(dir.path().to_owned())), CancellationToken::new());
+    let inside = outside.path().strip_prefix("/").unwrap().join("f");
+    assert_eq!(h.read(outcome.id(), inside.to_str().unwrap()), "F", "within the image the link is followed");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    symlink(outside.path(), dir.path().join("ctx")).unwrap();
+    std::fs::write(outside.path().join("secret"), "s").unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\nCOPY ctx/secret /\n").unwrap();
+    let outcome =
+        h.run(BuildRequest::new(Context::Directory(dir.path().to_owned())), CancellationToken::new());
+    assert!(outcome.error().to_string().contains("not found"), "{}", outcome.error());
+}
+
+#[test]
+fn faults_name_their_place() {
+    let h = Harness::new();
+    for (dockerfile, wanted) in [
+        ("FROM busybox\n\nCOPY none /\n", "\"/none\": not found in the build context"),
+        ("FROM busybox\n\nCOPY --chown=nobody Dockerfile /\n", "no user nobody"),
+        ("FROM busybox\n\nADD https://example.org/x /\n", "not supported yet"),
+        ("FROM busybox\n\nCOPY --parents Dockerfile /\n", "--parents is not supported yet"),
+        ("FROM busybox\n\nENV A=${B:?gone}\n", "B: gone"),
+        ("FROM scratch\n\nFROM none-such\n", "No such image: none-such"),
+        ("FROM busybox\n\nCOYP a b\n", "unknown instruction: COYP (did you mean COPY?)"),
+    ] {
+        let outcome = h.build(dockerfile, &[]);
+        let error = outcome.error();
+        assert!(error.to_string().contains(wanted), "{dockerfile}: {error}");
+        assert_eq!(error.excerpt().map(|e| e.line), Some(3), "{dockerfile}: {error}");
+        assert!(error.to_string().contains(">>>"), "{error}");
+    }
+    assert!(matches!(h.build("", &[]).error(), BuildError::Invalid { .. }));
+    let outcome = h.build_with("FROM busybox AS a\n", &[], |request| request.target = Some("b".into()));
+    assert!(outcome.error().to_string().contains("it has a"), "{}", outcome.error());
+    h.assert_clean();
+}
+
+#[test]
+fn a_fixed_time_makes_builds_repeatable() {
+    let h = Harness::new();
+    let build = || {
+        h.build_with("FROM scratch\nCOPY Dockerfile /\n", &[], |request| {
+            request.no_cache = true;
+            request.build_args = args(&[("SOURCE_DATE_EPOCH", "1000000000")]);
+        })
+    };
+    let config = h.config(build().id());
+    assert_eq!(config["created"], "2001-09-09T01:46:40Z");
+    assert_eq!(config["history"][0]["created"], config["created"]);
+}
+
+#[test]
+fn lint_can_fail_a_build() {
+    let h = Harness::new();
+    let outcome = h.build("# check=error=true\nFROM busybox\nMAINTAINER me\n", &[]);
+    assert!(outcome.error().to_string().contains("MaintainerDeprecated"), "{}", outcome.error());
+    h.build("# check=skip=MaintainerDeprecated;error=true\nFROM busybox\nMAINTAINER me\n", &[]).id();
+}
+
+#[test]
+fn a_cancelled_build_leaves_nothing() {
+    let h = Harness::new();
+    let dir = context("FROM busybox\nCOPY . /\n", &[]);
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let outcome = h.run(BuildRequest::new(Context::Directory(dir.path().to_owned())), cancel);
+    assert!(matches!(outcome.error(), BuildError::Cancelled));
+    h.assert_clean();
+}

@@ -1,0 +1,124 @@
+//! Builds that run commands. Without berth-shim they say so and pass.
+
+use std::time::{Duration, Instant};
+
+use berth_builder::{BuildError, BuildRequest, Context, Secret};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Harness, args, context, shim};
+
+fn harness() -> Option<Harness> {
+    if !shim().exists() {
+        println!("no shim at {}: nothing was run", shim().display());
+        return None;
+    }
+    Some(Harness::new())
+}
+
+#[test]
+fn commands_change_the_image() {
+    let Some(h) = harness() else { return };
+    let outcome = h.build(
+        "FROM busybox\nARG A=1\nENV E=2\nWORKDIR /w\nRUN echo hello && echo $A$E > out && rm /etc/group\n",
+        &[],
+    );
+    let id = outcome.id();
+    assert_eq!(outcome.output(), "hello\n");
+    assert_eq!(h.read(id, "w/out"), "12\n");
+    assert!(h.find(id, "etc/group").is_none());
+    let config = h.config(id);
+    let last = config["history"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        last["created_by"],
+        "RUN |1 A=1 /bin/sh -c echo hello && echo $A$E > out && rm /etc/group # buildkit"
+    );
+    let again = h.build(
+        "FROM busybox\nARG A=1\nENV E=2\nWORKDIR /w\nRUN echo hello && echo $A$E > out && rm /etc/group\n",
+        &[],
+    );
+    assert_eq!((again.id(), again.cached(), again.output().as_str()), (id, 2, ""));
+    let other = h.build_with(
+        "FROM busybox\nARG A=1\nENV E=2\nWORKDIR /w\nRUN echo hello && echo $A$E > out && rm /etc/group\n",
+        &[],
+        |request| request.build_args = args(&[("A", "9")]),
+    );
+    assert_eq!((h.read(other.id(), "w/out").as_str(), other.cached()), ("92\n", 1));
+    h.assert_clean();
+}
+
+#[test]
+fn the_runtime_leaves_no_traces() {
+    let Some(h) = harness() else { return };
+    let outcome = h.build("FROM busybox\nRUN touch /made\n", &[]);
+    let id = outcome.id();
+    assert!(h.find(id, "made").is_some());
+    for trace in ["proc", "sys", "dev", "etc/hosts", "etc/resolv.conf"] {
+        assert!(h.find(id, trace).is_none(), "{trace}");
+    }
+    let top = h.store.images().config_of(id).unwrap().diff_ids().last().unwrap().clone();
+    let names: Vec<_> =
+        std::fs::read_dir(h.store.layers().path(&top)).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["made"], "the layer holds what the command did and nothing else");
+}
+
+#[test]
+fn users_and_heredocs() {
+    let Some(h) = harness() else { return };
+    let outcome = h.build(
+        "FROM busybox\nUSER app\nRUN <<EOF\nid -u\nid -G\necho $HOME\nEOF\nUSER root\nRUN <<X\n#!/bin/sh\necho script $0\nX\nRUN cat <<A - <<B\na\nA\nb\nB\n",
+        &[],
+    );
+    outcome.id();
+    let output = outcome.output();
+    assert!(output.starts_with("100\n101 200\n/home/app\nscript /dev/pipes/X\n"), "{output}");
+}
+
+#[test]
+fn failures_tell_code_line_and_command() {
+    let Some(h) = harness() else { return };
+    let outcome = h.build("FROM busybox\n\nRUN echo before; exit 7\nRUN true\n", &[]);
+    let BuildError::Run { command, code, .. } = outcome.error() else { panic!("{}", outcome.error()) };
+    assert_eq!((command.as_str(), *code), ("/bin/sh -c echo before; exit 7", 7));
+    assert_eq!(outcome.error().exit_code(), Some(7));
+    assert_eq!(outcome.error().excerpt().unwrap().line, 3);
+    assert_eq!(outcome.output(), "before\n");
+    assert!(h.build("FROM busybox\nRUN [\"/none\"]\n", &[]).result.is_err());
+    h.assert_clean();
+}
+
+#[test]
+fn mounts() {
+    let Some(h) = harness() else { return };
+    let dockerfile = "FROM busybox AS other\nCOPY b /b\nFROM busybox\nRUN --mount=target=/ctx --mount=from=other,source=/b,target=/b cat /ctx/a /b; touch /ctx/no || echo ro\nRUN --mount=type=cache,target=/c echo x >> /c/f; cat /c/f\nRUN --mount=type=cache,target=/c cat /c/f\nRUN --mount=type=tmpfs,target=/t touch /t/gone\nRUN --mount=type=secret,id=s cat /run/secrets/s\nRUN --mount=type=secret,id=s,env=S echo $S\n";
+    let outcome = h.build_with(dockerfile, &[("a", "A"), ("b", "B")], |request| {
+        request.secrets = [("s".to_owned(), Secret(b"hush\n".to_vec()))].into();
+    });
+    let id = outcome.id();
+    let output = outcome.output();
+    assert!(output.starts_with("AB"), "{output}");
+    assert!(output.ends_with("ro\nx\nx\nhush\nhush\n"), "{output}");
+    for trace in ["ctx", "b", "c", "t", "run"] {
+        assert!(h.find(id, trace).is_none(), "{trace}");
+    }
+    let outcome = h.build("FROM busybox\nRUN --mount=type=ssh true\n", &[]);
+    assert!(outcome.error().to_string().contains("type=ssh is not supported yet"));
+    h.assert_clean();
+}
+
+#[test]
+fn cancelling_ends_the_running_step() {
+    let Some(h) = harness() else { return };
+    let dir = context("FROM busybox\nRUN sleep 300\n", &[]);
+    let cancel = CancellationToken::new();
+    let trigger = cancel.clone();
+    let waiter = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        trigger.cancel();
+    });
+    let started = Instant::now();
+    let outcome = h.run(BuildRequest::new(Context::Directory(dir.path().to_owned())), cancel);
+    waiter.join().unwrap();
+    assert!(matches!(outcome.error(), BuildError::Cancelled), "{}", outcome.error());
+    assert!(started.elapsed() < Duration::from_secs(30));
+    h.assert_clean();
+}

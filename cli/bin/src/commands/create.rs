@@ -1,0 +1,94 @@
+//! `berth create`, and what `run` shares with it.
+
+use anyhow::{Context, Result, bail};
+use berth_api::container::{CreateRequest, CreateResponse};
+use berth_client::{Client, Query};
+use clap::Args;
+
+use super::pull;
+use crate::exit::Exit;
+use crate::flags::container::{ContainerFlags, request};
+use crate::output::progress::Show;
+use crate::session::Session;
+
+/// Create a container without starting it
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Create {
+    /// Do not show the progress of a pull
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    flags: ContainerFlags,
+    #[command(flatten)]
+    target: ImageAndWords,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What stands behind the flags: the image, then the program and its arguments, which are not ours to judge.
+#[derive(Debug, Args)]
+pub(crate) struct ImageAndWords {
+    /// Image, then the command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE [COMMAND [ARG]…]")]
+    words: Vec<String>,
+}
+
+impl ImageAndWords {
+    /// The request for a container of this image.
+    pub(crate) fn request(&self, flags: &ContainerFlags) -> Result<CreateRequest> {
+        let (image, words) = self.words.split_first().context("an image is required")?;
+        if image.starts_with('-') {
+            bail!("unknown flag: {image}\nSee 'berth run --help'");
+        }
+        request(flags, image, words)
+    }
+}
+
+pub(crate) async fn run(session: &Session, args: Create) -> Result<Exit> {
+    let client = session.client().await?;
+    let mut request = args.target.request(&args.flags)?;
+    let config = &mut request.config;
+    config.attach_stdout = true;
+    config.attach_stderr = true;
+    config.attach_stdin = args.flags.interactive;
+    config.stdin_once = args.flags.interactive;
+    let id = create(&client, &args.flags, &request, args.quiet).await?;
+    println!("{id}");
+    Ok(Exit::Success)
+}
+
+/// Creates the container; pulls the image if it is missing and may be pulled. Gives the id.
+pub(crate) async fn create(
+    client: &Client,
+    flags: &ContainerFlags,
+    request: &CreateRequest,
+    quiet: bool,
+) -> Result<String> {
+    if let Some(path) = flags.cidfile.as_deref().filter(|path| path.exists()) {
+        bail!("--cidfile {}: the file exists; remove it if its container is gone", path.display());
+    }
+    let query = Query::new().maybe("name", flags.name.as_ref()).maybe("platform", flags.platform.as_ref());
+    let image = &request.config.image;
+    let show = if quiet { Show::Quiet } else { Show::All };
+    if flags.pull == "always" {
+        pull::pull(client, image, flags.platform.as_deref(), show).await?;
+    }
+    let answer = client.post::<_, CreateResponse>("/containers/create", &query, request).await;
+    let response = match answer {
+        Err(error) if error.is_not_found() && error.to_string().contains("o such image") && flags.pull == "missing" => {
+            eprintln!("Unable to find image '{image}' locally");
+            pull::pull_to_stderr(client, image, flags.platform.as_deref()).await?;
+            client.post("/containers/create", &query, request).await?
+        }
+        other => other?,
+    };
+    for warning in &response.warnings {
+        eprintln!("WARNING: {warning}");
+    }
+    if let Some(path) = &flags.cidfile {
+        std::fs::write(path, &response.id).with_context(|| format!("--cidfile {}", path.display()))?;
+    }
+    Ok(response.id)
+}

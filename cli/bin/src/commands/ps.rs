@@ -1,0 +1,167 @@
+//! `berth ps`.
+
+use anyhow::Result;
+use berth_api::container::{ContainerSummary, PortSummary};
+use berth_client::Query;
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+use crate::flags::filter;
+use crate::output::list::{Column, Style, render};
+use crate::output::units;
+use crate::session::Session;
+
+/// List containers
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Also those that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Only the ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Filter: key=value
+    #[arg(short, long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Format: table, json or a template
+    #[arg(long)]
+    format: Option<String>,
+    /// The newest N, running or not
+    #[arg(short = 'n', long, value_name = "N")]
+    last: Option<i64>,
+    /// The newest one
+    #[arg(short, long)]
+    latest: bool,
+    /// Whole ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Sizes
+    #[arg(short, long)]
+    size: bool,
+}
+
+const COLUMNS: &[Column] = &[
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+];
+
+const HEADINGS: &[Column] = &[
+    ("CREATED AT", "CreatedAt"),
+    ("STATE", "State"),
+    ("SIZE", "Size"),
+    ("LABELS", "Labels"),
+    ("MOUNTS", "Mounts"),
+    ("NETWORKS", "Networks"),
+];
+
+pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
+    let client = session.client().await?;
+    let limit = if args.latest { Some(1) } else { args.last };
+    let query = Query::new()
+        .flag("all", args.all || limit.is_some())
+        .maybe("limit", limit)
+        .flag("size", args.size)
+        .maybe("filters", filter::parse(&args.filter)?);
+    let containers: Vec<ContainerSummary> = client.get("/containers/json", &query).await?;
+    let rows: Vec<Value> = containers.iter().map(|c| row(c, args.no_trunc)).collect();
+    let mut columns = COLUMNS.to_vec();
+    if args.size {
+        columns.push(("SIZE", "Size"));
+    }
+    let style = Style { format: args.format.as_deref(), only: args.quiet.then_some("ID") };
+    print!("{}", render(style, &columns, HEADINGS, &rows)?);
+    Ok(Exit::Success)
+}
+
+fn row(container: &ContainerSummary, whole: bool) -> Value {
+    let created = Timestamp::from_second(container.created).unwrap_or_default();
+    let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
+    let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mounts: Vec<&str> =
+        container.mounts.iter().map(|m| if m.name.is_empty() { m.source.as_str() } else { m.name.as_str() }).collect();
+    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
+    json!({
+        "ID": if whole { &container.id } else { short(&container.id) },
+        "Image": container.image.strip_prefix("sha256:").map_or(container.image.as_str(), short),
+        "Command": format!("\"{}\"", if whole { container.command.clone() } else { truncated(&container.command, 20) }),
+        "CreatedAt": units::local(created),
+        "RunningFor": units::ago(created),
+        "Ports": ports(&container.ports),
+        "State": container.state,
+        "Status": container.status,
+        "Size": format!("{} (virtual {})", units::size(container.size_rw), units::size(container.size_root_fs)),
+        "Names": names.join(","),
+        "Labels": labels.join(","),
+        "Mounts": mounts.join(","),
+        "Networks": networks.join(","),
+    })
+}
+
+/// The twelve characters of an id that people see.
+pub(crate) fn short(id: &str) -> &str {
+    let id = id.strip_prefix("sha256:").unwrap_or(id);
+    id.get(..12).unwrap_or(id)
+}
+
+/// At most `most` characters, the last of them an ellipsis where some are missing.
+pub(crate) fn truncated(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+/// `0.0.0.0:8080->80/tcp, 443/tcp`; neighbouring ports are one range.
+fn ports(ports: &[PortSummary]) -> String {
+    let mut sorted: Vec<&PortSummary> = ports.iter().collect();
+    sorted.sort_by(|a, b| (&a.ip, &a.kind, a.private_port, a.public_port).cmp(&(&b.ip, &b.kind, b.private_port, b.public_port)));
+    let mut groups: Vec<(&PortSummary, &PortSummary)> = Vec::new();
+    for port in sorted {
+        match groups.last_mut() {
+            Some((_, last))
+                if last.ip == port.ip
+                    && last.kind == port.kind
+                    && last.private_port + 1 == port.private_port
+                    && (last.public_port + 1 == port.public_port || (last.public_port == 0 && port.public_port == 0)) =>
+            {
+                *last = port;
+            }
+            _ => groups.push((port, port)),
+        }
+    }
+    let range = |a: u16, b: u16| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    let shown = groups.iter().map(|(first, last)| {
+        let private = range(first.private_port, last.private_port);
+        if first.public_port == 0 {
+            return format!("{private}/{}", first.kind);
+        }
+        let ip = if first.ip.contains(':') { format!("[{}]", first.ip) } else { first.ip.clone() };
+        format!("{ip}:{}->{private}/{}", range(first.public_port, last.public_port), first.kind)
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_ports() {
+        let port = |ip: &str, private, public| PortSummary { ip: ip.into(), private_port: private, public_port: public, kind: "tcp".into() };
+        assert_eq!(ports(&[port("0.0.0.0", 80, 8080), port("", 443, 0)]), "443/tcp, 0.0.0.0:8080->80/tcp");
+        assert_eq!(ports(&[port("::", 81, 8081), port("::", 80, 8080)]), "[::]:8080-8081->80-81/tcp");
+    }
+
+    #[test]
+    fn shortening() {
+        assert_eq!(truncated("sh -c 'a very long command'", 20), "sh -c 'a very long …");
+        assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
+    }
+}

@@ -1,0 +1,43 @@
+//! `berth rm`.
+
+use anyhow::Result;
+use berth_client::{Client, Query};
+use clap::Args;
+
+use super::each;
+use crate::exit::Exit;
+use crate::session::Session;
+
+/// Remove containers
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// Kill them first if they run
+    #[arg(short, long)]
+    force: bool,
+    /// Remove their anonymous volumes
+    #[arg(short, long)]
+    volumes: bool,
+    /// Remove the link, not the container
+    #[arg(short, long)]
+    link: bool,
+    /// Containers
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+pub(crate) async fn run(session: &Session, args: Rm) -> Result<Exit> {
+    let client = session.client().await?;
+    let query = Query::new().flag("force", args.force).flag("v", args.volumes).flag("link", args.link);
+    each(&args.containers, async |name: &str| {
+        let removed = client.delete(&format!("/containers/{}", Client::path_segment(name)), &query).await;
+        match removed {
+            // As `rm -f` does with files.
+            Err(error) if args.force && error.is_not_found() => {
+                eprintln!("{error}");
+                Ok(())
+            }
+            other => Ok(other.map(drop)?),
+        }
+    })
+    .await
+}

@@ -1,0 +1,124 @@
+//! `berth run`: create, attach, start, wait.
+
+use anyhow::Result;
+use berth_api::container::WaitResponse;
+use berth_client::{Client, ClientError, Query};
+use clap::Args;
+
+use super::create::{self, ImageAndWords};
+use crate::exit::{Exit, Failure, of_start_failure};
+use crate::flags::container::ContainerFlags;
+use crate::session::Session;
+use crate::streams::{detach, pump, signals, terminal};
+
+/// Create and run a new container from an image
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Run {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Attach to these streams only: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr"])]
+    attach: Vec<String>,
+    /// Keys that leave the container running
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// Pass signals on to the process
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    sig_proxy: bool,
+    /// Do not show the progress of a pull
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    flags: ContainerFlags,
+    #[command(flatten)]
+    target: ImageAndWords,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+pub(crate) async fn run(session: &Session, args: Run) -> Result<Exit> {
+    // Everything before the program runs is a failure of ours: 125, unless the engine's words say otherwise.
+    execute(session, args).await.map_err(|error| match error.downcast::<Failure>() {
+        Ok(failure) => failure.into(),
+        Err(error) => Failure { code: of_start_failure(&start_words(&error)), message: format!("{error:#}") }.into(),
+    })
+}
+
+/// Only the engine's own words tell 126 and 127 apart from 125; a missing file of ours is no missing program.
+fn start_words(error: &anyhow::Error) -> String {
+    error.downcast_ref::<ClientError>().filter(|e| e.status().is_some()).map(ToString::to_string).unwrap_or_default()
+}
+
+/// Which streams are ours.
+struct Streams {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+async fn execute(session: &Session, args: Run) -> Result<Exit> {
+    let (tty, interactive) = (args.flags.tty, args.flags.interactive);
+    if !args.detach {
+        terminal::check(tty, interactive)?;
+    }
+    let client = session.client().await?;
+    let mut request = args.target.request(&args.flags)?;
+    let chosen = |name: &str| args.attach.iter().any(|stream| stream == name);
+    let streams = Streams {
+        stdin: !args.detach && if args.attach.is_empty() { interactive } else { chosen("stdin") },
+        stdout: !args.detach && (args.attach.is_empty() || chosen("stdout")),
+        stderr: !args.detach && (args.attach.is_empty() || chosen("stderr")),
+    };
+    let config = &mut request.config;
+    config.attach_stdin = streams.stdin;
+    config.attach_stdout = streams.stdout;
+    config.attach_stderr = streams.stderr;
+    config.stdin_once = interactive && !args.detach;
+    if tty && let (Some((rows, columns)), Some(host)) = (terminal::size(), &mut request.host_config) {
+        host.console_size = [rows, columns];
+    }
+    let id = create::create(&client, &args.flags, &request, args.quiet).await?;
+    if args.detach {
+        client.act(&format!("/containers/{id}/start"), &Query::new()).await?;
+        println!("{id}");
+        return Ok(Exit::Success);
+    }
+    foreground(&client, &args, &id, &streams).await
+}
+
+/// Attach, wait and start, in the order that loses nothing; then the streams until the end.
+async fn foreground(client: &Client, args: &Run, id: &str, streams: &Streams) -> Result<Exit> {
+    let tty = args.flags.tty;
+    let query = Query::new()
+        .with("stream", 1)
+        .flag("stdin", streams.stdin)
+        .flag("stdout", streams.stdout)
+        .flag("stderr", streams.stderr)
+        .maybe("detachKeys", args.detach_keys.as_ref());
+    let connection = client.hijack::<()>(&format!("/containers/{id}/attach"), &query, None).await?;
+    let condition = if args.flags.rm { "removed" } else { "next-exit" };
+    let wait = client.ask_early::<WaitResponse>(
+        &format!("/containers/{id}/wait"),
+        &Query::new().with("condition", condition),
+    );
+    let ended = wait.await?;
+    let _proxied = if args.sig_proxy && !tty { signals::proxy(client, id) } else { Vec::new() };
+    client.act(&format!("/containers/{id}/start"), &Query::new()).await?;
+    let raw = if tty && streams.stdin { terminal::Raw::enter()? } else { None };
+    let _size = if tty { signals::follow_size(client, format!("/containers/{id}/resize")) } else { None };
+    let plan =
+        pump::Plan { tty, stdin: streams.stdin, detach: detach::keys(args.detach_keys.as_deref()) };
+    let copied = pump::run(connection, plan).await;
+    drop(raw);
+    if copied? == pump::Ended::Detached {
+        return Ok(Exit::Success);
+    }
+    let status = ended.await?;
+    match status.error {
+        Some(error) => Err(Failure { message: error.message, code: 125 }.into()),
+        None => Ok(Exit::of_program(status.status_code)),
+    }
+}

@@ -1,0 +1,66 @@
+//! How `berth` ends.
+
+/// The exit code of a command that did its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Success,
+    /// The program in the container ended with this code, and so do we.
+    Code(u8),
+}
+
+impl Exit {
+    /// The engine's exit code as the shell sees it.
+    pub(crate) fn of_program(code: i64) -> Self {
+        match code {
+            0 => Self::Success,
+            // The API has an int where the kernel has eight bits; what does not fit is a failure all the same.
+            code => Self::Code(u8::try_from(code & 0xff).unwrap_or(1).max(1)),
+        }
+    }
+
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Code(code) => code,
+        }
+    }
+}
+
+/// The exit code of a container that could not be started, from the engine's words (as docker's CLI has it).
+pub(crate) fn of_start_failure(message: &str) -> u8 {
+    let any = |needles: &[&str]| needles.iter().any(|needle| message.contains(needle));
+    if any(&["executable file not found", "no such file or directory", "system cannot find the file"]) {
+        127
+    } else if any(&["permission denied", "is a directory"]) {
+        126
+    } else {
+        125
+    }
+}
+
+/// A failure with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// What went wrong.
+    pub(crate) message: String,
+    /// The exit code.
+    pub(crate) code: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes() {
+        assert_eq!(Exit::of_program(137).code(), 137);
+        assert_eq!(Exit::of_program(0), Exit::Success);
+        assert_eq!(Exit::of_program(256).code(), 1, "a failure stays one");
+        assert_eq!(of_start_failure("exec: \"x\": executable file not found in $PATH"), 127);
+        assert_eq!(of_start_failure("exec: \"/etc\": is a directory"), 126);
+        assert_eq!(of_start_failure("no space left"), 125);
+    }
+}

@@ -1,0 +1,8 @@
+//! Command-line values to wire types: pure, one flag family a file.
+
+pub(crate) mod container;
+pub(crate) mod environment;
+pub(crate) mod filter;
+pub(crate) mod mount;
+pub(crate) mod port;
+pub(crate) mod resources;

@@ -1,0 +1,5 @@
+//! `berth`: the command line.
+
+mod template;
+
+fn main() {}

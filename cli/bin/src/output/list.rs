@@ -1,0 +1,118 @@
+//! Lists of things: a table, a `--format`, or ids only.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::template::Template;
+
+/// A column of a default table: its heading and the field it shows.
+pub(crate) type Column = (&'static str, &'static str);
+
+/// How a list is to be shown.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Style<'a> {
+    /// The user's `--format`, if any: `table …`, `json`, or a template.
+    pub(crate) format: Option<&'a str>,
+    /// Only this field, a line each.
+    pub(crate) only: Option<&'static str>,
+}
+
+/// Renders `rows`, JSON objects that have all of the columns' fields and perhaps more.
+pub(crate) fn render(style: Style<'_>, columns: &[Column], headings: &[Column], rows: &[Value]) -> Result<String> {
+    if let Some(field) = style.only {
+        return Ok(rows.iter().map(|row| text(row, field) + "\n").collect());
+    }
+    match style.format {
+        None | Some("table") => Ok(table(
+            columns.iter().map(|(heading, _)| (*heading).to_owned()).collect(),
+            rows.iter().map(|row| columns.iter().map(|(_, field)| text(row, field)).collect()).collect(),
+        )),
+        Some("json") => Ok(rows.iter().map(|row| row.to_string() + "\n").collect()),
+        Some(format) => match format.strip_prefix("table ") {
+            Some(format) => {
+                let template = Template::parse(&unescape(format)).context("--format")?;
+                let heading = |field: &String| {
+                    let known = columns.iter().chain(headings).find(|(_, f)| f == field);
+                    known.map_or_else(|| field.to_uppercase(), |(heading, _)| (*heading).to_owned())
+                };
+                let lines = rows.iter().map(|row| {
+                    Ok(template.render(row).context("--format")?.split('\t').map(str::to_owned).collect())
+                });
+                Ok(table(template.fields().iter().map(heading).collect(), lines.collect::<Result<_>>()?))
+            }
+            None => {
+                let template = Template::parse(&unescape(format)).context("--format")?;
+                let lines = rows.iter().map(|row| Ok(template.render(row).context("--format")? + "\n"));
+                lines.collect()
+            }
+        },
+    }
+}
+
+/// Renders one thing: `--format`, or pretty JSON in a list as `inspect` shows it.
+pub(crate) fn render_one(format: &str, value: &Value) -> Result<String> {
+    if format == "json" {
+        return Ok(value.to_string());
+    }
+    Template::parse(&unescape(format)).context("--format")?.render(value).context("--format")
+}
+
+/// A shell user writes `\t` and `\n`.
+fn unescape(format: &str) -> String {
+    format.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+fn text(row: &Value, field: &str) -> String {
+    match row.get(field) {
+        Some(Value::String(s)) => s.clone(),
+        None | Some(Value::Null) => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Columns as wide as their widest cell and three blanks, at least ten (docker's tabwriter).
+fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut lines = vec![heading];
+    lines.extend(rows);
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|i| lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(10))
+        .collect();
+    let mut out = String::new();
+    for line in lines {
+        let last = line.len().saturating_sub(1);
+        for (i, cell) in line.iter().enumerate() {
+            out.push_str(cell);
+            if i < last {
+                out.extend(std::iter::repeat_n(' ', widths[i].saturating_sub(cell.chars().count())));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rows() -> Vec<Value> {
+        vec![json!({"ID": "1", "Name": "a long name here"}), json!({"ID": "22", "Name": "b"})]
+    }
+
+    const COLUMNS: &[Column] = &[("THE ID", "ID"), ("NAME", "Name")];
+
+    #[test]
+    fn forms() {
+        let show = |style| render(style, COLUMNS, &[], &rows()).expect("renders");
+        assert_eq!(show(Style::default()), "THE ID    NAME\n1         a long name here\n22        b\n");
+        assert_eq!(show(Style { only: Some("ID"), format: None }), "1\n22\n");
+        assert_eq!(show(Style { format: Some("{{.Name}}"), only: None }), "a long name here\nb\n");
+        assert_eq!(show(Style { format: Some("table {{.Name}}\\t{{.ID}}"), only: None }),
+            "NAME               THE ID\na long name here   1\nb                  22\n");
+        assert!(show(Style { format: Some("json"), only: None }).starts_with("{\"ID\":\"1\""));
+        assert!(render(Style { format: Some("{{"), only: None }, COLUMNS, &[], &rows()).is_err());
+    }
+}

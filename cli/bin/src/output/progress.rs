@@ -1,0 +1,135 @@
+//! The JSON messages of pull, push, build, load and import, as lines for people.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Result, bail};
+use berth_api::progress::ProgressMessage;
+use berth_client::ByteStream;
+use futures_util::StreamExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// What is done with each kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Everything.
+    All,
+    /// Only what `aux` and errors say.
+    Quiet,
+}
+
+/// Shows a stream of messages to its end and gives the `aux` values that came with it.
+///
+/// # Errors
+/// With the engine's words if the stream tells of a failure.
+pub(crate) async fn show(mut stream: ByteStream, how: Show) -> Result<Vec<serde_json::Value>> {
+    let mut screen = Screen::new(how);
+    let mut aux = Vec::new();
+    let mut buffer = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        buffer.extend_from_slice(&chunk?);
+        let used = messages(&buffer, |message| {
+            if let Some(value) = &message.aux {
+                aux.push(value.clone());
+            }
+            screen.show(&message)
+        })?;
+        buffer.drain(..used);
+    }
+    Ok(aux)
+}
+
+/// Calls `each` for every whole message in `buffer`; gives how much of it they were.
+fn messages(buffer: &[u8], mut each: impl FnMut(ProgressMessage) -> Result<()>) -> Result<usize> {
+    let mut stream = serde_json::Deserializer::from_slice(buffer).into_iter::<ProgressMessage>();
+    let mut used = 0;
+    loop {
+        match stream.next() {
+            Some(Ok(message)) => {
+                used = stream.byte_offset();
+                each(message)?;
+            }
+            Some(Err(e)) if !e.is_eof() => bail!("the engine's answer is not understood: {e}"),
+            _ => return Ok(used),
+        }
+    }
+}
+
+struct Screen {
+    how: Show,
+    bars: Option<MultiProgress>,
+    layers: HashMap<String, ProgressBar>,
+}
+
+impl Screen {
+    fn new(how: Show) -> Self {
+        let bars = (how == Show::All && std::io::stdout().is_terminal()).then(MultiProgress::new);
+        Self { how, bars, layers: HashMap::new() }
+    }
+
+    fn show(&mut self, message: &ProgressMessage) -> Result<()> {
+        if let Some(error) = &message.error {
+            bail!("{}", error.trim_end());
+        }
+        if self.how == Show::Quiet {
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        if let Some(text) = &message.stream {
+            write!(out, "{text}")?;
+        } else if let Some(status) = &message.status {
+            match &message.id {
+                Some(id) if self.bars.is_some() => self.layer(id, status, message),
+                // Without a terminal only the turning points are told, not every step of a count.
+                Some(_) if message.progress_detail.as_ref().is_some_and(|d| d.total.is_some()) => {}
+                Some(id) => writeln!(out, "{id}: {status}")?,
+                None => writeln!(out, "{status}")?,
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    fn layer(&mut self, id: &str, status: &str, message: &ProgressMessage) {
+        let Some(bars) = &self.bars else { return };
+        let bar = self.layers.entry(id.to_owned()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::no_length());
+            bar.set_prefix(id.to_owned());
+            bar
+        });
+        let detail = message.progress_detail.as_ref();
+        let counts = detail.and_then(|d| Some((d.current?, d.total.filter(|total| *total > 0)?)));
+        let template = match counts {
+            Some((current, total)) => {
+                bar.set_length(total.unsigned_abs());
+                bar.set_position(current.unsigned_abs());
+                "{prefix}: {msg} [{bar:50}] {bytes}/{total_bytes}"
+            }
+            None => "{prefix}: {msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(status.to_owned());
+        if counts.is_none() {
+            bar.tick();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_taken_as_they_become_whole() {
+        let mut seen = Vec::new();
+        let text = b"{\"stream\":\"a\"}\r\n{\"stream\":\"b\"}\n{\"str";
+        let used = messages(text, |m| {
+            seen.extend(m.stream);
+            Ok(())
+        });
+        assert_eq!(used.expect("valid"), text.len() - 6);
+        assert_eq!(seen, ["a", "b"]);
+        assert!(messages(b"{]", |_| Ok(())).is_err());
+    }
+}

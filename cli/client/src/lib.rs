@@ -1,0 +1,39 @@
+//! A typed client for the Docker Engine API, over a unix socket or TCP.
+//!
+//! It speaks to berthd and to any dockerd since API 1.24: the version is negotiated by `/_ping` before the first
+//! request. One [`Client`] is cheap to clone and keeps idle connections for reuse.
+//!
+//! - Answers that end are collected and decoded.
+//! - Streams ([`JsonStream`], [`OutputStream`], [`ByteStream`]) are read piece by piece; dropping one closes its
+//!   connection, which is how docker's API cancels.
+//! - Attach and exec take the connection over: [`Hijacked`].
+//!
+//! TLS is not here yet.
+
+mod build;
+mod connection;
+mod containers;
+mod error;
+mod exec;
+mod hijack;
+mod host;
+mod images;
+mod networks;
+mod ping;
+mod query;
+mod request;
+mod streams;
+mod system;
+mod upload;
+mod volumes;
+
+pub use berth_api as api;
+pub use containers::Wait;
+pub use error::{Error, Result};
+pub use hijack::{HijackReader, HijackWriter, Hijacked};
+pub use host::Host;
+pub use images::PullOptions;
+pub use ping::Ping;
+pub use request::Client;
+pub use streams::{ByteStream, JsonStream, OutputStream};
+pub use upload::Upload;

@@ -1,0 +1,44 @@
+//! Request bodies.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use tokio::io::AsyncRead;
+use tokio_util::io::ReaderStream;
+
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What is sent to the daemon: a context, an archive, an image.
+pub struct Upload(pub(crate) RequestBody);
+
+impl Upload {
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::from_bytes(Bytes::new())
+    }
+
+    /// Bytes in memory.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
+        Self(Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync())
+    }
+
+    /// Whatever comes out of a reader, chunked.
+    pub fn from_reader(reader: impl AsyncRead + Send + 'static) -> Self {
+        Self::from_stream(ReaderStream::with_capacity(reader, 64 << 10))
+    }
+
+    /// Whatever comes out of a stream, chunked. An error breaks the connection off.
+    pub fn from_stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        Self(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
+    }
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Upload")
+    }
+}

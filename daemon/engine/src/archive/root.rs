@@ -1,0 +1,101 @@
+//! The root of a container as a descriptor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::mountfd;
+use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::Mode;
+
+use super::path::link_target;
+use crate::containers::{Container, MountKind};
+use crate::engine::Engine;
+use crate::error::{EngineError, IoContext as _, Result};
+use crate::fsutil;
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// A container's root.
+#[derive(Debug)]
+pub(super) struct Root {
+    fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Root {
+    /// Where a link finally leads, if there is something; else where its text says.
+    pub(super) fn follow(&self, path: &str, text: &str) -> String {
+        let mut target = link_target(path, text);
+        for _ in 0..MAX_LINKS {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+            let Ok(found) = open_in_root(self.as_fd(), &target, flags, Mode::empty()) else { break };
+            match nix::fcntl::readlinkat(&found, c"") {
+                Ok(text) => target = link_target(&target, &text.to_string_lossy()),
+                Err(_) => break,
+            }
+        }
+        target
+    }
+}
+
+impl Engine {
+    /// Opens the root of a container. Blocking.
+    pub(super) fn open_root(&self, container: &Container) -> Result<Root> {
+        let status = container.status();
+        if status.phase.is_alive() {
+            let path = format!("/proc/{}/root", status.pid);
+            let fd = fsutil::open_host_dir(Path::new(&path)).during("open the root of the container", &path)?;
+            // The process may have ended, and its number be somebody else's, between the two.
+            let now = container.status();
+            if now.phase.is_alive() && now.pid == status.pid {
+                return Ok(Root { fd });
+            }
+        }
+        let root = Root { fd: self.store.snapshots().mount(&container.id)? };
+        for plan in container.definition().mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs) {
+            let source = match plan.kind {
+                MountKind::Volume => self.volumes.source(&plan.source)?.join(&plan.subpath),
+                _ => plan.source.clone().into(),
+            };
+            self.attach_mount(&root, &source, &plan.target, plan.read_only)?;
+        }
+        Ok(root)
+    }
+
+    /// Attaches a copy of a directory or file of the host to the detached root. Kernels before 6.15 refuse that;
+    /// then what lies in the volume is not reached, which is told.
+    fn attach_mount(&self, root: &Root, source: &Path, target: &str, read_only: bool) -> Result<()> {
+        let Ok(meta) = std::fs::metadata(source) else {
+            // It is made, or complained about, at the start.
+            return Ok(());
+        };
+        let mode = Mode::from_bits_truncate(if meta.is_dir() { 0o755 } else { 0o644 });
+        let place = if meta.is_dir() {
+            mkdir_all_in_root(root.as_fd(), target, mode)
+        } else {
+            create_file_in_root(root.as_fd(), target, mode)
+        };
+        let place = place.map_err(|error| EngineError::io("make the mount point", target, error))?;
+        let failed = |error: Errno| EngineError::io("attach the volume", target, error);
+        let copy = mountfd::open_tree(AT_FDCWD.as_fd(), source, mountfd::Tree::Clone).map_err(failed)?;
+        if read_only {
+            let attributes = mountfd::MountAttr { set: mountfd::attr::RDONLY, ..mountfd::MountAttr::default() };
+            mountfd::mount_setattr(&copy, &attributes, false).map_err(failed)?;
+        }
+        match mountfd::move_mount(&copy, &place) {
+            Err(Errno::EINVAL) => {
+                tracing::warn!(target, "this kernel cannot show the volume of a stopped container to docker cp");
+                Ok(())
+            }
+            other => other.map_err(failed),
+        }
+    }
+}

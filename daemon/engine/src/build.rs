@@ -1,0 +1,373 @@
+//! Builds: drives the builder, gives it networks and images, and tells its progress as docker does.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use berth_api::Filters;
+use berth_api::build::{BuildOptions, PruneBuildResponse};
+use berth_api::progress::ProgressMessage;
+use berth_api::registry::{AuthConfig, RegistryAuths};
+use berth_builder::{
+    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, ImageResolver, Limits,
+    NetworkMode, ResolveError, Sandbox, SandboxError, Sandboxes,
+};
+use berth_network::{EndpointRequest, NetworkController};
+use berth_oci::{Digest, Platform, Reference};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::ids;
+use crate::images::{self, credentials};
+use crate::items::Progress;
+use crate::resolve_files::{HostLine, HostResolver, hosts, resolv_conf};
+
+/// Networks for build steps.
+pub(crate) struct EngineSandboxes {
+    network: Arc<NetworkController>,
+    dns: Vec<String>,
+}
+
+impl EngineSandboxes {
+    pub(crate) fn new(network: Arc<NetworkController>, dns: Vec<String>) -> Self {
+        Self { network, dns }
+    }
+}
+
+/// The network of one build step.
+struct EngineSandbox {
+    network: Arc<NetworkController>,
+    /// Stands for the step where the network controller asks for a container.
+    id: String,
+    netns: Option<OwnedFd>,
+    address: Option<IpAddr>,
+    dns: Vec<String>,
+}
+
+impl Sandboxes for EngineSandboxes {
+    fn acquire(&self, mode: &NetworkMode) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let failed = |error: berth_network::NetworkError| SandboxError { message: error.to_string() };
+        let mut sandbox = EngineSandbox {
+            network: Arc::clone(&self.network),
+            id: ids::random(),
+            netns: None,
+            address: None,
+            dns: self.dns.clone(),
+        };
+        let name = match mode {
+            NetworkMode::Host => return Ok(Box::new(sandbox)),
+            NetworkMode::None => None,
+            NetworkMode::Default => Some("bridge"),
+            NetworkMode::Named(name) if name.starts_with("container:") => {
+                return Err(SandboxError { message: format!("network mode {name} is not supported for builds") });
+            }
+            NetworkMode::Named(name) => Some(name.as_str()),
+        };
+        let netns = self.network.new_sandbox().map_err(failed)?;
+        if let Some(name) = name {
+            let network = self.network.network(name).map_err(failed)?;
+            let request = EndpointRequest {
+                container_id: sandbox.id.clone(),
+                container_name: format!("build-{}", ids::short(&sandbox.id)),
+                ..EndpointRequest::default()
+            };
+            let endpoint = self.network.attach(netns.as_fd(), &network.id, request).map_err(failed)?;
+            sandbox.address = Some(IpAddr::V4(endpoint.ipv4));
+        }
+        sandbox.netns = Some(netns);
+        Ok(Box::new(sandbox))
+    }
+}
+
+impl Sandbox for EngineSandbox {
+    fn netns(&self) -> Option<BorrowedFd<'_>> {
+        self.netns.as_ref().map(OwnedFd::as_fd)
+    }
+
+    fn hosts(&self) -> String {
+        let names = vec![ids::short(&self.id).to_owned()];
+        let own: Vec<HostLine> = self.address.map(|address| HostLine { address, names }).into_iter().collect();
+        hosts(&[], None, &own, &[])
+    }
+
+    fn resolv_conf(&self) -> String {
+        let wanted = HostResolver { servers: self.dns.clone(), ..HostResolver::default() };
+        resolv_conf(&HostResolver::read(), &wanted, self.netns.is_none())
+    }
+}
+
+impl Drop for EngineSandbox {
+    fn drop(&mut self) {
+        if self.address.is_none() {
+            return;
+        }
+        for error in self.network.detach_all(&self.id).err().unwrap_or_default() {
+            tracing::warn!(%error, "leaving the network of a build step");
+        }
+    }
+}
+
+/// Finds the images of one build.
+struct Resolver {
+    engine: Arc<Engine>,
+    auths: RegistryAuths,
+    progress: Progress,
+}
+
+impl Resolver {
+    async fn find(&self, reference: &Reference, platform: Option<&Platform>, pull: bool) -> Result<Digest> {
+        let images = self.engine.store.images();
+        if !pull && let Ok(image) = images.resolve(&reference.to_string()) {
+            let offered = images.config_of(&image.id)?.platform();
+            if platform.is_none_or(|wanted| wanted.matches(&offered)) {
+                return Ok(image.id);
+            }
+        }
+        let auth = self.auth(reference.domain());
+        let platform = platform.cloned().unwrap_or_else(Platform::host);
+        let (tell, pump) = images::funnel(self.progress.clone());
+        let pulled = self
+            .engine
+            .registry
+            .pull(reference, &platform, &credentials(&auth), move |event| tell(images::message(event)))
+            .await;
+        pump.await?;
+        let pulled = pulled?;
+        self.engine.image_event("pull", &reference.familiar(), &reference.familiar_name());
+        Ok(pulled.id)
+    }
+
+    /// The credentials for a registry; docker's own has several names.
+    fn auth(&self, domain: &str) -> AuthConfig {
+        let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+        let host = |key: &str| {
+            let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
+            rest.split('/').next().unwrap_or_default().to_owned()
+        };
+        let same = |key: &str| host(key) == domain || domain == "docker.io" && hub.contains(&host(key).as_str());
+        self.auths.iter().find(|(key, _)| same(key)).map(|(_, auth)| auth.clone()).unwrap_or_default()
+    }
+}
+
+impl ImageResolver for Resolver {
+    fn resolve<'a>(
+        &'a self,
+        reference: &'a Reference,
+        platform: Option<&'a Platform>,
+        pull: bool,
+    ) -> BoxFuture<'a, Result<Digest, ResolveError>> {
+        Box::pin(async move {
+            self.find(reference, platform, pull).await.map_err(|error| ResolveError { message: error.to_string() })
+        })
+    }
+}
+
+impl Engine {
+    /// Builds an image from a context in a tar archive.
+    ///
+    /// # Errors
+    /// A request that has no sense, a Dockerfile that is wrong, a step that failed (its exit code is in the error).
+    pub async fn build(
+        self: &Arc<Self>,
+        options: BuildOptions,
+        auths: RegistryAuths,
+        context: File,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let quiet = options.quiet;
+        let build_id = options.build_id.clone();
+        let request = request(options, context)?;
+        let (tell, pump) = images::funnel(progress.clone());
+        let io = BuildIo {
+            resolver: Arc::new(Resolver { engine: Arc::clone(self), auths, progress: progress.clone() }),
+            events: Arc::new(move |event| {
+                if !quiet {
+                    messages(event).into_iter().for_each(&tell);
+                }
+            }),
+            cancel: cancel.clone(),
+        };
+        let registered = (!build_id.is_empty()).then(|| Registered::new(self, build_id, cancel));
+        let built = self.builder.build(request, io).await;
+        drop(registered);
+        pump.await?;
+        let built = built.map_err(failure)?;
+        let id = built.id.to_string();
+        if quiet {
+            // That the client has gone changes nothing any more.
+            progress.send(ProgressMessage::stream(format!("{id}\n"))).await.ok();
+        }
+        self.events.publish("builder", "build", &id, BTreeMap::new());
+        Ok(())
+    }
+
+    /// Ends a build that was given this id.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn cancel_build(&self, id: &str) -> Result<()> {
+        let found = self.builds.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned();
+        found.map(|build| build.cancel()).ok_or_else(|| EngineError::not_found(format!("no build {id} is running")))
+    }
+
+    /// Drops the build cache.
+    ///
+    /// # Errors
+    /// A filter that is unknown; the builder's reasons.
+    pub async fn prune_build_cache(&self, _all: bool, _keep: i64, filters: &Filters) -> Result<PruneBuildResponse> {
+        if let Some(key) = filters.unknown_key(&["until", "id", "parent", "type", "description", "inuse", "shared", "private"]) {
+            return Err(EngineError::invalid(format!("invalid filter '{key}'")));
+        }
+        Err(EngineError::not_implemented("pruning the build cache is not supported yet"))
+    }
+}
+
+/// A build that can be cancelled by its id, as long as it runs.
+struct Registered {
+    engine: Arc<Engine>,
+    id: String,
+}
+
+impl Registered {
+    fn new(engine: &Arc<Engine>, id: String, cancel: CancellationToken) -> Self {
+        let mut builds = engine.builds.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        builds.insert(id.clone(), cancel);
+        drop(builds);
+        Self { engine: Arc::clone(engine), id }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.engine.builds.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+fn failure(error: BuildError) -> EngineError {
+    let code = error.exit_code().map(i64::from);
+    let message = error.to_string();
+    let error = if error.is_invalid_request() { EngineError::invalid(message) } else { EngineError::internal(message) };
+    error.with_exit_code(code)
+}
+
+fn request(options: BuildOptions, context: File) -> Result<BuildRequest> {
+    let unsupported = |given: bool, field: &str| match given {
+        true => Err(EngineError::not_implemented(format!("this build option is not supported yet ({field})"))),
+        false => Ok(()),
+    };
+    if !options.remote.is_empty() {
+        let remote = &options.remote;
+        return Err(EngineError::internal(format!("remoteURL ({remote}) could not be recognized as URL")));
+    }
+    unsupported(options.squash, "squash")?;
+    unsupported(!options.outputs.is_empty(), "outputs")?;
+    unsupported(!options.security_opt.is_empty(), "securityopt")?;
+    unsupported(!options.ulimits.is_empty(), "ulimits")?;
+    let tags = options.tags.iter().map(|tag| Ok(Reference::parse(tag)?)).collect::<Result<Vec<_>>>()?;
+    let number = |value: i64| (value != 0).then_some(value);
+    let text = |value: String| (!value.is_empty()).then_some(value);
+    let dockerfile = if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile };
+    let platform = if options.platform.is_empty() { None } else { Some(images::platform(&options.platform)?) };
+    Ok(BuildRequest {
+        dockerfile: DockerfileSource::Path(dockerfile),
+        tags,
+        target: text(options.target),
+        build_args: options.build_args,
+        labels: options.labels,
+        no_cache: options.no_cache,
+        pull: options.pull,
+        platform,
+        network_mode: match options.network_mode.as_str() {
+            "" | "default" | "bridge" => NetworkMode::Default,
+            "none" => NetworkMode::None,
+            "host" => NetworkMode::Host,
+            name => NetworkMode::Named(name.to_owned()),
+        },
+        limits: Limits {
+            memory: number(options.memory),
+            memory_swap: number(options.memory_swap),
+            cpu_period: u64::try_from(options.cpu_period).ok().filter(|value| *value > 0),
+            cpu_quota: number(options.cpu_quota),
+            cpu_shares: u64::try_from(options.cpu_shares).ok().filter(|value| *value > 0),
+            cpuset_cpus: text(options.cpuset_cpus),
+            cpuset_mems: text(options.cpuset_mems),
+        },
+        shm_size: u64::try_from(options.shm_size).ok().filter(|size| *size > 0),
+        extra_hosts: options.extra_hosts,
+        cgroup_parent: text(options.cgroup_parent),
+        ..BuildRequest::new(Context::Tar(context))
+    })
+}
+
+/// The classic builder's words.
+fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
+    let stream = |text: String| vec![ProgressMessage::stream(text)];
+    match event {
+        BuildEvent::StepStart { n, total, text } => stream(format!("Step {n}/{total} : {text}\n")),
+        BuildEvent::Triggers { count: 1 } => stream("# Executing 1 build trigger\n".to_owned()),
+        BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
+        BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
+        BuildEvent::Running { container } => stream(format!(" ---> Running in {}\n", ids::short(&container))),
+        BuildEvent::Output { bytes, .. } => stream(String::from_utf8_lossy(&bytes).into_owned()),
+        BuildEvent::Removed { container } => {
+            stream(format!(" ---> Removed intermediate container {}\n", ids::short(&container)))
+        }
+        BuildEvent::StepDone { id } => stream(format!(" ---> {}\n", ids::short(id.hex()))),
+        BuildEvent::Warning { text } => stream(format!("[Warning] {text}\n")),
+        BuildEvent::Built { id } => vec![
+            ProgressMessage::aux(serde_json::json!({"ID": id.to_string()})),
+            ProgressMessage::stream(format!("Successfully built {}\n", ids::short(id.hex()))),
+        ],
+        BuildEvent::Tagged { reference } => stream(format!("Successfully tagged {reference}\n")),
+        other => {
+            tracing::debug!(?other, "progress of a build that is not shown");
+            Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: BuildOptions) -> Result<BuildRequest> {
+        request(options, tempfile::tempfile().unwrap())
+    }
+
+    #[test]
+    fn options_become_a_request() {
+        let options = BuildOptions {
+            tags: vec!["a:1".into()],
+            memory: 1 << 30,
+            network_mode: "none".into(),
+            platform: "linux/arm64".into(),
+            ..BuildOptions::default()
+        };
+        let request = parse(options).unwrap();
+        assert_eq!(request.tags[0].familiar(), "a:1");
+        assert_eq!((request.limits.memory, request.limits.cpu_shares), (Some(1 << 30), None));
+        assert_eq!(request.network_mode, NetworkMode::None);
+        assert_eq!(request.platform.unwrap().architecture, "arm64");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let error = parse(BuildOptions { squash: true, ..BuildOptions::default() }).unwrap_err();
+        assert!(error.message().contains("squash"));
+        let error = parse(BuildOptions { remote: "foo".into(), ..BuildOptions::default() }).unwrap_err();
+        assert_eq!(error.message(), "remoteURL (foo) could not be recognized as URL");
+        assert!(parse(BuildOptions { tags: vec!["BAD".into()], ..BuildOptions::default() }).is_err());
+    }
+
+    #[test]
+    fn progress_is_the_classic_builders() {
+        let text = |event| messages(event)[0].stream.clone().unwrap();
+        let step = BuildEvent::StepStart { n: 1, total: 2, text: "RUN x".into() };
+        assert_eq!(text(step), "Step 1/2 : RUN x\n");
+        assert_eq!(text(BuildEvent::Cached), " ---> Using cache\n");
+    }
+}

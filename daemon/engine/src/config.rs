@@ -1,0 +1,43 @@
+//! What a daemon tells its engine.
+
+use std::path::PathBuf;
+
+/// Where an engine keeps its things and what it may use.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// State that survives a reboot: images, volumes, containers.
+    pub root: PathBuf,
+    /// State that does not: sockets, bundles, exit records.
+    pub run_root: PathBuf,
+    /// The program `berth-shim`, absolute.
+    pub shim_binary: PathBuf,
+    /// Link name of the default bridge; `None` derives one from `root`.
+    pub default_bridge: Option<String>,
+    /// Registries spoken to over plain HTTP, beside those of this host.
+    pub insecure_registries: Vec<String>,
+    /// Labels of the daemon, shown by `info`.
+    pub labels: Vec<String>,
+    /// Name servers of containers that ask for none, instead of the host's.
+    pub dns: Vec<String>,
+    /// Parent cgroup of containers that name none.
+    pub cgroup_parent: String,
+    /// Whether `info` says that the daemon logs debug lines.
+    pub debug: bool,
+}
+
+impl EngineConfig {
+    /// Defaults in these directories.
+    pub fn new(root: impl Into<PathBuf>, run_root: impl Into<PathBuf>, shim_binary: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            run_root: run_root.into(),
+            shim_binary: shim_binary.into(),
+            default_bridge: None,
+            insecure_registries: Vec::new(),
+            labels: Vec::new(),
+            dns: Vec::new(),
+            cgroup_parent: "/berth".to_owned(),
+            debug: false,
+        }
+    }
+}

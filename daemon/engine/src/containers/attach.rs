@@ -1,0 +1,190 @@
+//! Attach: a client's stream goes to the shim.
+//!
+//! ```text
+//!   not started yet ─▶ the stream waits in the engine; the start hands it over before `Create`
+//!   running         ─▶ Attach{hold} ─▶ greeting, log up to the position in the answer ─▶ Release
+//!   log only        ─▶ greeting, log, end
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use berth_api::options::{Attach, Logs, Tail};
+use berth_api::stdcopy;
+use berth_runtime_client::protocol::{self, Framing};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Container;
+use super::container::WaitingAttach;
+use super::machine::Phase;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+
+/// ctrl-p, ctrl-q.
+const DEFAULT_KEYS: [u8; 2] = [16, 17];
+
+/// An attach that was found possible.
+#[derive(Debug)]
+pub struct PreparedAttach {
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    options: Attach,
+    keys: Vec<u8>,
+}
+
+/// Parses `ctrl-p,ctrl-q` or `a,b`; empty is the default.
+pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(DEFAULT_KEYS.to_vec()) };
+    let key = |word: &str| {
+        let invalid = || EngineError::invalid(format!("Invalid detach keys ({text}): unknown character: '{word}'"));
+        let single = |text: &str| if let [byte] = text.as_bytes() { Some(*byte) } else { None };
+        match word.strip_prefix("ctrl-").and_then(single) {
+            Some(letter @ b'a'..=b'z') => Ok(letter - b'a' + 1),
+            Some(b'@') => Ok(0),
+            Some(symbol @ b'['..=b'_') => Ok(symbol - b'[' + 27),
+            Some(_) => Err(invalid()),
+            None => single(word).filter(u8::is_ascii).ok_or_else(invalid),
+        }
+    };
+    text.split(',').map(key).collect()
+}
+
+impl Engine {
+    /// Checks that a client may attach.
+    ///
+    /// # Errors
+    /// When there is no such container, it is paused or restarting, or the detach keys are none.
+    pub async fn prepare_attach(self: &Arc<Self>, name: &str, options: Attach) -> Result<PreparedAttach> {
+        let container = self.containers.find(name)?;
+        let keys = detach_keys(options.detach_keys.as_deref())?;
+        match container.phase() {
+            Phase::Paused => {
+                return Err(EngineError::conflict(format!(
+                    "container {name} is paused, unpause the container before attach"
+                )));
+            }
+            Phase::Restarting => {
+                return Err(EngineError::conflict(format!(
+                    "container {name} is restarting, wait until the container is running"
+                )));
+            }
+            _ => {}
+        }
+        Ok(PreparedAttach { engine: Arc::clone(self), container, options, keys })
+    }
+}
+
+impl PreparedAttach {
+    /// Whether the container has a terminal, so that its output is not framed.
+    #[must_use]
+    pub fn tty(&self) -> bool {
+        self.container.definition().config.tty
+    }
+
+    /// Attaches the stream. `greeting` is written to it as soon as nothing of the output can be lost any more, and
+    /// in any case before an error is returned; `ahead` is input that was read already.
+    ///
+    /// # Errors
+    /// When the container has gone meanwhile.
+    pub async fn attach(self, stream: OwnedFd, greeting: Vec<u8>, ahead: Vec<u8>) -> Result<()> {
+        if !self.options.stream {
+            return self.replay_only(stream, greeting).await;
+        }
+        let attach = protocol::Attach {
+            stdin: self.options.stdin,
+            stdout: self.options.stdout,
+            stderr: self.options.stderr,
+            framing: if self.tty() { Framing::Raw } else { Framing::Stdcopy },
+            detach_keys: if self.tty() { self.keys.clone() } else { Vec::new() },
+            initial_stdin: ahead,
+            hold: true,
+        };
+        self.engine.events.publish("container", "attach", &self.container.id, self.container.attributes(&[]));
+        let shim = {
+            // Under the lock: a start takes shim and waiting clients in one step.
+            let mut live = self.container.live();
+            match live.shim.clone() {
+                Some(shim) => shim,
+                None => {
+                    let stream = stream.try_clone().map_err(|error| EngineError::internal(error.to_string()))?;
+                    write_all(&stream, &greeting).map_err(gone)?;
+                    live.waiting.push(WaitingAttach { attach: protocol::Attach { hold: false, ..attach }, stream });
+                    return Ok(());
+                }
+            }
+        };
+        let attached = shim.attach(attach, &stream).await;
+        write_all(&stream, &greeting).map_err(gone)?;
+        let attached = attached?;
+        if self.options.logs {
+            let logs = self.engine.replay(&self.container, &self.log_options(), attached.log_position).await?;
+            self.copy(logs, &stream).await?;
+        }
+        Ok(shim.release(attached.session).await?)
+    }
+
+    fn log_options(&self) -> Logs {
+        Logs { stdout: self.options.stdout, stderr: self.options.stderr, tail: Tail::All, ..Logs::default() }
+    }
+
+    async fn replay_only(self, stream: OwnedFd, greeting: Vec<u8>) -> Result<()> {
+        write_all(&stream, &greeting).map_err(gone)?;
+        if self.options.logs {
+            let logs = self.engine.replay(&self.container, &self.log_options(), None).await?;
+            self.copy(logs, &stream).await?;
+        }
+        Ok(())
+    }
+
+    async fn copy(&self, mut logs: crate::logs::LogStream, stream: &OwnedFd) -> Result<()> {
+        use futures_util::StreamExt as _;
+        while let Some(item) = logs.next().await {
+            let (kind, bytes) = item?;
+            if self.tty() {
+                write_all(stream, &bytes).map_err(gone)?;
+            } else {
+                let mut frame = Vec::with_capacity(stdcopy::HEADER + bytes.len());
+                stdcopy::encode(kind, &bytes, &mut frame);
+                write_all(stream, &frame).map_err(gone)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gone(error: io::Error) -> EngineError {
+    EngineError::internal(format!("writing to the client: {error}"))
+}
+
+/// Writes to a descriptor that may be in non-blocking mode.
+pub(crate) fn write_all(stream: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(stream, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EAGAIN) => {
+                let mut wanted = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut wanted, PollTimeout::NONE)?;
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_parsed_as_docker_does() {
+        assert_eq!(detach_keys(None).unwrap(), [16, 17]);
+        assert_eq!(detach_keys(Some("ctrl-a,b,ctrl-[,ctrl-@")).unwrap(), [1, b'b', 27, 0]);
+        for bad in ["ctrl-", "ctrl-é", "ab", "ctrl-1", "a,,b"] {
+            assert!(detach_keys(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Execs: further processes in a container. They are remembered until their container ends, so that a client can
+//! ask how one ended.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use berth_api::exec::{ExecConfig, ExecInspect, ExecProcessConfig};
+use berth_runtime_client::Shim;
+use berth_runtime_client::protocol::{self, ExecRecord, FailureKind, Framing, WindowSize};
+use berth_spec::oci;
+
+use super::Container;
+use super::attach::{detach_keys, write_all};
+use super::machine::Phase;
+use crate::engine::Engine;
+use crate::error::{EngineError, IoContext as _, Result};
+use crate::ids;
+use crate::spec::user::Accounts;
+use crate::spec::{self, env};
+
+/// Docker's words before the runtime's.
+const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: unable to start container process";
+/// So many execs of one container are remembered after their end.
+const REMEMBERED: usize = 256;
+
+/// How long an event may take from the shim to the exec's state: so many pauses.
+const EVENT_PATIENCE: u32 = 500;
+const EVENT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// One exec.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    id: String,
+    container: String,
+    config: ExecConfig,
+    keys: Vec<u8>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct State {
+    begun: bool,
+    running: bool,
+    pid: i32,
+    exit_code: Option<i32>,
+}
+
+impl Exec {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn command(&self) -> String {
+        self.config.cmd.as_deref().unwrap_or_default().join(" ")
+    }
+}
+
+impl Engine {
+    fn find_exec(&self, id: &str) -> Result<Arc<Exec>> {
+        let execs = self.execs();
+        let found = execs.get(id).cloned().or_else(|| {
+            let mut matching = execs.iter().filter(|(known, _)| !id.is_empty() && known.starts_with(id));
+            matching.next().filter(|_| matching.next().is_none()).map(|(_, exec)| Arc::clone(exec))
+        });
+        found.ok_or_else(|| EngineError::not_found(format!("No such exec instance: {id}")))
+    }
+
+    fn exec_event(&self, container: &Container, action: &str, exec: &Exec, special: &[(&str, String)]) {
+        let mut attributes = container.attributes(special);
+        attributes.insert("execID".to_owned(), exec.id.clone());
+        self.events.publish("container", action, &container.id, attributes);
+    }
+
+    /// Writes down what is to run; nothing runs yet. Returns the exec's id.
+    ///
+    /// # Errors
+    /// When the container does not run or is paused, or nothing is to be run.
+    pub async fn create_exec(self: &Arc<Self>, container: &str, config: ExecConfig) -> Result<String> {
+        let found = self.containers.find(container)?;
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            return Err(EngineError::invalid("No exec command specified"));
+        }
+        match found.phase() {
+            Phase::Running => {}
+            Phase::Paused => {
+                return Err(EngineError::conflict(format!(
+                    "Container {container} is paused, unpause the container before exec"
+                )));
+            }
+            Phase::Restarting => {
+                return Err(EngineError::conflict(format!(
+                    "Container {container} is restarting, wait until the container is running"
+                )));
+            }
+            _ => return Err(found.not_running()),
+        }
+        let keys = detach_keys(Some(&config.detach_keys))?;
+        let id = ids::random();
+        let exec =
+            Arc::new(Exec { id: id.clone(), container: found.id.clone(), config, keys, state: Mutex::default() });
+        self.exec_event(&found, &format!("exec_create: {}", exec.command()), &exec, &[]);
+        self.execs().insert(id.clone(), exec);
+        Ok(id)
+    }
+
+    /// Runs an exec on a client's stream. `greeting` is written first, also before an error is returned.
+    ///
+    /// # Errors
+    /// When it was run before, or its program cannot be run; the stream is for the caller to tell.
+    pub async fn start_exec(
+        self: &Arc<Self>,
+        id: &str,
+        tty: bool,
+        console_size: Option<[u16; 2]>,
+        stream: OwnedFd,
+        greeting: Vec<u8>,
+        ahead: Vec<u8>,
+    ) -> Result<()> {
+        write_all(&stream, &greeting).map_err(|error| EngineError::internal(format!("writing to the client: {error}")))?;
+        let exec = self.find_exec(id)?;
+        let config = &exec.config;
+        let attach = protocol::Attach {
+            stdin: config.attach_stdin,
+            stdout: config.attach_stdout,
+            stderr: config.attach_stderr,
+            framing: if config.tty || tty { Framing::Raw } else { Framing::Stdcopy },
+            detach_keys: if config.tty { exec.keys.clone() } else { Vec::new() },
+            initial_stdin: ahead,
+            hold: false,
+        };
+        let engine = Arc::clone(self);
+        self.detached(async move { engine.run_exec(&exec, console_size, Some((attach, stream))).await }).await
+    }
+
+    /// Runs an exec without a stream; returns when it runs.
+    ///
+    /// # Errors
+    /// See [`Self::start_exec`].
+    pub async fn start_exec_detached(self: &Arc<Self>, id: &str, console_size: Option<[u16; 2]>) -> Result<()> {
+        let exec = self.find_exec(id)?;
+        let engine = Arc::clone(self);
+        self.detached(async move { engine.run_exec(&exec, console_size, None).await }).await
+    }
+
+    async fn run_exec(
+        self: &Arc<Self>,
+        exec: &Arc<Exec>,
+        console_size: Option<[u16; 2]>,
+        client: Option<(protocol::Attach, OwnedFd)>,
+    ) -> Result<()> {
+        let container = self.containers.find(&exec.container)?;
+        if container.phase() == Phase::Paused {
+            return Err(EngineError::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                container.id
+            )));
+        }
+        let shim = container.shim()?;
+        if std::mem::replace(&mut exec.state().begun, true) {
+            return Err(EngineError::conflict(format!("exec command {} has already run", exec.id)));
+        }
+        let started = self.spawn_exec(exec, &container, &shim, console_size, client).await;
+        if let Err((error, code)) = started {
+            *exec.state() = State { begun: true, running: false, pid: 0, exit_code: Some(code) };
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn spawn_exec(
+        self: &Arc<Self>,
+        exec: &Arc<Exec>,
+        container: &Arc<Container>,
+        shim: &Shim,
+        console_size: Option<[u16; 2]>,
+        client: Option<(protocol::Attach, OwnedFd)>,
+    ) -> Result<(), (EngineError, i32)> {
+        let process = {
+            let (exec, container) = (Arc::clone(exec), Arc::clone(container));
+            self.blocking(move |engine| engine.exec_process(&exec.config, &container)).await
+        };
+        let process = process.map_err(|error| (error, 126))?;
+        self.exec_event(container, &format!("exec_start: {}", exec.command()), exec, &[]);
+        let (attach, stream) = client.unzip();
+        let request = protocol::Exec {
+            exec_id: exec.id.clone(),
+            process,
+            console_size: console_size
+                .or(exec.config.console_size)
+                .filter(|size| *size != [0, 0])
+                .map(|[rows, cols]| WindowSize { rows, cols }),
+            attach,
+        };
+        // Before the request: its end may be told before the answer is here.
+        exec.state().running = true;
+        match shim.exec(request, stream.as_ref().map(OwnedFd::as_fd)).await {
+            Ok(pid) => {
+                exec.state().pid = pid;
+                Ok(())
+            }
+            Err(error) => {
+                let code = error.kind().map_or(126, FailureKind::exit_code);
+                let message = format!("{EXEC_FAILED}: {error}");
+                Err((EngineError::new(EngineError::from(error).kind(), message), code))
+            }
+        }
+    }
+
+    /// The process of an exec: the container's, with what the exec says otherwise. Blocking.
+    fn exec_process(&self, config: &ExecConfig, container: &Container) -> Result<oci::Process> {
+        let definition = container.definition();
+        let (own, host) = (&definition.config, &definition.host);
+        let user = if config.user.is_empty() { &own.user } else { &config.user };
+        let root = format!("/proc/{}/root", container.status().pid);
+        let root = crate::fsutil::open_host_dir(root.as_ref()).during("open", &root)?;
+        let user = Accounts::read(root.as_fd()).resolve(user, host.group_add.as_deref().unwrap_or_default())?;
+        let environment = env::container(definition.hostname(), own.tty, own.env.as_deref().unwrap_or_default());
+        let environment = env::exec(environment, config.tty, config.env.as_deref().unwrap_or_default());
+        let cwd = match (config.working_dir.as_str(), own.working_dir.as_str()) {
+            ("", "") => "/",
+            ("", own) => own,
+            (given, _) if given.starts_with('/') => given,
+            (given, _) => {
+                return Err(EngineError::invalid(format!(
+                    "OCI runtime exec failed: exec failed: Cwd must be an absolute path: {given}"
+                )));
+            }
+        };
+        let capabilities = if config.privileged {
+            berth_spec::defaults::all_capabilities(self.host.bounding)
+        } else {
+            spec::capabilities(host, self.host.bounding)?
+        };
+        let security = spec::security::parse(host.security_opt.as_deref().unwrap_or_default())?;
+        // The same builder as the container's, so that both mean the same by the same words.
+        let spec = berth_spec::defaults::docker_spec()
+            .args(config.cmd.iter().flatten())
+            .env(env::with_home(environment, &user.home))
+            .cwd(cwd)
+            .user(user.uid, user.gid, user.groups)
+            .terminal(config.tty, None)
+            .ulimits(spec::resources::ulimits(host.resources.ulimits.as_ref())?)
+            .oom_score_adj(i32::try_from(host.oom_score_adj).unwrap_or(0))
+            .no_new_privileges(security.no_new_privileges)
+            .apparmor_profile(security.apparmor)
+            .capabilities(capabilities)
+            .build();
+        spec.process().clone().ok_or_else(|| EngineError::internal("the process of an exec is missing"))
+    }
+
+    /// Notes how an exec ended.
+    pub(crate) fn exec_ended(&self, container: &Container, shim: &Shim, record: ExecRecord) {
+        let exec = self.execs().get(&record.exec_id).cloned();
+        if let Some(exec) = exec {
+            {
+                let mut state = exec.state();
+                state.running = false;
+                state.exit_code = Some(record.code);
+            }
+            self.exec_event(container, "exec_die", &exec, &[("exitCode", record.code.to_string())]);
+        }
+        if let Err(error) = shim.forget_exec(&record.exec_id) {
+            tracing::debug!(exec = record.exec_id, %error, "removing the record of an exec");
+        }
+        self.forget_old_execs(&container.id);
+    }
+
+    fn forget_old_execs(&self, container: &str) {
+        let mut execs = self.execs();
+        let ended: Vec<String> = execs
+            .values()
+            .filter(|exec| exec.container == container && exec.state().exit_code.is_some())
+            .map(|exec| exec.id.clone())
+            .collect();
+        for id in ended.iter().take(ended.len().saturating_sub(REMEMBERED)) {
+            execs.remove(id);
+        }
+    }
+
+    /// Of a container that has ended: no exec of it runs any more.
+    pub(crate) fn forget_execs(&self, container: &str) {
+        self.execs().retain(|_, exec| {
+            if exec.container != container {
+                return true;
+            }
+            let mut state = exec.state();
+            if state.running {
+                state.running = false;
+                state.exit_code.get_or_insert(137);
+            }
+            // Who started it may still ask how it ended.
+            state.begun
+        });
+    }
+
+    /// Ids of the execs that run in a container; `None` if there are none.
+    pub(crate) fn running_execs(&self, container: &str) -> Option<Vec<String>> {
+        let execs = self.execs();
+        let running = execs.values().filter(|exec| exec.container == container && exec.state().running);
+        let ids: Vec<String> = running.map(|exec| exec.id.clone()).collect();
+        (!ids.is_empty()).then_some(ids)
+    }
+
+    /// Sets the size of an exec's terminal.
+    ///
+    /// # Errors
+    /// When there is no such exec, or it does not run.
+    pub async fn resize_exec(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
+        let exec = self.find_exec(id)?;
+        let container = self.containers.find(&exec.container)?;
+        let resized = container.shim()?.resize_exec(&exec.id, WindowSize { rows, cols: columns }).await;
+        match resized {
+            Err(error) if error.kind() == Some(FailureKind::NoTerminal) => Ok(()),
+            Err(error) if error.kind() == Some(FailureKind::NoSuchExec) => {
+                Err(EngineError::conflict(format!("exec {} is not running", exec.id)))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// How an exec stands.
+    ///
+    /// # Errors
+    /// When there is no such exec.
+    pub async fn inspect_exec(&self, id: &str) -> Result<ExecInspect> {
+        let exec = self.find_exec(id)?;
+        if exec.state().running
+            && let Ok(container) = self.containers.find(&exec.container)
+            && let Ok(shim) = container.shim()
+        {
+            // The client has seen the end of the stream and asks for the code at once, while the event is under way.
+            let ended = |state: &berth_runtime_client::protocol::State| {
+                !state.execs.iter().any(|running| running.exec_id == exec.id)
+            };
+            if shim.state().await.is_ok_and(|state| ended(&state)) {
+                for _ in 0..EVENT_PATIENCE {
+                    if !exec.state().running {
+                        break;
+                    }
+                    tokio::time::sleep(EVENT_PAUSE).await;
+                }
+            }
+        }
+        let state = exec.state().clone();
+        let config = &exec.config;
+        let mut words = config.cmd.iter().flatten().cloned();
+        Ok(ExecInspect {
+            id: exec.id.clone(),
+            running: state.running,
+            exit_code: state.exit_code.map(i64::from),
+            process_config: ExecProcessConfig {
+                tty: config.tty,
+                entrypoint: words.next().unwrap_or_default(),
+                arguments: words.collect(),
+                privileged: config.privileged,
+                user: config.user.clone(),
+            },
+            open_stdin: config.attach_stdin,
+            open_stderr: config.attach_stderr,
+            open_stdout: config.attach_stdout,
+            can_remove: false,
+            container_id: exec.container.clone(),
+            detach_keys: String::from_utf8_lossy(if config.detach_keys.is_empty() { b"" } else { &exec.keys }).into_owned(),
+            pid: i64::from(state.pid),
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Containers: one file per verb.
+
+mod attach;
+mod changes;
+mod commit;
+mod container;
+mod create;
+mod exit;
+pub(crate) mod exec;
+mod files;
+pub(crate) mod filters;
+mod inspect;
+mod kill;
+mod list;
+mod machine;
+mod merge;
+mod mounts;
+mod pause;
+pub(crate) mod ports;
+mod prune;
+mod record;
+mod recover;
+mod registry;
+mod remove;
+mod rename;
+mod restart;
+pub(crate) mod signal;
+mod start;
+mod stats;
+mod stop;
+mod top;
+mod update;
+pub(crate) mod validate;
+mod wait;
+
+pub(crate) use container::Container;
+pub use attach::PreparedAttach;
+pub(crate) use inspect::DRIVER;
+pub(crate) use mounts::{MountKind, MountPlan, clean as clean_path};
+pub(crate) use record::{Definition, Status};
+pub(crate) use registry::Containers;
+pub use stats::StatsStream;

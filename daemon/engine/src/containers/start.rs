@@ -1,0 +1,415 @@
+//! Start: the hot path.
+//!
+//! ```text
+//!   shim is spawned ───────────────────────┐
+//!   network namespace, links, ports ───────┼─▶ attach waiting clients ─▶ Create ─▶ Start ─▶ running
+//!   accounts, config.json, /etc/hosts … ───┘
+//! ```
+//!
+//! The three run side by side. /etc/hosts needs the address, so it is written when the network is there; all it has
+//! to do is be complete before `Create`. Nothing is synced to disk. What fails is undone as a whole, and the state
+//! stays what it was, with the reason beside it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use berth_network::Endpoint;
+use berth_runtime_client::protocol::{Create, FailureKind, Log, Rootfs, StdinMode, WindowSize};
+use berth_runtime_client::{ClientError, Shim, bundle};
+use berth_spec::defaults::NamespaceMode;
+use berth_spec::oci;
+use jiff::Timestamp;
+
+use super::create::prepare_bind;
+use super::machine::{Change, Phase};
+use super::mounts::MountKind;
+use super::record::Definition;
+use super::Container;
+use crate::engine::Engine;
+use crate::error::{EngineError, IoContext as _, Kind, Result};
+use crate::spec::user::Accounts;
+use crate::spec::{self, Inputs, Namespaces};
+
+/// Docker's words before the runtime's; clients look for what follows them.
+const START_FAILED: &str = "failed to create task for container: failed to create shim task: OCI runtime create \
+    failed: runc create failed: unable to start container process: error during container init";
+
+/// Exit code of a container that failed to start for a reason of the host's.
+const START_FAILED_CODE: i32 = 128;
+
+/// What a start has made so far.
+#[derive(Default)]
+struct Made {
+    shim: Option<Shim>,
+    created: bool,
+}
+
+/// A container's network.
+pub(crate) struct Joined {
+    /// The namespace for the shim; none for the host's or another container's.
+    netns: Option<OwnedFd>,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// `NotModified` when it runs; otherwise why it could not be started, which its state tells as well.
+    pub async fn start_container(self: &Arc<Self>, name: &str) -> Result<()> {
+        let container = self.containers.find(name)?;
+        let engine = Arc::clone(self);
+        self.detached(async move {
+            let _operation = container.operation.lock().await;
+            match container.phase() {
+                Phase::Running => return Err(EngineError::not_modified("")),
+                Phase::Paused => {
+                    return Err(EngineError::conflict("cannot start a paused container, try unpause instead"));
+                }
+                Phase::Removing | Phase::Dead => {
+                    return Err(EngineError::conflict("container is marked for removal and cannot be started"));
+                }
+                Phase::Creating | Phase::Created | Phase::Exited | Phase::Restarting => {}
+            }
+            container.call_off_restart();
+            engine.start_by_user(&container).await
+        })
+        .await
+    }
+
+    /// A start that arms the restart policy anew. The caller holds the operation lock.
+    pub(crate) async fn start_by_user(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        container.note(&self.db, |status| {
+            status.manually_stopped = false;
+            status.restart_count = 0;
+            status.quick_failures = 0;
+        })?;
+        self.start_locked(container).await
+    }
+
+    /// Starts it; the caller holds the operation lock.
+    pub(crate) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let mut made = Made::default();
+        let result = self.try_start(container, &mut made).await;
+        let Err((error, code)) = result else { return Ok(()) };
+        self.undo_start(container, made).await;
+        container.note(&self.db, |status| {
+            status.exit_code = code;
+            status.error = error.message().to_owned();
+            status.pid = 0;
+            status.endpoints.clear();
+        })?;
+        if container.definition().host.auto_remove {
+            let engine = Arc::clone(self);
+            let container = Arc::clone(container);
+            // The caller holds the lock that a removal needs.
+            self.tasks.spawn(async move { engine.remove_after_end(&container).await });
+        }
+        Err(error)
+    }
+
+    async fn undo_start(self: &Arc<Self>, container: &Arc<Container>, made: Made) {
+        if let Some(shim) = made.shim {
+            let ended = if made.created { shim.shutdown().await } else { Ok(()) };
+            // After a failed start the shim has ended by itself.
+            if let Err(error) = ended {
+                tracing::debug!(container = container.id, %error, "ending the shim of a failed start");
+            }
+        }
+        container.live().shim = None;
+        if let Err(error) = self.leave_networks(container).await {
+            tracing::warn!(container = container.id, %error, "leaving the networks after a failed start");
+        }
+    }
+
+    async fn try_start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        made: &mut Made,
+    ) -> Result<(), (EngineError, i32)> {
+        let host = |error: EngineError| (error, START_FAILED_CODE);
+        let definition = container.definition();
+        let run_dir = self.run_dir(&container.id);
+        std::fs::create_dir_all(&run_dir).during("create", &run_dir).map_err(host)?;
+        let network = {
+            let container = Arc::clone(container);
+            self.blocking(move |engine| engine.join_networks(&container))
+        };
+        let prepare = {
+            let definition = Arc::clone(&definition);
+            self.blocking(move |engine| engine.prepare_bundle(&definition))
+        };
+        let (shim, joined, prepared) = tokio::join!(self.spawner.spawn(&run_dir), network, prepare);
+        let shim = made.shim.insert(shim.map_err(|error| host(error.into()))?).clone();
+        let joined = joined.map_err(host)?;
+        let (create, spec) = prepared.map_err(host)?;
+        self.write_network_files(container, &joined.endpoints).map_err(host)?;
+        bundle::write(&run_dir, &spec).map_err(|error| host(error.into()))?;
+        let events = shim.events();
+        self.attach_waiting(container, &shim).await;
+        shim.create(create, joined.netns.as_ref().map(OwnedFd::as_fd)).await.map_err(failed_start)?;
+        made.created = true;
+        let (pid, at) = shim.start().await.map_err(failed_start)?;
+        self.note_started(container, pid, at, joined).map_err(host)?;
+        self.watch(Arc::clone(container), events);
+        Ok(())
+    }
+
+    fn note_started(
+        &self,
+        container: &Arc<Container>,
+        pid: i32,
+        at: Timestamp,
+        joined: Joined,
+    ) -> Result<()> {
+        container.change(&self.db, Change::Started, |status| {
+            status.pid = pid;
+            status.started_at = Some(at);
+            status.exit_code = 0;
+            status.error.clear();
+            status.oom_killed = false;
+            status.ever_started = true;
+            status.endpoints =
+                joined.endpoints.into_iter().map(|endpoint| (endpoint.network_name.clone(), endpoint)).collect();
+        })?;
+        self.mount_events(container);
+        self.events.publish("container", "start", &container.id, container.attributes(&[]));
+        Ok(())
+    }
+
+    fn mount_events(&self, container: &Container) {
+        let definition = container.definition();
+        for plan in definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume) {
+            let attributes = [
+                ("container", container.id.clone()),
+                ("destination", plan.target.clone()),
+                ("driver", "local".to_owned()),
+                ("propagation", plan.propagation.clone()),
+                ("read/write", (!plan.read_only).to_string()),
+            ];
+            let attributes = attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            self.events.publish("volume", "mount", &plan.source, attributes);
+        }
+    }
+
+    /// Everything for `Create` that does not need the network. Blocking.
+    fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec)> {
+        let id = &definition.id;
+        let missing = || EngineError::internal(format!("the snapshot of container {id} is gone: remove the container"));
+        let snapshot = self.store.snapshots().get(id)?.ok_or_else(missing)?;
+        let accounts = {
+            let root = self.store.snapshots().mount(id)?;
+            Accounts::read(root.as_fd())
+        };
+        let groups = definition.host.group_add.as_deref().unwrap_or_default();
+        let user = accounts.resolve(&definition.config.user, groups)?;
+        self.write_static_files(definition)?;
+        let host_uts = definition.host.uts_mode == "host";
+        let spec = spec::build(Inputs {
+            definition,
+            user,
+            namespaces: self.namespaces(definition)?,
+            mounts: self.mounts(definition)?,
+            host: &self.host,
+            cgroup_parent: &self.config.cgroup_parent,
+            hostname: if host_uts { crate::system::hostname() } else { definition.hostname().to_owned() },
+        })?;
+        let size = definition.host.console_size;
+        let config = &definition.config;
+        let create = Create {
+            id: id.clone(),
+            bundle: self.run_dir(id),
+            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+            terminal: config.tty,
+            console_size: (size != [0, 0]).then_some(WindowSize { rows: size[0], cols: size[1] }),
+            stdin: match (config.open_stdin, config.stdin_once) {
+                (false, _) => StdinMode::Closed,
+                (true, false) => StdinMode::Open,
+                (true, true) => StdinMode::OpenOnce,
+            },
+            log: self.log(definition)?,
+        };
+        Ok((create, spec))
+    }
+
+    fn log(&self, definition: &Definition) -> Result<Log> {
+        if definition.host.log_config.driver == "none" {
+            return Ok(Log::None);
+        }
+        let limits = crate::logs::limits(&definition.host.log_config)?;
+        Ok(Log::JsonFile {
+            path: self.log_path(&definition.id),
+            max_size: limits.max_size,
+            max_file: limits.max_file,
+        })
+    }
+
+    fn namespaces(&self, definition: &Definition) -> Result<Namespaces> {
+        let host = &definition.host;
+        let network = match definition.network_donor() {
+            Some(donor) => NamespaceMode::Path(self.namespace_of(donor, "net", "network")?),
+            None if definition.has_host_network() => NamespaceMode::Host,
+            None => Namespaces::handed_network(),
+        };
+        let pid = match host.pid_mode.as_str() {
+            "" => NamespaceMode::Private,
+            "host" => NamespaceMode::Host,
+            mode => NamespaceMode::Path(self.namespace_of(mode.trim_start_matches("container:"), "pid", "PID")?),
+        };
+        let mut shm = None;
+        let ipc = match host.ipc_mode.as_str() {
+            "host" => NamespaceMode::Host,
+            mode => match mode.strip_prefix("container:") {
+                None => NamespaceMode::Private,
+                Some(donor) => {
+                    let found = self.containers.find(donor)?;
+                    if !matches!(found.definition().host.ipc_mode.as_str(), "shareable" | "host") {
+                        return Err(EngineError::conflict(format!(
+                            "cannot join IPC of a container {donor}: non-shareable IPC (hint: use \
+                             IpcMode:shareable for the donor container)"
+                        )));
+                    }
+                    shm = Some(PathBuf::from(format!("/proc/{}/root/dev/shm", found.status().pid)));
+                    NamespaceMode::Path(self.namespace_of(donor, "ipc", "IPC")?)
+                }
+            },
+        };
+        Ok(Namespaces { network, pid, ipc, shm })
+    }
+
+    fn namespace_of(&self, donor: &str, kind: &str, words: &str) -> Result<PathBuf> {
+        let container = self.containers.find(donor)?;
+        let status = container.status();
+        if !status.phase.is_alive() {
+            return Err(EngineError::conflict(format!(
+                "cannot join {words} namespace of a non running container: {donor}"
+            )));
+        }
+        Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", status.pid)))
+    }
+
+    /// Volumes, binds and generated files.
+    fn mounts(&self, definition: &Definition) -> Result<Vec<oci::Mount>> {
+        let mut mounts = Vec::new();
+        let taken = |target: &str| definition.mounts.iter().any(|plan| plan.target == target);
+        let dir = match definition.network_donor() {
+            Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
+            None => self.container_dir(&definition.id),
+        };
+        for (file, target) in [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")] {
+            if !taken(target) {
+                mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
+            }
+        }
+        for plan in &definition.mounts {
+            let source = match plan.kind {
+                MountKind::Volume => {
+                    let base = self.volumes.source(&plan.source)?;
+                    volume_subpath(&base, &plan.subpath)?
+                }
+                MountKind::Bind => {
+                    prepare_bind(plan)?;
+                    PathBuf::from(&plan.source)
+                }
+                MountKind::Tmpfs => PathBuf::new(),
+            };
+            mounts.push(spec::mount(plan, &source));
+        }
+        Ok(mounts)
+    }
+
+    /// Hands the clients that attached before the start to the shim.
+    async fn attach_waiting(&self, container: &Container, shim: &Shim) {
+        let waiting = {
+            let mut live = container.live();
+            // From here on clients go to the shim themselves.
+            live.shim = Some(shim.clone());
+            std::mem::take(&mut live.waiting)
+        };
+        for client in waiting {
+            if let Err(error) = shim.attach(client.attach, client.stream).await {
+                tracing::debug!(container = container.id, %error, "a client that attached before the start");
+            }
+        }
+    }
+
+    /// Joins the container's networks; on failure none is left. Blocking.
+    fn join_networks(&self, container: &Container) -> Result<Joined> {
+        let definition = container.definition();
+        if definition.has_host_network() || definition.network_donor().is_some() {
+            return Ok(Joined { netns: None, endpoints: Vec::new() });
+        }
+        let netns = self.network.new_sandbox()?;
+        let mut endpoints = Vec::new();
+        for (at, request) in self.endpoint_requests(&definition)?.into_iter().enumerate() {
+            let (network, mut request) = request;
+            request.no_default_route = at > 0;
+            match self.network.attach(netns.as_fd(), &network, request) {
+                Ok(endpoint) => {
+                    self.network_event("connect", &endpoint);
+                    endpoints.push(endpoint);
+                }
+                Err(error) => {
+                    for problem in self.network.detach_all(&container.id).err().unwrap_or_default() {
+                        tracing::warn!(container = container.id, error = %problem, "leaving a network");
+                    }
+                    return Err(network_failed(error, &definition.name));
+                }
+            }
+        }
+        Ok(Joined { netns: Some(netns), endpoints })
+    }
+
+    /// Leaves all networks.
+    pub(crate) async fn leave_networks(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let container = Arc::clone(container);
+        self.blocking(move |engine| {
+            let endpoints = engine.network.container_endpoints(&container.id);
+            if endpoints.is_empty() {
+                return Ok(());
+            }
+            let errors = engine.network.detach_all(&container.id).err().unwrap_or_default();
+            for endpoint in &endpoints {
+                engine.network_event("disconnect", endpoint);
+            }
+            let errors = errors.into_iter().map(EngineError::from).collect();
+            EngineError::collect("leaving the networks", errors).map_or(Ok(()), Err)
+        })
+        .await
+    }
+}
+
+/// Docker's words about a network that could not be joined; a port conflict is a 500 there.
+fn network_failed(error: berth_network::NetworkError, name: &str) -> EngineError {
+    let error = EngineError::from(error);
+    let kind = if error.kind() == Kind::Conflict { Kind::Internal } else { error.kind() };
+    EngineError::new(kind, format!("failed to set up container networking for {name}: {error}"))
+}
+
+/// A failed create or start, with the exit code that the container is said to have.
+fn failed_start(error: ClientError) -> (EngineError, i32) {
+    let Some(failure) = error.failure() else { return (error.into(), START_FAILED_CODE) };
+    let code = failure.kind.exit_code();
+    let kind = match failure.kind {
+        FailureKind::NotFound
+        | FailureKind::PermissionDenied
+        | FailureKind::IsDirectory
+        | FailureKind::NotExecutable
+        | FailureKind::Invalid => Kind::InvalidParameter,
+        _ => Kind::Internal,
+    };
+    (EngineError::new(kind, format!("{START_FAILED}: {}", failure.message)), code)
+}
+
+/// A directory or file within a volume; links in the volume, which containers wrote, do not lead out of it.
+fn volume_subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
+    if subpath.is_empty() {
+        return Ok(volume.to_owned());
+    }
+    let root = crate::fsutil::open_host_dir(volume).during("open", volume)?;
+    let path = volume.join(subpath);
+    berth_sys::path::open_beneath_strict(root.as_fd(), subpath, nix::fcntl::OFlag::O_PATH)
+        .map_err(|error| EngineError::invalid(format!("cannot access path {}: {error}", path.display())))?;
+    Ok(path)
+}

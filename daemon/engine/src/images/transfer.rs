@@ -1,0 +1,299 @@
+//! Images in and out: pull, push, load, save, import, and what a registry says.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use berth_api::image::{DescriptorPlatform, DistributionInspect, SearchResult};
+use berth_api::options::Import;
+use berth_api::progress::ProgressMessage;
+use berth_api::registry::{AuthConfig, AuthResponse};
+use berth_api::Filters;
+use berth_oci::{ImageConfig, Reference};
+use berth_registry::{Event, LayerState};
+use berth_store::LoadEvent;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::list::descriptor;
+use super::{changes, credentials, named, new_reference, platform};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::ids;
+use crate::items::{ByteStream, Progress, stream_from};
+
+/// Docker's registry, where a login without address goes.
+const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
+
+/// Docker's message for what happens to a registry transfer.
+pub(crate) fn message(event: Event) -> ProgressMessage {
+    match event {
+        Event::Status(text) => ProgressMessage::status(text),
+        Event::Named { id, status } => ProgressMessage { id: Some(id), ..ProgressMessage::status(status) },
+        Event::Layer { id, state } => match state.bytes() {
+            Some((current, total)) => {
+                let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+                ProgressMessage::progress(id, state.to_string(), number(current), number(total))
+            }
+            None => ProgressMessage::layer(id, state.to_string()),
+        },
+        Event::Pushed { tag, digest, size } => {
+            ProgressMessage::aux(serde_json::json!({"Tag": tag, "Digest": digest.to_string(), "Size": size}))
+        }
+    }
+}
+
+/// Takes progress from callbacks, which must not wait, to a channel that a slow client fills. What shows how far a
+/// layer is may be dropped; what says what happened may not.
+pub(crate) fn funnel(progress: Progress) -> (impl Fn(ProgressMessage) + Send + Sync + 'static, tokio::task::JoinHandle<()>) {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<ProgressMessage>();
+    let pump = tokio::spawn(async move {
+        while let Some(message) = receiver.recv().await {
+            let counts = message.progress_detail.as_ref().is_some_and(|detail| detail.current.is_some());
+            if counts && progress.capacity() == 0 {
+                continue;
+            }
+            if progress.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    // That the client has gone is told by the cancellation.
+    (move |message| drop(sender.send(message)), pump)
+}
+
+impl Engine {
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// A bad name; what the registry says; cancellation.
+    pub async fn pull_image(
+        self: &Arc<Self>,
+        image: &str,
+        tag: &str,
+        platform_text: &str,
+        auth: AuthConfig,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let reference = named(image, tag)?;
+        let platform = platform(platform_text)?;
+        let credentials = credentials(&auth);
+        let (tell, pump) = funnel(progress);
+        let pull = self.registry.pull(&reference, &platform, &credentials, move |event: Event| tell(message(event)));
+        let pulled = tokio::select! {
+            pulled = pull => pulled,
+            () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
+        };
+        // The channel ends with the callback; all that was told is on its way before the result is.
+        pump.await?;
+        let pulled = pulled?;
+        self.image_event("pull", &reference.familiar(), &reference.familiar_name());
+        tracing::debug!(image = %pulled.id, up_to_date = pulled.up_to_date, "pulled");
+        Ok(())
+    }
+
+    /// Pushes an image.
+    ///
+    /// # Errors
+    /// A bad name; an image that is not there; what the registry says; cancellation.
+    pub async fn push_image(
+        self: &Arc<Self>,
+        image: &str,
+        tag: &str,
+        auth: AuthConfig,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let name = Reference::parse_name(image)?;
+        let references = if tag.is_empty() && name.tag().is_none() {
+            // Without a tag all tags of the repository go.
+            let own = |reference: &Reference| reference.name() == name.name();
+            let all = self.store.images().list(true)?;
+            all.iter().flat_map(|image| image.tags.iter().filter(|tag| own(tag)).cloned()).collect()
+        } else {
+            vec![named(image, tag)?]
+        };
+        // The first word comes before the failure of a missing image, as in docker.
+        let first = format!("The push refers to repository [{}]", name.name());
+        progress.send(ProgressMessage::status(first)).await.ok();
+        if references.is_empty() {
+            let name = name.familiar_name();
+            return Err(EngineError::not_found(format!("An image does not exist locally with the tag: {name}")));
+        }
+        let credentials = credentials(&auth);
+        for reference in references {
+            let missing = |_| {
+                EngineError::not_found(format!(
+                    "An image does not exist locally with the tag: {}",
+                    reference.familiar_name()
+                ))
+            };
+            let image = self.store.images().resolve(&reference.to_string()).map_err(missing)?;
+            let (tell, pump) = funnel(progress.clone());
+            let push = self.registry.push(&reference, &image.id, &credentials, move |event: Event| match event {
+                // Told already.
+                Event::Status(text) if text.starts_with("The push refers to") => {}
+                event => tell(message(event)),
+            });
+            let pushed = tokio::select! {
+                pushed = push => pushed,
+                () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
+            };
+            pump.await?;
+            pushed?;
+            self.image_event("push", &reference.familiar(), &reference.familiar_name());
+        }
+        Ok(())
+    }
+
+    /// Makes an image of the tar of a root file system.
+    ///
+    /// # Errors
+    /// A bad name, changes that are no instructions, a damaged or hostile archive.
+    pub async fn import_image(
+        self: &Arc<Self>,
+        options: Import,
+        tar: impl Read + Send + 'static,
+        progress: Progress,
+        _cancel: CancellationToken,
+    ) -> Result<()> {
+        let reference = new_reference(&options.repo, &options.tag)?;
+        let platform = platform(&options.platform)?;
+        let mut config = ImageConfig::new(&platform);
+        changes::apply(config.runtime_mut(), &options.changes)?;
+        config.comment = Some(options.message.clone()).filter(|text| !text.is_empty());
+        let engine = Arc::clone(self);
+        let name = reference.as_ref().map(Reference::familiar);
+        let id = self.detached(async move {
+            engine
+                .blocking(move |engine| {
+                    let message = Some(options.message.as_str()).filter(|text| !text.is_empty());
+                    Ok(engine.store.import(tar, config, message, reference.as_ref())?)
+                })
+                .await
+        });
+        let id = id.await?;
+        self.image_event("import", id.as_str(), name.as_deref().unwrap_or(id.as_str()));
+        // That the client has gone changes nothing any more.
+        progress.send(ProgressMessage::status(id.to_string())).await.ok();
+        Ok(())
+    }
+
+    /// Loads images from an archive of `docker save`.
+    ///
+    /// # Errors
+    /// A damaged or hostile archive; nothing of it stays.
+    pub async fn load_images(
+        self: &Arc<Self>,
+        tar: impl Read + Send + 'static,
+        quiet: bool,
+        progress: Progress,
+        _cancel: CancellationToken,
+    ) -> Result<()> {
+        let (tell, pump) = funnel(progress.clone());
+        let engine = Arc::clone(self);
+        let loaded = self.detached(async move {
+            engine
+                .blocking(move |engine| {
+                    let show = |event: LoadEvent| {
+                        if !quiet {
+                            tell(load_message(event));
+                        }
+                    };
+                    Ok(engine.store.load(tar, &show)?)
+                })
+                .await
+        });
+        let loaded = loaded.await;
+        pump.await?;
+        for image in loaded? {
+            let id = image.id.to_string();
+            let names: Vec<String> = image.references.iter().map(Reference::familiar).collect();
+            self.image_event("load", &id, names.first().unwrap_or(&id));
+            let lines = if names.is_empty() {
+                vec![format!("Loaded image ID: {id}\n")]
+            } else {
+                names.iter().map(|name| format!("Loaded image: {name}\n")).collect()
+            };
+            for line in lines {
+                // That the client has gone changes nothing any more.
+                progress.send(ProgressMessage::stream(line)).await.ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// An archive with these images.
+    ///
+    /// # Errors
+    /// When one of them is not there.
+    pub async fn save_images(self: &Arc<Self>, names: Vec<String>) -> Result<ByteStream> {
+        for name in &names {
+            // A repository's name alone means all its tags, which need not include `latest`.
+            let known = self.store.images().resolve(name);
+            if let Err(error) = known
+                && !self.is_repository(name)?
+            {
+                return Err(error.into());
+            }
+        }
+        let engine = Arc::clone(self);
+        Ok(stream_from(move |sink| engine.store.save(&names, sink).map_err(std::io::Error::other)))
+    }
+
+    fn is_repository(&self, name: &str) -> Result<bool> {
+        let Ok(name) = Reference::parse_name(name) else { return Ok(false) };
+        let own = |reference: &Reference| name.tag().is_none() && reference.name() == name.name();
+        Ok(self.store.images().list(true)?.iter().any(|image| image.tags.iter().any(own)))
+    }
+
+    /// What a registry says about an image.
+    ///
+    /// # Errors
+    /// A bad name; what the registry says.
+    pub async fn inspect_distribution(&self, name: &str, auth: AuthConfig) -> Result<DistributionInspect> {
+        let found = self.registry.inspect_distribution(&named(name, "")?, &credentials(&auth)).await?;
+        let platforms = found.platforms.into_iter().map(|platform| DescriptorPlatform {
+            architecture: platform.architecture,
+            os: platform.os,
+            os_version: platform.os_version.unwrap_or_default(),
+            os_features: platform.os_features,
+            variant: platform.variant.unwrap_or_default(),
+        });
+        Ok(DistributionInspect { descriptor: descriptor(&found.descriptor), platforms: platforms.collect() })
+    }
+
+    /// Tries credentials.
+    ///
+    /// # Errors
+    /// When the registry refuses them or cannot be reached.
+    pub async fn auth(&self, auth: &AuthConfig) -> Result<AuthResponse> {
+        let registry = if auth.server_address.is_empty() { DEFAULT_REGISTRY } else { &auth.server_address };
+        self.registry.check_login(registry, &credentials(auth)).await?;
+        Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: String::new() })
+    }
+
+    /// Searches a registry.
+    ///
+    /// # Errors
+    /// Always: the search of Docker Hub is no part of the registry protocol, and is not supported yet.
+    pub async fn search_images(&self, term: &str, _limit: i64, _filters: &Filters) -> Result<Vec<SearchResult>> {
+        Err(EngineError::not_implemented(format!("searching a registry (for {term:?}) is not supported yet")))
+    }
+}
+
+fn load_message(event: LoadEvent) -> ProgressMessage {
+    let text = |state: LayerState| state.to_string();
+    match event {
+        LoadEvent::Layer { diff_id, exists: true, .. } => {
+            ProgressMessage::layer(ids::short(diff_id.hex()), text(LayerState::AlreadyExists))
+        }
+        LoadEvent::Layer { diff_id, size, .. } => {
+            let total = i64::try_from(size).unwrap_or(i64::MAX);
+            ProgressMessage::progress(ids::short(diff_id.hex()), "Loading layer", 0, total)
+        }
+        LoadEvent::LayerDone { diff_id } => {
+            ProgressMessage::layer(ids::short(diff_id.hex()), text(LayerState::PullComplete))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The engine: containers, images, volumes, networks, execs, builds and their events. No HTTP, no gRPC.
+//!
+//! ```text
+//!   Engine                       the only door; one `impl Engine` block per file
+//!     ├─ containers/             one file per verb; `machine` is the state diagram, `container` the live object
+//!     ├─ spec/                   config + host config -> OCI config.json (pure, but for `devices` and `user`)
+//!     ├─ images/ build volumes networks system
+//!     ├─ logs/                   reads what shims write
+//!     ├─ archive/                docker cp: tar in and out of a rooted descriptor
+//!     ├─ db                      engine.db: what was promised
+//!     └─ events                  what happened
+//! ```
+//!
+//! Invariants:
+//! - What the user asked for is kept in the Engine API's own types (`berth-api`); no other model of it exists.
+//! - Intent before effect: a container's row says `creating` or `removing` before the first file is made or the
+//!   last one goes, so that [`Engine::start`] can finish or undo what a crash interrupted.
+//! - One async lock per container; nothing slow is done under a lock that another container needs.
+//! - An operation that has begun is finished: it runs in a task of its own, whatever becomes of the client.
+//! - Teardown goes on past errors and reports them together.
+//! - Error texts are docker's, since clients read them; they carry a kind, never a status code.
+
+mod archive;
+mod build;
+mod config;
+mod containers;
+mod db;
+mod engine;
+mod error;
+mod events;
+mod fsutil;
+mod ids;
+mod images;
+mod items;
+mod logs;
+mod names;
+mod networks;
+mod resolve_files;
+mod spec;
+mod system;
+mod volumes;
+
+pub use config::EngineConfig;
+pub use containers::{PreparedAttach, StatsStream};
+pub use engine::Engine;
+pub use error::{EngineError, Kind, Result};
+pub use events::EventStream;
+pub use items::{ByteStream, Items, Progress};
+pub use logs::{LogItem, LogStream};

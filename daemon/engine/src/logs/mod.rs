@@ -1,0 +1,184 @@
+//! Logs of containers: json-file, written by the shims, read here.
+//!
+//! The current file is `<id>-json.log`, older ones `….1` (the newest of them), `….2` and so on.
+
+mod entry;
+mod options;
+mod reader;
+mod tail;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use berth_api::options::{Logs, Tail};
+use berth_api::stdcopy;
+use bytes::Bytes;
+use futures_util::Stream;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+
+use crate::containers::{Container, Status};
+use crate::engine::Engine;
+use crate::error::{EngineError, Kind, Result};
+use crate::items::Items;
+use entry::Entry;
+pub(crate) use options::limits;
+use reader::{Reader, Step};
+
+/// A piece of output: which stream, and its bytes.
+pub type LogItem = (stdcopy::Stream, Bytes);
+
+/// How often a follower looks for more: at first, and when nothing comes.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+const LONG_PAUSE: Duration = Duration::from_millis(100);
+
+/// The log of a container. An error ends it.
+#[derive(Debug)]
+pub struct LogStream {
+    items: Items<Result<LogItem>>,
+    tty: bool,
+}
+
+impl LogStream {
+    /// Whether the container has a terminal, so that its output is not framed.
+    #[must_use]
+    pub fn tty(&self) -> bool {
+        self.tty
+    }
+}
+
+impl Stream for LogStream {
+    type Item = Result<LogItem>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.items).poll_next(cx)
+    }
+}
+
+impl Engine {
+    /// The log of a container.
+    ///
+    /// # Errors
+    /// When there is no such container, no stream is asked for, or it keeps no log.
+    pub async fn container_logs(self: &Arc<Self>, name: &str, options: Logs) -> Result<LogStream> {
+        let container = self.containers.find(name)?;
+        if !options.stdout && !options.stderr {
+            return Err(EngineError::invalid("must specify at least one of 'stdout' or 'stderr'"));
+        }
+        if container.definition().host.log_config.driver == "none" {
+            return Err(EngineError::new(Kind::NotImplemented, "configured logging driver does not support reading"));
+        }
+        self.read_log(&container, options, None)
+    }
+
+    /// The log for a client that attaches, up to a length of the current file.
+    pub(crate) async fn replay(&self, container: &Container, options: &Logs, end: Option<u64>) -> Result<LogStream> {
+        self.read_log(container, options.clone(), end)
+    }
+
+    fn read_log(&self, container: &Container, options: Logs, end: Option<u64>) -> Result<LogStream> {
+        let (sender, items) = Items::channel(64);
+        let tty = container.definition().config.tty;
+        let path = self.log_path(&container.id);
+        let start = match options.tail {
+            Tail::All => tail::oldest(&path),
+            Tail::Lines(lines) => tail::start(&path, lines),
+        };
+        let start = start.map_err(|error| EngineError::io("read the log", &path, error))?;
+        let reader = Reader::new(path.clone(), start, end)
+            .map_err(|error| EngineError::io("open the log", &path, error))?;
+        let status = container.watch();
+        let running = status.borrow().phase.is_alive();
+        let follow = (options.follow && running).then_some(status);
+        tokio::spawn(async move {
+            if let Err(error) = copy(reader, &options, follow, &sender).await {
+                // That the client has gone is no concern of ours.
+                sender.send(Err(EngineError::io("read the log", &path, error))).await.ok();
+            }
+        });
+        Ok(LogStream { items, tty })
+    }
+}
+
+/// What a line is to the client.
+enum Verdict {
+    Show(LogItem),
+    Skip,
+    /// It and all that follow are too late.
+    End,
+}
+
+fn judge(line: &[u8], options: &Logs) -> Verdict {
+    let Some(entry) = Entry::parse(line) else {
+        // Half a line from a shim that was killed. Docker stops here; the rest is worth more.
+        tracing::debug!("a line of a log cannot be read");
+        return Verdict::Skip;
+    };
+    if options.until.is_some_and(|until| entry.time > until) {
+        return Verdict::End;
+    }
+    let wanted = match entry.stream {
+        stdcopy::Stream::Stderr => options.stderr,
+        _ => options.stdout,
+    };
+    if !wanted || options.since.is_some_and(|since| entry.time < since) {
+        return Verdict::Skip;
+    }
+    Verdict::Show(entry.show(options.timestamps))
+}
+
+async fn copy(
+    mut reader: Reader,
+    options: &Logs,
+    follow: Option<watch::Receiver<Status>>,
+    sender: &mpsc::Sender<Result<LogItem>>,
+) -> std::io::Result<()> {
+    let Some(mut status) = follow else {
+        copy_rest(&mut reader, options, sender).await?;
+        return Ok(());
+    };
+    let ends = status.borrow().ends;
+    let over = |status: &Status| status.ends > ends || status.removed;
+    let mut pause = SHORT_PAUSE;
+    loop {
+        // Looked at before reading: a log is complete when its container's end is told.
+        let last = over(&status.borrow_and_update());
+        let Some(copied) = copy_rest(&mut reader, options, sender).await? else { return Ok(()) };
+        if last || sender.is_closed() || options.until.is_some_and(|until| Timestamp::now() > until) {
+            return Ok(());
+        }
+        pause = if copied > 0 { SHORT_PAUSE } else { (pause * 2).min(LONG_PAUSE) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = status.changed() => if changed.is_err() { return Ok(()) },
+            () = sender.closed() => return Ok(()),
+        }
+    }
+}
+
+/// Copies what there is; how many lines were shown, or `None` when nobody wants more.
+async fn copy_rest(
+    reader: &mut Reader,
+    options: &Logs,
+    sender: &mpsc::Sender<Result<LogItem>>,
+) -> std::io::Result<Option<usize>> {
+    let mut copied = 0;
+    loop {
+        match reader.step()? {
+            Step::Line(line) => match judge(&line, options) {
+                Verdict::Show(item) => {
+                    copied += 1;
+                    if sender.send(Ok(item)).await.is_err() {
+                        return Ok(None);
+                    }
+                }
+                Verdict::Skip => {}
+                Verdict::End => return Ok(None),
+            },
+            Step::Again => tokio::task::yield_now().await,
+            Step::End => return Ok(Some(copied)),
+        }
+    }
+}

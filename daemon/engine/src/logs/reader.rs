@@ -1,0 +1,223 @@
+//! Reads a log from old to new, across rotation, as far as there is something.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use super::tail::{Position, path_of};
+
+/// A longer line is no log line.
+const LONGEST: usize = 4 << 20;
+const BLOCK: usize = 64 * 1024;
+
+/// What reading found.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    /// A line, without its newline.
+    Line(Vec<u8>),
+    /// Nothing yet; go on.
+    Again,
+    /// That is all for now.
+    End,
+}
+
+/// Reads a rotated log.
+#[derive(Debug)]
+pub(super) struct Reader {
+    path: PathBuf,
+    file: Option<File>,
+    /// Age of the file when it was opened.
+    age: u32,
+    offset: u64,
+    /// Of the current file only what is before this is read; later files are not.
+    end: Option<u64>,
+    buffer: Vec<u8>,
+    /// Where the next line begins in the buffer.
+    begin: usize,
+    /// Up to where no newline was found.
+    searched: usize,
+}
+
+impl Reader {
+    pub(super) fn new(path: PathBuf, start: Position, end: Option<u64>) -> io::Result<Self> {
+        let mut reader = Self {
+            path,
+            file: None,
+            age: start.age,
+            offset: start.offset,
+            end,
+            buffer: Vec::new(),
+            begin: 0,
+            searched: 0,
+        };
+        reader.open()?;
+        Ok(reader)
+    }
+
+    /// Opens the file of the current age at the current offset; a missing one may come yet.
+    fn open(&mut self) -> io::Result<()> {
+        match File::open(path_of(&self.path, self.age)) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(self.offset))?;
+                self.file = Some(file);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.file = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next line, as far as there is one.
+    pub(super) fn step(&mut self) -> io::Result<Step> {
+        if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let newline = self.searched + at;
+            let line = self.buffer[self.begin..newline].to_vec();
+            self.begin = newline + 1;
+            self.searched = self.begin;
+            return Ok(Step::Line(line));
+        }
+        self.searched = self.buffer.len();
+        if self.buffer.len() - self.begin > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of the log has no end"));
+        }
+        if self.fill()? {
+            return Ok(Step::Again);
+        }
+        self.next_file()
+    }
+
+    /// Reads a block; false at the end of the file.
+    fn fill(&mut self) -> io::Result<bool> {
+        let Some(file) = self.file.as_mut() else { return Ok(false) };
+        self.buffer.drain(..self.begin);
+        self.searched -= self.begin;
+        self.begin = 0;
+        let room = match self.end.filter(|_| self.age == 0) {
+            Some(end) => end.saturating_sub(self.offset),
+            None => BLOCK as u64,
+        };
+        let read = file.by_ref().take(room.min(BLOCK as u64)).read_to_end(&mut self.buffer)?;
+        self.offset += read as u64;
+        Ok(read > 0)
+    }
+
+    /// At the end of a file: what comes next?
+    fn next_file(&mut self) -> io::Result<Step> {
+        let Some(file) = self.file.as_ref() else {
+            self.open()?;
+            return Ok(if self.file.is_some() { Step::Again } else { Step::End });
+        };
+        let meta = file.metadata()?;
+        match self.age_of(meta.ino()) {
+            // Still the current one. With one file kept it is emptied instead of renamed.
+            Some(0) => {
+                if meta.len() < self.offset {
+                    self.restart(0)?;
+                    return Ok(Step::Again);
+                }
+                Ok(Step::End)
+            }
+            // With a bound the current file of then was the last to read.
+            Some(_) if self.age == 0 && self.end.is_some() => Ok(Step::End),
+            Some(age) => {
+                // Something may have been written between our reading and its renaming.
+                if meta.len() > self.offset {
+                    return Ok(Step::Again);
+                }
+                self.restart(age - 1)?;
+                Ok(Step::Again)
+            }
+            // Deleted by rotation: the oldest that is left comes next.
+            None => {
+                let oldest = super::tail::oldest(&self.path)?;
+                self.restart(oldest.age)?;
+                Ok(if self.file.is_some() { Step::Again } else { Step::End })
+            }
+        }
+    }
+
+    fn restart(&mut self, age: u32) -> io::Result<()> {
+        self.age = age;
+        self.offset = 0;
+        // Half a line belongs to the file that is done.
+        self.buffer.clear();
+        self.begin = 0;
+        self.searched = 0;
+        self.open()
+    }
+
+    /// How old the file with this inode number is by now.
+    fn age_of(&self, inode: u64) -> Option<u32> {
+        let mut age = 0;
+        loop {
+            match std::fs::metadata(path_of(&self.path, age)) {
+                Ok(meta) if meta.ino() == inode => return Some(age),
+                // Between renaming the current file and making a new one there is none.
+                Err(_) if age > 0 => return None,
+                _ => age += 1,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn all(reader: &mut Reader) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match reader.step().unwrap() {
+                Step::Line(line) => lines.push(String::from_utf8(line).unwrap()),
+                Step::Again => {}
+                Step::End => return lines,
+            }
+        }
+    }
+
+    fn append(path: &std::path::Path, text: &str) {
+        File::options().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn reading_survives_rotation_and_half_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path_of(&path, 1), "a\nb\n");
+        append(&path, "c\nd");
+        let mut reader = Reader::new(path.clone(), Position { age: 1, offset: 2 }, None).unwrap();
+        assert_eq!(all(&mut reader), ["b", "c"]);
+        append(&path, "dd\n");
+        assert_eq!(all(&mut reader), ["ddd"]);
+        // Two rotations at once: nothing is lost.
+        append(&path, "e\n");
+        std::fs::rename(path_of(&path, 1), path_of(&path, 3)).unwrap();
+        std::fs::rename(&path, path_of(&path, 2)).unwrap();
+        append(&path_of(&path, 1), "f\n");
+        append(&path, "g\n");
+        assert_eq!(all(&mut reader), ["e", "f", "g"]);
+        // One file only: it is emptied.
+        File::create(&path).unwrap();
+        append(&path, "h");
+        assert_eq!(all(&mut reader), [] as [&str; 0]);
+        append(&path, "i\n");
+        assert_eq!(all(&mut reader), ["hi"]);
+    }
+
+    #[test]
+    fn a_bound_holds_and_files_may_come_late() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut late = Reader::new(path.clone(), Position { age: 0, offset: 0 }, None).unwrap();
+        assert_eq!(all(&mut late), [] as [&str; 0]);
+        append(&path, "a\nb\n");
+        assert_eq!(all(&mut late), ["a", "b"]);
+        let mut bound = Reader::new(path, Position { age: 0, offset: 0 }, Some(2)).unwrap();
+        assert_eq!(all(&mut bound), ["a"]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Where the last lines of a rotated log begin.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// A place in a rotated log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    /// 0 is the current file, 1 the one before, …
+    pub(super) age: u32,
+    pub(super) offset: u64,
+}
+
+/// More files than anybody keeps.
+const MOST_FILES: u32 = 10_000;
+const BLOCK: usize = 64 * 1024;
+
+/// The file of this age.
+pub(super) fn path_of(path: &Path, age: u32) -> PathBuf {
+    if age == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{age}"));
+    name.into()
+}
+
+fn oldest_age(path: &Path) -> u32 {
+    (1..MOST_FILES).find(|age| !path_of(path, *age).exists()).map_or(0, |age| age - 1)
+}
+
+/// The beginning.
+#[expect(clippy::unnecessary_wraps, reason = "one of two ways to find a start; the other can fail")]
+pub(super) fn oldest(path: &Path) -> io::Result<Position> {
+    Ok(Position { age: oldest_age(path), offset: 0 })
+}
+
+/// Where the last `lines` lines begin.
+pub(super) fn start(path: &Path, lines: u64) -> io::Result<Position> {
+    let mut left = lines;
+    let oldest = oldest_age(path);
+    for age in 0..=oldest {
+        let file = match File::open(path_of(path, age)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let found = backwards(&file, &mut left)?;
+        if let Some(offset) = found {
+            return Ok(Position { age, offset });
+        }
+    }
+    Ok(Position { age: oldest, offset: 0 })
+}
+
+/// Counts lines from the end; the offset of the one that makes the number full.
+fn backwards(file: &File, left: &mut u64) -> io::Result<Option<u64>> {
+    let length = file.metadata()?.len();
+    let mut end = length;
+    let mut block = vec![0; BLOCK];
+    while end > 0 {
+        let begin = end.saturating_sub(BLOCK as u64);
+        let bytes = &mut block[..usize::try_from(end - begin).unwrap_or(BLOCK)];
+        file.read_exact_at(bytes, begin)?;
+        for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let after = begin + at as u64 + 1;
+            // A newline ends a line; the one at the very end begins none.
+            if after == length {
+                if *left == 0 {
+                    return Ok(Some(length));
+                }
+                continue;
+            }
+            *left -= 1;
+            if *left == 0 {
+                return Ok(Some(after));
+            }
+        }
+        end = begin;
+    }
+    if *left == 0 {
+        return Ok(Some(length));
+    }
+    if length > 0 {
+        *left -= 1;
+        if *left == 0 {
+            return Ok(Some(0));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tails_reach_across_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(path_of(&path, 2), "a\nb\n").unwrap();
+        std::fs::write(path_of(&path, 1), "c\nd\n").unwrap();
+        std::fs::write(&path, "e\nf\n").unwrap();
+        let at = |age, offset| Position { age, offset };
+        assert_eq!(start(&path, 0).unwrap(), at(0, 4));
+        assert_eq!(start(&path, 1).unwrap(), at(0, 2));
+        assert_eq!(start(&path, 2).unwrap(), at(0, 0));
+        assert_eq!(start(&path, 3).unwrap(), at(1, 2));
+        assert_eq!(start(&path, 6).unwrap(), at(2, 0));
+        assert_eq!(start(&path, 60).unwrap(), at(2, 0));
+        assert_eq!(oldest(&path).unwrap(), at(2, 0));
+    }
+
+    #[test]
+    fn long_lines_and_missing_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        assert_eq!(start(&path, 5).unwrap(), Position { age: 0, offset: 0 });
+        let long = "x".repeat(200_000);
+        std::fs::write(&path, format!("{long}\n{long}\nlast\n")).unwrap();
+        assert_eq!(start(&path, 2).unwrap().offset, 200_001);
+    }
+}

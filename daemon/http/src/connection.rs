@@ -1,0 +1,129 @@
+//! One client's connection: hyper until the end, or until a handler takes it over.
+
+use std::{convert::Infallible, future::poll_fn, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    body::Body,
+    takeover::{Socket, TakeOver, Taken},
+};
+
+/// How long a connection may be idle between two requests; dockerd's time.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// Serves one connection to its end. `answer` gets each request and a way to take the connection over; having
+/// taken it over it must never return.
+pub(crate) async fn serve<F, A>(socket: Socket, stop: CancellationToken, answer: F)
+where
+    F: Fn(Request<Incoming>, TakeOver) -> A,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let (take_over, mut wanted) = TakeOver::new();
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer(request, take_over.clone());
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            Some(reply) = wanted.recv() => {
+                let parts = connection.into_parts();
+                let taken = Taken { socket: parts.io.into_inner(), ahead: parts.read_buf };
+                // A handler that has gone meanwhile has closed its end; the socket closes with it.
+                reply.send(taken).ok();
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
+
+    use super::*;
+    use crate::body;
+
+    /// Answers `/plain` with text; on `/take` takes over, says a head and what had been read ahead, then echoes.
+    async fn answer(request: Request<Incoming>, take_over: TakeOver) -> Response<Body> {
+        if request.uri().path() == "/plain" {
+            return body::text(StatusCode::OK, "hello".to_owned());
+        }
+        tokio::spawn(async move {
+            let mut taken = take_over.take().await.unwrap();
+            let ahead = taken.ahead.clone();
+            taken.write(b"HEAD").await.unwrap();
+            taken.write(&ahead).await.unwrap();
+            let mut rest = Vec::new();
+            taken.socket.read_to_end(&mut rest).await.unwrap();
+            taken.write(&rest).await.unwrap();
+        });
+        std::future::pending().await
+    }
+
+    fn connect() -> (UnixStream, CancellationToken) {
+        let (client, server) = UnixStream::pair().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(Socket::Unix(server), stop.clone(), answer));
+        (client, stop)
+    }
+
+    #[tokio::test]
+    async fn a_handler_takes_the_socket_with_what_was_read_ahead() {
+        let (mut client, _stop) = connect();
+        // An ordinary request first: the connection is reused. Input follows the second one in the same write.
+        client.write_all(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut buffer = vec![0; 4096];
+        let length = client.read(&mut buffer).await.unwrap();
+        assert!(buffer[..length].ends_with(b"hello"));
+        client.write_all(b"POST /take HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\n\r\nahead ").await.unwrap();
+        client.write_all(b"later").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "HEADahead later");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_with_the_server() {
+        let (mut client, stop) = connect();
+        client.write_all(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut buffer = vec![0; 4096];
+        assert_ne!(client.read(&mut buffer).await.unwrap(), 0);
+        stop.cancel();
+        assert_eq!(client.read(&mut buffer).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn headers_are_written_as_docker_writes_them() {
+        let (mut client, _stop) = connect();
+        client.write_all(b"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        assert!(all.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{all}");
+    }
+}

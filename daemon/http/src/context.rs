@@ -1,0 +1,78 @@
+//! What a handler gets: the engine, the request, and a way to take the connection over.
+
+use std::sync::Arc;
+
+use berth_api::ApiVersion;
+use berth_engine::Engine;
+use http::HeaderMap;
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{body, error::ApiResult, query::Query, router::Match, server::ShutdownMode, takeover::TakeOver};
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<Engine>,
+    /// `POST /berth/shutdown` speaks here to whoever runs the daemon.
+    pub(crate) shutdown: mpsc::Sender<ShutdownMode>,
+    /// The server is to end: streams that would not, do.
+    pub(crate) stop: CancellationToken,
+}
+
+/// One request.
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) version: ApiVersion,
+    pub(crate) variables: Vec<String>,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) take_over: TakeOver,
+    body: Option<Incoming>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        matched: Match,
+        parts: http::request::Parts,
+        body: Incoming,
+        take_over: TakeOver,
+    ) -> Self {
+        let Match { version, variables, .. } = matched;
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        Self { shared, version, variables, query, headers: parts.headers, take_over, body: Some(body) }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.shared.engine
+    }
+
+    /// The path's variable; every endpoint that asks for it has one.
+    pub(crate) fn name(&self) -> &str {
+        self.variables.first().map_or("", String::as_str)
+    }
+
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body, once.
+    pub(crate) fn take_body(&mut self) -> Incoming {
+        self.body.take().expect("each handler reads the body once")
+    }
+
+    /// Reads a JSON body that must be there.
+    pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> ApiResult<T> {
+        let body = self.take_body();
+        body::read_json(&self.headers, body).await
+    }
+
+    /// Reads a JSON body that may be absent.
+    pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> ApiResult<T> {
+        let body = self.take_body();
+        body::read_json_or_default(&self.headers, body).await
+    }
+}

@@ -1,0 +1,20 @@
+//! Swarm and plugins: answered as a daemon does that is in no swarm and has no plugins.
+
+use http::{Response, StatusCode};
+
+use crate::{
+    body::{self, Body},
+    error::{ApiError, ApiResult},
+};
+
+pub(super) fn not_a_manager() -> ApiResult<Response<Body>> {
+    Err(ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
+         to swarm and try again.",
+    ))
+}
+
+pub(super) fn no_plugins() -> Response<Body> {
+    body::json(StatusCode::OK, &[(); 0])
+}

@@ -1,0 +1,323 @@
+//! Older shapes: what one version of the API says differently from the newest, as a table.
+//!
+//! The engine fills the newest types. A row says up to which version (exclusive) or from which one (inclusive) an
+//! answer of some kind is edited, where, and how; the rows are applied in order. Requests of old clients are
+//! lifted to the newest form by [`lift_create`].
+
+use berth_api::{ApiVersion, container::CreateRequest};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// What an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    ContainerInspect,
+    ContainerSummary,
+    ImageInspect,
+    ImageSummary,
+    Event,
+    Info,
+    DiskUsage,
+}
+
+/// Which versions a row is about.
+#[derive(Debug, Clone, Copy)]
+enum Versions {
+    All,
+    Before(u16),
+    From(u16),
+}
+
+enum Edit {
+    /// Takes fields away.
+    Remove(&'static [&'static str]),
+    /// Adds fields that are absent, all with this JSON value.
+    Add(&'static [&'static str], &'static str),
+    /// Adds a field with another one's value.
+    Copy { from: &'static str, to: &'static str },
+    /// Whatever else.
+    With(fn(&mut Map<String, Value>)),
+}
+
+struct Row {
+    kind: Kind,
+    versions: Versions,
+    /// Object within the answer, `/` separated; empty is the answer itself.
+    at: &'static str,
+    edit: Edit,
+}
+
+const fn row(kind: Kind, versions: Versions, at: &'static str, edit: Edit) -> Row {
+    Row { kind, versions, at, edit }
+}
+
+/// Fields of a container's config that an image's config had until 1.50.
+const CONTAINER_ONLY: &[&str] = &[
+    "Hostname",
+    "Domainname",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "Image",
+    "NetworkDisabled",
+    "MacAddress",
+    "StopTimeout",
+];
+
+use Edit::{Add, Copy, Remove, With};
+use Kind::{ContainerInspect, ContainerSummary, DiskUsage, Event, ImageInspect, ImageSummary, Info};
+use Versions::{All, Before, From};
+
+static ROWS: &[Row] = &[
+    row(ContainerInspect, Before(48), "", Remove(&["ImageManifestDescriptor"])),
+    row(ContainerInspect, Before(52), "NetworkSettings", With(addresses_of_default_bridge)),
+    row(ContainerSummary, Before(48), "", Remove(&["ImageManifestDescriptor"])),
+    row(ImageInspect, Before(44), "", Copy { from: "Size", to: "VirtualSize" }),
+    row(ImageInspect, Before(45), "", Add(&["Container"], r#""""#)),
+    row(ImageInspect, Before(45), "", Add(&["ContainerConfig"], "null")),
+    row(ImageInspect, Before(48), "", Remove(&["Descriptor"])),
+    row(ImageInspect, From(50), "Config", Remove(CONTAINER_ONLY)),
+    row(ImageInspect, All, "Config", Add(&["OnBuild"], "null")),
+    row(ImageInspect, All, "Config", With(empty_labels_to_null)),
+    row(ImageSummary, Before(43), "", With(dangling_by_name)),
+    row(ImageSummary, Before(44), "", Copy { from: "Size", to: "VirtualSize" }),
+    row(ImageSummary, Before(48), "", Remove(&["Descriptor"])),
+    row(Event, Before(52), "", With(event_before_actor)),
+    row(
+        Info,
+        Before(47),
+        "RegistryConfig",
+        Add(&["AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"], "null"),
+    ),
+    row(Info, Before(49), "ContainerdCommit", Copy { from: "ID", to: "Expected" }),
+    row(Info, Before(49), "RuncCommit", Copy { from: "ID", to: "Expected" }),
+    row(Info, Before(49), "InitCommit", Copy { from: "ID", to: "Expected" }),
+    row(Info, Before(49), "", Remove(&["FirewallBackend"])),
+    row(Info, Before(50), "", Add(&["BridgeNfIptables", "BridgeNfIp6tables"], "false")),
+    row(DiskUsage, Before(42), "", Add(&["BuilderSize"], "0")),
+];
+
+/// The answer as this version has it.
+pub(crate) fn shape(version: ApiVersion, kind: Kind, answer: &impl Serialize) -> Value {
+    let mut value = serde_json::to_value(answer).expect("wire types have text keys and serialise");
+    edit(version, kind, &mut value);
+    value
+}
+
+/// The same for every item of a list.
+pub(crate) fn shape_list(version: ApiVersion, kind: Kind, answers: &[impl Serialize]) -> Value {
+    answers.iter().map(|answer| shape(version, kind, answer)).collect()
+}
+
+/// `system df`: a list per kind, each shaped as in its own endpoint.
+pub(crate) fn shape_disk_usage(version: ApiVersion, usage: &berth_api::system::DiskUsage) -> Value {
+    let mut value = shape(version, DiskUsage, usage);
+    for (list, kind) in [("Images", ImageSummary), ("Containers", ContainerSummary)] {
+        if let Some(items) = value.get_mut(list).and_then(Value::as_array_mut) {
+            items.iter_mut().for_each(|item| edit(version, kind, item));
+        }
+    }
+    value
+}
+
+fn edit(version: ApiVersion, kind: Kind, value: &mut Value) {
+    let applies = |row: &&Row| {
+        row.kind == kind
+            && match row.versions {
+                All => true,
+                Before(minor) => !version.at_least(minor),
+                From(minor) => version.at_least(minor),
+            }
+    };
+    for row in ROWS.iter().filter(applies) {
+        let object = match row.at {
+            "" => Some(&mut *value),
+            field => value.get_mut(field),
+        };
+        if let Some(object) = object.and_then(Value::as_object_mut) {
+            apply(&row.edit, object);
+        }
+    }
+}
+
+fn apply(edit: &Edit, object: &mut Map<String, Value>) {
+    match edit {
+        Remove(fields) => fields.iter().for_each(|field| drop(object.shift_remove(*field))),
+        Add(fields, text) => {
+            let value: Value = serde_json::from_str(text).expect("the table holds JSON (tested)");
+            for field in *fields {
+                object.entry(*field).or_insert_with(|| value.clone());
+            }
+        }
+        Copy { from, to } => {
+            if let Some(value) = object.get(*from).cloned() {
+                object.insert((*to).to_owned(), value);
+            }
+        }
+        With(edit) => edit(object),
+    }
+}
+
+/// Until 1.51 a container's addresses in the default bridge stood beside `Networks` as well.
+fn addresses_of_default_bridge(settings: &mut Map<String, Value>) {
+    let bridge = settings.get("Networks").and_then(|networks| networks.get("bridge")).cloned();
+    let texts = ["EndpointID", "Gateway", "GlobalIPv6Address", "IPAddress", "IPv6Gateway", "MacAddress"]
+        .map(|f| (f, json!("")));
+    let numbers = ["GlobalIPv6PrefixLen", "IPPrefixLen"].map(|field| (field, json!(0)));
+    for (field, default) in texts.into_iter().chain(numbers) {
+        let value = bridge.as_ref().and_then(|bridge| bridge.get(field)).cloned().unwrap_or(default);
+        settings.insert(field.to_owned(), value);
+    }
+}
+
+/// An image's labels are `null` rather than `{}`.
+fn empty_labels_to_null(config: &mut Map<String, Value>) {
+    if let Some(labels) = config.get_mut("Labels")
+        && labels.as_object().is_some_and(Map::is_empty)
+    {
+        *labels = Value::Null;
+    }
+}
+
+/// Until 1.42 an image without a name was called `<none>`.
+fn dangling_by_name(image: &mut Map<String, Value>) {
+    let is_empty = |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
+    if is_empty(image.get("RepoTags")) && is_empty(image.get("RepoDigests")) {
+        image.insert("RepoTags".to_owned(), json!(["<none>:<none>"]));
+        image.insert("RepoDigests".to_owned(), json!(["<none>@<none>"]));
+    }
+}
+
+/// Until 1.51 events of containers and images also had the fields from before there were actors.
+fn event_before_actor(event: &mut Map<String, Value>) {
+    let kind = event.get("Type").and_then(Value::as_str).unwrap_or_default();
+    if kind != "container" && kind != "image" {
+        return;
+    }
+    let is_container = kind == "container";
+    let action = event.get("Action").cloned().unwrap_or_default();
+    let actor = event.get("Actor").cloned().unwrap_or_default();
+    event.insert("status".to_owned(), action);
+    event.insert("id".to_owned(), actor.get("ID").cloned().unwrap_or_default());
+    if is_container
+        && let Some(image) = actor.get("Attributes").and_then(|attributes| attributes.get("image"))
+    {
+        event.insert("from".to_owned(), image.clone());
+    }
+}
+
+/// Lifts an old client's request to the newest meaning.
+pub(crate) fn lift_create(version: ApiVersion, request: &mut CreateRequest) {
+    let host = request.host_config.get_or_insert_default();
+    if !version.at_least(40) && host.ipc_mode.is_empty() {
+        host.ipc_mode = "shareable".to_owned();
+    }
+    if !version.at_least(41) && host.cgroupns_mode.is_empty() {
+        host.cgroupns_mode = "host".to_owned();
+    }
+    if !version.at_least(43) {
+        host.annotations = None;
+    }
+    if !version.at_least(44) {
+        if let Some(check) = &mut request.config.healthcheck {
+            check.start_interval = 0;
+        }
+        move_mac_address(request);
+    }
+}
+
+/// Before 1.44 the hardware address stood in the config; now it belongs to the endpoint of the main network.
+fn move_mac_address(request: &mut CreateRequest) {
+    let mac_address = std::mem::take(&mut request.config.mac_address);
+    if mac_address.is_empty() {
+        return;
+    }
+    let mode = request.host_config.as_ref().map_or("", |host| host.network_mode.as_str());
+    let network = if mode.is_empty() || mode == "default" { "bridge" } else { mode }.to_owned();
+    let endpoints = &mut request.networking_config.get_or_insert_default().endpoints_config;
+    let endpoint = endpoints.entry(network).or_default().get_or_insert_default();
+    if endpoint.mac_address.is_empty() {
+        endpoint.mac_address = mac_address;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V: fn(u16) -> ApiVersion = |minor| ApiVersion::new(1, minor);
+
+    #[test]
+    fn the_tables_json_parses() {
+        for row in ROWS {
+            if let Add(_, text) = row.edit {
+                serde_json::from_str::<Value>(text).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn images_grow_older() {
+        let image = json!({"Size": 5, "RepoTags": [], "RepoDigests": [], "Descriptor": {"size": 1}});
+        let old = shape(V(41), ImageSummary, &image);
+        assert_eq!(old["VirtualSize"], 5);
+        assert_eq!(old["RepoTags"], json!(["<none>:<none>"]));
+        assert!(old.get("Descriptor").is_none());
+        assert_eq!(shape(V(50), ImageSummary, &image), image);
+        assert_eq!(shape(V(43), ImageSummary, &image)["RepoTags"], json!([]));
+    }
+
+    #[test]
+    fn an_images_config_loses_what_containers_have() {
+        let image = json!({"Config": {"Hostname": "", "Env": [], "Labels": {}}});
+        assert_eq!(
+            shape(V(50), ImageInspect, &image),
+            json!({"Config": {"Env": [], "Labels": null, "OnBuild": null}})
+        );
+        let old = shape(V(41), ImageInspect, &image);
+        assert_eq!(old["Config"]["Hostname"], "");
+        assert_eq!((&old["Container"], &old["ContainerConfig"]), (&json!(""), &Value::Null));
+    }
+
+    #[test]
+    fn addresses_stand_beside_the_networks() {
+        let inspect = json!({"NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2", "IPPrefixLen": 16}}}});
+        let shaped = shape(V(51), ContainerInspect, &inspect);
+        assert_eq!(shaped["NetworkSettings"]["IPAddress"], "172.17.0.2");
+        assert_eq!(shaped["NetworkSettings"]["IPPrefixLen"], 16);
+        assert_eq!(shaped["NetworkSettings"]["Gateway"], "");
+        let other = shape(V(51), ContainerInspect, &json!({"NetworkSettings": {"Networks": {}}}));
+        assert_eq!(other["NetworkSettings"]["IPAddress"], "");
+    }
+
+    #[test]
+    fn events_keep_their_old_names() {
+        let event = json!({"Type": "container", "Action": "start", "Actor": {"ID": "c", "Attributes": {"image": "i"}}});
+        let shaped = shape(V(41), Event, &event);
+        assert_eq!(
+            (&shaped["status"], &shaped["id"], &shaped["from"]),
+            (&json!("start"), &json!("c"), &json!("i"))
+        );
+        let volume = json!({"Type": "volume", "Action": "create", "Actor": {"ID": "v", "Attributes": {}}});
+        assert_eq!(shape(V(41), Event, &volume), volume);
+    }
+
+    #[test]
+    fn old_requests_mean_what_they_meant() {
+        let body = r#"{"MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"default"}}"#;
+        let mut request: CreateRequest = serde_json::from_str(body).unwrap();
+        lift_create(V(43), &mut request);
+        let endpoints = request.networking_config.unwrap().endpoints_config;
+        assert_eq!(endpoints["bridge"].as_ref().unwrap().mac_address, "02:42:ac:11:00:02");
+        let mut request = CreateRequest::default();
+        lift_create(V(39), &mut request);
+        let host = request.host_config.unwrap();
+        assert_eq!((host.ipc_mode.as_str(), host.cgroupns_mode.as_str()), ("shareable", "host"));
+    }
+}
+
+#[cfg(test)]
+mod golden;

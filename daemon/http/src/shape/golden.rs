@@ -1,0 +1,91 @@
+//! The recorded answers of one dockerd under several versions, where they lie beside the repository: what it said
+//! under 1.50, read into our types and shaped for a version, must have the fields that it said under that version.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use berth_api::{
+    container::{ContainerInspect, ContainerSummary},
+    event::Event as EventMessage,
+    image::{ImageInspect as Image, ImageSummary as ImageLine},
+    system::SystemInfo,
+};
+use serde::de::DeserializeOwned;
+
+use super::*;
+
+fn recorded(version: &str, file: &str) -> Option<String> {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference/golden");
+    fs::read_to_string(golden.join(version).join(file)).ok()
+}
+
+/// All paths to a field; of a list its first item's.
+fn fields(value: &Value) -> BTreeSet<String> {
+    fn walk(path: &str, value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(object) => {
+                for (key, value) in object {
+                    let path = format!("{path}/{key}");
+                    walk(&path, value, found);
+                    found.insert(path);
+                }
+            }
+            Value::Array(items) => {
+                items.first().into_iter().for_each(|item| walk(&format!("{path}[]"), item, found))
+            }
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk("", value, &mut found);
+    found
+}
+
+fn compare<T: DeserializeOwned + Serialize>(kind: Kind, file: &str, version: &str, tolerated: &[&str]) {
+    let (Some(newest), Some(theirs)) = (recorded("1.50", file), recorded(version, file)) else { return };
+    let last = |text: &str| text.lines().last().unwrap_or_default().to_owned();
+    let (newest, theirs) = match file.ends_with(".jsonl") {
+        true => (last(&newest), last(&theirs)),
+        false => (newest, theirs),
+    };
+    let typed: T = serde_json::from_str(&newest).unwrap();
+    let ours = fields(&shape(version.parse().unwrap(), kind, &typed));
+    let theirs = fields(&serde_json::from_str(&theirs).unwrap());
+    let difference: Vec<_> = ours
+        .symmetric_difference(&theirs)
+        .filter(|path| !tolerated.iter().any(|prefix| path.starts_with(prefix)))
+        .collect();
+    assert!(difference.is_empty(), "{file} under {version}: {difference:#?}");
+}
+
+#[test]
+fn fields_are_those_of_the_version() {
+    for version in ["1.41", "1.50"] {
+        compare::<ContainerInspect>(
+            Kind::ContainerInspect,
+            "container-running.json",
+            version,
+            // Order and driver of the mounts differ from run to run.
+            &["/Mounts[]"],
+        );
+        compare::<Image>(ImageInspect, "image.json", version, &[]);
+        compare::<EventMessage>(Event, "events.jsonl", version, &[]);
+        compare::<SystemInfo>(Info, "info.json", version, &["/Containerd", "/Runtimes"]);
+    }
+}
+
+#[test]
+fn lines_of_lists_are_those_of_the_version() {
+    for version in ["1.41", "1.50"] {
+        let file = "container-list.json";
+        let (Some(newest), Some(theirs)) = (recorded("1.50", file), recorded(version, file)) else { return };
+        let typed: Vec<ContainerSummary> = serde_json::from_str(&newest).unwrap();
+        let ours = fields(&shape_list(version.parse().unwrap(), Kind::ContainerSummary, &typed));
+        assert_eq!(ours, fields(&serde_json::from_str(&theirs).unwrap()), "{file} under {version}");
+
+        let file = "images.json";
+        let (Some(newest), Some(theirs)) = (recorded("1.50", file), recorded(version, file)) else { return };
+        let typed: Vec<ImageLine> = serde_json::from_str(&newest).unwrap();
+        let ours = fields(&shape_list(version.parse().unwrap(), Kind::ImageSummary, &typed));
+        assert_eq!(ours, fields(&serde_json::from_str(&theirs).unwrap()), "{file} under {version}");
+    }
+}

@@ -1,0 +1,271 @@
+//! The books: networks, endpoints, leases and held ports, in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use crate::error::NetworkError;
+use crate::ipam::{self, Taken};
+use crate::mac::MacAddress;
+use crate::netlink::RouteSocket;
+use crate::ports::{HeldPort, PortAllocator};
+use crate::proxy::Token;
+use crate::types::{
+    Driver, Endpoint, EndpointRequest, IpamConfig, IpamPool, Network, NetworkId, PREDEFINED, PublishedPort,
+    random_id,
+};
+
+use super::networks::BridgeOptions;
+
+/// What keeps a published port ours.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// A listening socket, served by the relay.
+    Relayed(Token),
+    /// A bound UDP socket.
+    Bound(#[expect(dead_code, reason = "held, not used")] OwnedFd),
+}
+
+#[derive(Debug)]
+struct Joined {
+    endpoint: Endpoint,
+    holds: Vec<Hold>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Books {
+    networks: BTreeMap<NetworkId, Network>,
+    joined: BTreeMap<String, Joined>,
+    last_address: HashMap<NetworkId, Ipv4Addr>,
+    allocator: PortAllocator,
+}
+
+impl Books {
+    pub(super) fn new(networks: Vec<Network>, endpoints: Vec<Endpoint>) -> Self {
+        let joined = |endpoint: Endpoint| (endpoint.id.clone(), Joined { endpoint, holds: Vec::new() });
+        Self {
+            networks: networks.into_iter().map(|network| (network.id.clone(), network)).collect(),
+            joined: endpoints.into_iter().map(joined).collect(),
+            last_address: HashMap::new(),
+            allocator: PortAllocator::default(),
+        }
+    }
+
+    /// Adds `bridge`, `host` and `none` where they are missing; `true` when something was.
+    pub(super) fn add_predefined(
+        &mut self,
+        default_bridge: &str,
+        host: &mut RouteSocket,
+    ) -> Result<bool, NetworkError> {
+        let mut added = false;
+        for (name, driver) in PREDEFINED.into_iter().zip([Driver::Bridge, Driver::Host, Driver::Null]) {
+            if self.networks.values().any(|network| network.name == name) {
+                continue;
+            }
+            let (mut ipam, mut bridge, mut options) = (IpamConfig::default(), String::new(), BTreeMap::new());
+            if driver == Driver::Bridge {
+                let subnet = ipam::choose_subnet(&self.taken(host, false)?)?;
+                let pool = IpamPool { subnet, ip_range: None, gateway: None, aux_addresses: BTreeMap::new() };
+                ipam.pools.push(ipam::complete(pool)?);
+                default_bridge.clone_into(&mut bridge);
+                options = BridgeOptions::of_default_bridge(default_bridge);
+            }
+            self.insert_network(Network {
+                id: NetworkId::random(),
+                name: name.to_owned(),
+                driver,
+                created: jiff::Timestamp::now(),
+                internal: false,
+                attachable: false,
+                enable_ipv6: false,
+                ipam,
+                options,
+                labels: BTreeMap::new(),
+                bridge,
+            });
+            added = true;
+        }
+        Ok(added)
+    }
+
+    /// Subnets in use: by our networks, and by routes of the host. For a subnet that the user names, only routes
+    /// count which a network there would really break: attached networks, and parts of the subnet; one behind a
+    /// wide route (10.0.0.0/8 through a VPN) is the user's choice.
+    pub(super) fn taken(
+        &self,
+        host: &mut RouteSocket,
+        for_named_subnet: bool,
+    ) -> Result<Vec<Taken>, NetworkError> {
+        let mut taken: Vec<Taken> = self
+            .networks
+            .values()
+            .filter_map(|network| Some((network, network.pool()?)))
+            .map(|(network, pool)| Taken { subnet: pool.subnet, by: format!("network {}", network.name) })
+            .collect();
+        for route in host.routes()? {
+            if for_named_subnet && !route.attached {
+                continue;
+            }
+            let link = nix::net::if_::if_indextoname(route.interface).map_or_else(
+                |_| format!("link {}", route.interface),
+                |name| name.to_string_lossy().into_owned(),
+            );
+            // Bridges of our own stand in the list as networks already.
+            if self.networks.values().any(|network| network.bridge == link) {
+                continue;
+            }
+            taken.push(Taken { subnet: route.subnet, by: format!("route of this host on {link}") });
+        }
+        Ok(taken)
+    }
+
+    pub(super) fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.networks.values()
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<&Network, NetworkError> {
+        let by_name = || self.networks.values().find(|network| network.name == name);
+        if let Some(network) = self.networks.values().find(|n| n.id.as_str() == name).or_else(by_name) {
+            return Ok(network);
+        }
+        let mut matching = self
+            .networks
+            .values()
+            .filter(|network| !name.is_empty() && network.id.as_str().starts_with(name));
+        match (matching.next(), matching.next()) {
+            (Some(network), None) => Ok(network),
+            (None, _) => Err(NetworkError::NotFound(name.to_owned())),
+            (Some(_), Some(_)) => Err(NetworkError::Ambiguous(name.to_owned())),
+        }
+    }
+
+    pub(super) fn network(&self, id: &NetworkId) -> Result<&Network, NetworkError> {
+        self.networks.get(id).ok_or_else(|| NetworkError::NotFound(id.to_string()))
+    }
+
+    pub(super) fn insert_network(&mut self, network: Network) {
+        self.networks.insert(network.id.clone(), network);
+    }
+
+    pub(super) fn remove_network(&mut self, id: &NetworkId) {
+        self.networks.remove(id);
+        self.last_address.remove(id);
+    }
+
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.joined.values().map(|joined| &joined.endpoint)
+    }
+
+    pub(super) fn endpoint_of(&self, container_id: &str, network: &NetworkId) -> Option<&Endpoint> {
+        self.endpoints().find(|e| e.container_id == container_id && e.network == *network)
+    }
+
+    /// Chooses everything for a new endpoint and enters it; the ports are held when this returns.
+    pub(super) fn promise(
+        &mut self,
+        network: &Network,
+        request: EndpointRequest,
+    ) -> Result<(Endpoint, Vec<HeldPort>), NetworkError> {
+        self.network(&network.id)?;
+        if self.endpoint_of(&request.container_id, &network.id).is_some() {
+            return Err(NetworkError::AlreadyAttached {
+                container: request.container_name,
+                network: network.name.clone(),
+            });
+        }
+        if let Some(mac) = request.mac.filter(|mac| !mac.is_unicast()) {
+            return Err(NetworkError::InvalidMac(mac));
+        }
+        let pool =
+            network.pool().ok_or_else(|| NetworkError::NoEndpoints(network.name.clone(), network.driver))?;
+        let ipv4 = self.lease(network, pool, request.ipv4)?;
+        let id = random_id();
+        let taken: Vec<PublishedPort> = self.endpoints().flat_map(|e| e.ports.iter().copied()).collect();
+        let default_ip = BridgeOptions::of(&network.options)?.host_binding;
+        let held = self.allocator.reserve(&request.ports, default_ip, &taken).map_err(|source| {
+            NetworkError::Publish {
+                container: request.container_name.clone(),
+                endpoint: id.clone(),
+                source: Box::new(source),
+            }
+        })?;
+        let siblings = || self.endpoints().filter(|e| e.container_id == request.container_id);
+        let free_name = || {
+            let names: BTreeSet<&str> = siblings().map(|e| e.ifname.as_str()).collect();
+            (0..).map(|n| format!("eth{n}")).find(|name| !names.contains(name.as_str()))
+        };
+        let endpoint = Endpoint {
+            host_ifname: format!("veth{}", &id[..8]),
+            network: network.id.clone(),
+            network_name: network.name.clone(),
+            ifname: request.ifname.clone().or_else(free_name).unwrap_or_default(),
+            default_route: !request.no_default_route
+                && !network.internal
+                && !siblings().any(|sibling| sibling.default_route),
+            container_id: request.container_id.clone(),
+            container_name: request.container_name,
+            ipv4,
+            prefix_len: pool.subnet.prefix_len(),
+            gateway: pool.gateway.filter(|_| !network.internal),
+            mac: request.mac.unwrap_or_else(MacAddress::random),
+            ipv6: None,
+            ipv6_gateway: None,
+            aliases: request.aliases,
+            ports: held.iter().map(|h| h.port).collect(),
+            id,
+        };
+        self.last_address.insert(network.id.clone(), ipv4);
+        self.joined.insert(endpoint.id.clone(), Joined { endpoint: endpoint.clone(), holds: Vec::new() });
+        Ok((endpoint, held))
+    }
+
+    fn lease(
+        &self,
+        network: &Network,
+        pool: &IpamPool,
+        wanted: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr, NetworkError> {
+        let members = self.endpoints().filter(|e| e.network == network.id);
+        let mut owners: BTreeMap<Ipv4Addr, String> =
+            members.map(|e| (e.ipv4, format!("container {}", e.container_name))).collect();
+        owners.extend(pool.aux_addresses.iter().map(|(name, a)| (*a, format!("auxiliary address {name}"))));
+        owners.extend(pool.gateway.map(|gateway| (gateway, "the gateway".to_owned())));
+        if let Some(address) = wanted {
+            if !ipam::is_host(pool.subnet, address) {
+                let network = network.name.clone();
+                return Err(NetworkError::AddressOutside { address, network, pool: pool.subnet });
+            }
+            return match owners.remove(&address) {
+                None => Ok(address),
+                Some(owner) => {
+                    Err(NetworkError::AddressInUse { address, network: network.name.clone(), owner })
+                }
+            };
+        }
+        let used: BTreeSet<Ipv4Addr> = owners.into_keys().collect();
+        let last = self.last_address.get(&network.id).copied();
+        ipam::next_address(pool, &used, last).ok_or_else(|| NetworkError::AddressesExhausted {
+            network: network.name.clone(),
+            pool: pool.ip_range.unwrap_or(pool.subnet),
+            leases: used.len(),
+        })
+    }
+
+    /// Keeps what holds the endpoint's ports.
+    pub(super) fn keep(&mut self, endpoint_id: &str, holds: Vec<Hold>) {
+        if let Some(joined) = self.joined.get_mut(endpoint_id) {
+            joined.holds.extend(holds);
+        }
+    }
+
+    /// Takes what holds the endpoint's ports; the lease stays.
+    pub(super) fn take_holds(&mut self, endpoint_id: &str) -> Vec<Hold> {
+        self.joined.get_mut(endpoint_id).map(|joined| std::mem::take(&mut joined.holds)).unwrap_or_default()
+    }
+
+    /// Strikes the endpoint off.
+    pub(super) fn remove_endpoint(&mut self, endpoint_id: &str) {
+        self.joined.remove(endpoint_id);
+    }
+}

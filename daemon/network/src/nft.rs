@@ -1,0 +1,117 @@
+//! The instance's own nftables table: kept as data here, changed in the kernel by one transaction each.
+
+mod expression;
+mod table;
+mod wire;
+
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
+use wire::Batch;
+
+use crate::error::NetworkError;
+use crate::netlink::{NetlinkError, Socket, messages};
+
+/// The table and what it ought to say.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    table: String,
+    socket: Socket,
+    rules: RuleSet,
+    /// Whether the kernel's table is known to say `rules`.
+    in_force: bool,
+}
+
+impl Firewall {
+    /// A firewall for the calling thread's network namespace; nothing is sent yet.
+    pub(crate) fn open(instance: &str) -> Result<Self, NetworkError> {
+        let table = format!("berth-{instance}");
+        match Socket::open(SockProtocol::NetlinkNetFilter) {
+            Ok(socket) => Ok(Self { table, socket, rules: RuleSet::default(), in_force: false }),
+            Err(errno) => Err(NetworkError::Firewall {
+                table,
+                source: NetlinkError::new("open a netfilter netlink socket", errno),
+            }),
+        }
+    }
+
+    /// Makes a change; when it fails, neither the kernel's table nor the one here has it.
+    ///
+    /// The first change writes the whole table, and so does one that finds it missing or mutilated
+    /// (`nft flush ruleset` by somebody else).
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<(), NetworkError> {
+        let mut after = self.rules.clone();
+        let changes = after.apply(change);
+        if !self.in_force && change.is_removal() {
+            self.rules = after;
+            return Ok(());
+        }
+        if self.in_force {
+            if !changes {
+                return Ok(());
+            }
+            match self.commit(table::change(&self.table, &self.rules, &after, change), "change elements") {
+                Ok(()) => {
+                    self.rules = after;
+                    return Ok(());
+                }
+                Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::EEXIST) => {
+                    tracing::warn!(table = %self.table, %error, "the nftables table was changed by others: rewriting it");
+                    self.in_force = false;
+                }
+                Err(source) => return Err(self.failure(source)),
+            }
+        }
+        self.write(after)
+    }
+
+    /// Writes the whole table in one transaction.
+    pub(crate) fn write(&mut self, rules: RuleSet) -> Result<(), NetworkError> {
+        match self.commit(table::replace(&self.table, &rules), "write the table") {
+            Ok(()) => {
+                self.rules = rules;
+                self.in_force = true;
+                Ok(())
+            }
+            Err(source) => Err(self.failure(source)),
+        }
+    }
+
+    /// Deletes the table; that there is none is fine.
+    pub(crate) fn delete(&mut self) -> Result<(), NetworkError> {
+        self.in_force = false;
+        self.rules = RuleSet::default();
+        self.commit(table::delete(&self.table), "delete the table").map_err(|source| self.failure(source))
+    }
+
+    fn failure(&self, source: NetlinkError) -> NetworkError {
+        NetworkError::Firewall { table: self.table.clone(), source }
+    }
+
+    fn commit(&mut self, batch: Batch, operation: &str) -> Result<(), NetlinkError> {
+        let fail = |errno| NetlinkError::new(operation, errno);
+        let (bytes, acknowledged) = batch.finish();
+        self.socket.drain();
+        self.socket.send(&bytes).map_err(fail)?;
+        // An error ends the transaction but not the walk through it: the acknowledgement, or its lack, comes last.
+        let mut first_error = None;
+        let mut wait = true;
+        while let Some(datagram) = self.socket.receive(wait).map_err(fail)? {
+            for message in messages(datagram) {
+                match message.error() {
+                    Some(Err(errno)) => {
+                        first_error.get_or_insert(errno);
+                    }
+                    Some(Ok(())) if message.sequence == acknowledged => {
+                        return first_error.map_or(Ok(()), |e| Err(fail(e)));
+                    }
+                    Some(Ok(())) | None => {}
+                }
+            }
+            // Everything was answered while it was being sent.
+            wait = false;
+        }
+        Err(fail(first_error.unwrap_or(Errno::EBADMSG)))
+    }
+}

@@ -1,0 +1,245 @@
+//! The nf_tables expressions that Berth's rules are made of (linux/netfilter/nf_tables.h).
+//!
+//! A rule is a list of expressions which load registers, compare them and end in a verdict. Registers are
+//! addressed in words of four bytes here ([`reg`]), so that the parts of a concatenated key lie side by side.
+
+use super::wire::Attributes;
+
+const LIST_ELEM: u16 = 1;
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const FIB_ADDRTYPE: u32 = 3;
+const FIB_BY_DESTINATION: u32 = 1 << 1;
+const FAMILY_IPV4: u32 = libc::NFPROTO_IPV4 as u32;
+/// `IPS_DST_NAT`: the connection's destination was translated.
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+/// Connection tracking state bits `established` and `related`.
+const ONGOING: u32 = 0b110;
+
+/// The `n`th four-byte register.
+pub(super) const fn reg(n: u32) -> u32 {
+    libc::NFT_REG32_00 as u32 + n
+}
+
+/// Words of an interface name in registers and keys.
+pub(super) const NAME_WORDS: u32 = (libc::IFNAMSIZ / 4) as u32;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy)]
+pub(super) enum Verdict {
+    Drop,
+    Accept,
+}
+
+/// The expressions of one rule.
+#[derive(Debug, Default)]
+pub(super) struct Rule(Attributes);
+
+impl Rule {
+    pub(super) fn expressions(&self) -> &Attributes {
+        &self.0
+    }
+
+    fn add(mut self, name: &str, fill: impl FnOnce(&mut Attributes)) -> Self {
+        self.0.nested(LIST_ELEM, |element| {
+            element.text(EXPR_NAME, name).nested(EXPR_DATA, fill);
+        });
+        self
+    }
+
+    fn meta(self, key: libc::c_int, register: u32) -> Self {
+        const DREG: u16 = 1;
+        const KEY: u16 = 2;
+        self.add("meta", |a| {
+            a.number(DREG, register).number(KEY, key as u32);
+        })
+    }
+
+    fn connection(self, key: libc::c_int, register: u32) -> Self {
+        const DREG: u16 = 1;
+        const KEY: u16 = 2;
+        self.add("ct", |a| {
+            a.number(DREG, register).number(KEY, key as u32);
+        })
+    }
+
+    fn payload(self, base: libc::c_int, offset: u32, length: u32, register: u32) -> Self {
+        const DREG: u16 = 1;
+        const BASE: u16 = 2;
+        const OFFSET: u16 = 3;
+        const LEN: u16 = 4;
+        self.add("payload", |a| {
+            a.number(DREG, register).number(BASE, base as u32).number(OFFSET, offset).number(LEN, length);
+        })
+    }
+
+    fn compare(self, operator: libc::c_int, register: u32, value: &[u8]) -> Self {
+        const SREG: u16 = 1;
+        const OP: u16 = 2;
+        const DATA: u16 = 3;
+        self.add("cmp", |a| {
+            a.number(SREG, register).number(OP, operator as u32).nested(DATA, |data| {
+                data.bytes(DATA_VALUE, value);
+            });
+        })
+    }
+
+    fn any_bit(self, register: u32, mask: u32) -> Self {
+        const SREG: u16 = 1;
+        const DREG: u16 = 2;
+        const LEN: u16 = 3;
+        const MASK: u16 = 4;
+        const XOR: u16 = 5;
+        self.add("bitwise", |a| {
+            a.number(SREG, register).number(DREG, register).number(LEN, 4);
+            a.nested(MASK, |data| {
+                data.bytes(DATA_VALUE, &mask.to_ne_bytes());
+            });
+            a.nested(XOR, |data| {
+                data.bytes(DATA_VALUE, &[0; 4]);
+            });
+        })
+        .compare(libc::NFT_CMP_NEQ, register, &[0; 4])
+    }
+
+    fn lookup(self, set: &str, key: u32, value: Option<u32>, inverted: bool) -> Self {
+        const SET: u16 = 1;
+        const SREG: u16 = 2;
+        const DREG: u16 = 3;
+        const FLAGS: u16 = 5;
+        self.add("lookup", |a| {
+            a.text(SET, set).number(SREG, key);
+            if let Some(value) = value {
+                a.number(DREG, value);
+            }
+            if inverted {
+                a.number(FLAGS, libc::NFT_LOOKUP_F_INV as u32);
+            }
+        })
+    }
+
+    /// Goes on with IPv4 packets only.
+    pub(super) fn ipv4(self) -> Self {
+        self.meta(libc::NFT_META_NFPROTO, reg(0)).compare(
+            libc::NFT_CMP_EQ,
+            reg(0),
+            &[libc::NFPROTO_IPV4 as u8],
+        )
+    }
+
+    /// Goes on when the packet came in on a link of the set.
+    pub(super) fn from(self, set: &str) -> Self {
+        self.meta(libc::NFT_META_IIFNAME, reg(0)).lookup(set, reg(0), None, false)
+    }
+
+    /// Goes on when the packet leaves on a link of the set.
+    pub(super) fn to(self, set: &str) -> Self {
+        self.meta(libc::NFT_META_OIFNAME, reg(0)).lookup(set, reg(0), None, false)
+    }
+
+    /// Goes on when the packet leaves on a link outside the set.
+    pub(super) fn not_to(self, set: &str) -> Self {
+        self.meta(libc::NFT_META_OIFNAME, reg(0)).lookup(set, reg(0), None, true)
+    }
+
+    /// Goes on when incoming and outgoing link are a pair of the set.
+    pub(super) fn between(self, set: &str) -> Self {
+        self.meta(libc::NFT_META_IIFNAME, reg(0)).meta(libc::NFT_META_OIFNAME, reg(NAME_WORDS)).lookup(
+            set,
+            reg(0),
+            None,
+            false,
+        )
+    }
+
+    /// Goes on when source and destination are a pair of the set; IPv4 is known.
+    pub(super) fn bound_for_itself(self, set: &str) -> Self {
+        // The two addresses lie side by side in the header.
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 12, 8, reg(0)).lookup(set, reg(0), None, false)
+    }
+
+    /// Goes on when the destination is in 127.0.0.0/8; IPv4 is known.
+    pub(super) fn bound_for_loopback(self) -> Self {
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1, reg(0)).compare(
+            libc::NFT_CMP_EQ,
+            reg(0),
+            &[127],
+        )
+    }
+
+    /// Goes on when the source is in 127.0.0.0/8; IPv4 is known.
+    pub(super) fn sent_by_loopback(self) -> Self {
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 12, 1, reg(0)).compare(
+            libc::NFT_CMP_EQ,
+            reg(0),
+            &[127],
+        )
+    }
+
+    /// Goes on when the destination is an address of this host.
+    pub(super) fn bound_for_this_host(self) -> Self {
+        const DREG: u16 = 1;
+        const RESULT: u16 = 2;
+        const FLAGS: u16 = 3;
+        self.add("fib", |a| {
+            a.number(DREG, reg(0)).number(RESULT, FIB_ADDRTYPE).number(FLAGS, FIB_BY_DESTINATION);
+        })
+        .compare(libc::NFT_CMP_EQ, reg(0), &u32::from(libc::RTN_LOCAL).to_ne_bytes())
+    }
+
+    /// Goes on with packets of connections that are under way.
+    pub(super) fn ongoing(self) -> Self {
+        self.connection(libc::NFT_CT_STATE, reg(0)).any_bit(reg(0), ONGOING)
+    }
+
+    /// Goes on with packets whose destination a port map has translated.
+    pub(super) fn translated(self) -> Self {
+        self.connection(libc::NFT_CT_STATUS, reg(0)).any_bit(reg(0), DESTINATION_TRANSLATED)
+    }
+
+    /// Translates the destination by the map `protocol . port : address . port`.
+    pub(super) fn translate_by_port(self, map: &str) -> Self {
+        self.meta(libc::NFT_META_L4PROTO, reg(0))
+            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(1))
+            .translate(map)
+    }
+
+    /// Translates the destination by the map `address . protocol . port : address . port`.
+    pub(super) fn translate_by_address(self, map: &str) -> Self {
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 4, reg(0))
+            .meta(libc::NFT_META_L4PROTO, reg(1))
+            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(2))
+            .translate(map)
+    }
+
+    fn translate(self, map: &str) -> Self {
+        const TYPE: u16 = 1;
+        const FAMILY: u16 = 2;
+        const REG_ADDR_MIN: u16 = 3;
+        const REG_PROTO_MIN: u16 = 5;
+        self.lookup(map, reg(0), Some(reg(0)), false).add("nat", |a| {
+            a.number(TYPE, libc::NFT_NAT_DNAT as u32).number(FAMILY, FAMILY_IPV4);
+            a.number(REG_ADDR_MIN, reg(0)).number(REG_PROTO_MIN, reg(1));
+        })
+    }
+
+    /// Replaces the source by the address of the outgoing link.
+    pub(super) fn masquerade(self) -> Self {
+        self.add("masq", |_| {})
+    }
+
+    pub(super) fn verdict(self, verdict: Verdict) -> Self {
+        const DREG: u16 = 1;
+        const DATA: u16 = 2;
+        self.add("immediate", |a| {
+            a.number(DREG, libc::NFT_REG_VERDICT as u32).nested(DATA, |data| {
+                data.nested(DATA_VERDICT, |inner| {
+                    inner.number(VERDICT_CODE, verdict as u32);
+                });
+            });
+        })
+    }
+}

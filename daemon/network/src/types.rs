@@ -1,0 +1,309 @@
+//! What callers ask for and what they get: networks, endpoints, ports.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mac::MacAddress;
+use crate::subnet::Ipv4Subnet;
+
+/// Where a controller keeps its state and how it names what it makes.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Directory of the controller's own files; made when missing.
+    pub state_dir: PathBuf,
+    /// A short name that no other daemon on this host has (a hash of `--root`): lower-case letters and digits.
+    pub instance: String,
+    /// Link name of the default bridge; `None` derives `bth<instance>` (its first six characters).
+    pub default_bridge: Option<String>,
+    /// How many network namespaces are kept ready; `0` makes each one when it is asked for.
+    pub spare_sandboxes: usize,
+}
+
+/// Identity of a network: 64 hex digits, random.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NetworkId(pub(crate) String);
+
+impl NetworkId {
+    /// A fresh random id.
+    pub(crate) fn random() -> Self {
+        Self(random_id())
+    }
+
+    /// The 64 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// 64 random hex digits, the shape of every id in Docker's world.
+pub(crate) fn random_id() -> String {
+    let bytes: [u8; 32] = rand::random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How a network moves packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// A Linux bridge with NAT.
+    Bridge,
+    /// The host's own stack: a record only.
+    Host,
+    /// Loopback only: a record only.
+    Null,
+}
+
+impl Driver {
+    /// Docker's name of the driver.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Null => "null",
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The address pools asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpamConfig {
+    /// Pools in the caller's order; empty: one is chosen.
+    pub pools: Vec<IpamPool>,
+    /// Options for the address manager, echoed.
+    pub options: Option<BTreeMap<String, String>>,
+}
+
+/// One pool of addresses of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpamPool {
+    /// The network's prefix.
+    pub subnet: Ipv4Subnet,
+    /// Dynamic addresses come from this part of the subnet only.
+    pub ip_range: Option<Ipv4Subnet>,
+    /// The bridge's own address; `None` takes the first of the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses never given out, by name.
+    #[serde(default)]
+    pub aux_addresses: BTreeMap<String, Ipv4Addr>,
+}
+
+/// A network to be made.
+#[derive(Debug, Clone)]
+pub struct NetworkSpec {
+    /// Unique name.
+    pub name: String,
+    /// `bridge`; other drivers are refused with an error naming them.
+    pub driver: String,
+    /// Address pools; at most one IPv4 pool for now.
+    pub ipam: IpamConfig,
+    /// No way out of the network and none in.
+    pub internal: bool,
+    /// Recorded for Docker's inspect.
+    pub attachable: bool,
+    /// Recorded; addresses are not given out yet.
+    pub enable_ipv6: bool,
+    /// `com.docker.network.bridge.*` and others, echoed; see [`crate::NetworkController::create_network`].
+    pub options: BTreeMap<String, String>,
+    /// The user's labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NetworkSpec {
+    /// A bridge network of this name with nothing else set.
+    pub fn bridge(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            driver: "bridge".into(),
+            ipam: IpamConfig::default(),
+            internal: false,
+            attachable: false,
+            enable_ipv6: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// A network as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Identity.
+    pub id: NetworkId,
+    /// Name, unique in this controller.
+    pub name: String,
+    /// How packets move.
+    pub driver: Driver,
+    /// When it was made.
+    pub created: jiff::Timestamp,
+    /// Whether it has no way out.
+    pub internal: bool,
+    /// Recorded for Docker's inspect.
+    pub attachable: bool,
+    /// Recorded for Docker's inspect.
+    pub enable_ipv6: bool,
+    /// Pools as in Docker's inspect: the chosen subnet and gateway are filled in.
+    pub ipam: IpamConfig,
+    /// Options as in Docker's inspect.
+    pub options: BTreeMap<String, String>,
+    /// The user's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Link name of the bridge; empty for host and none.
+    pub bridge: String,
+}
+
+impl Network {
+    /// Whether it is one of `bridge`, `host`, `none`.
+    pub fn is_predefined(&self) -> bool {
+        PREDEFINED.contains(&self.name.as_str())
+    }
+
+    /// The pool that addresses come from.
+    pub fn pool(&self) -> Option<&IpamPool> {
+        self.ipam.pools.first()
+    }
+}
+
+/// Names that users can neither create nor remove.
+pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// Transport protocol of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// `tcp` or `udp`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    /// Docker's words for an unknown protocol.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(format!("invalid proto: {text}")),
+        }
+    }
+}
+
+/// A port of the container to publish on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRequest {
+    /// Port inside the container.
+    pub container_port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Host address to bind; `None` means every IPv4 and IPv6 address, like Docker.
+    pub host_ip: Option<IpAddr>,
+    /// Host port or the range to choose from; `None` or `0..=0` draws an ephemeral one.
+    pub host_port: Option<RangeInclusive<u16>>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Port inside the container.
+    pub container_port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Host address that is bound.
+    pub host_ip: IpAddr,
+    /// Host port that is bound.
+    pub host_port: u16,
+}
+
+/// A container's wish to join a network.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointRequest {
+    /// Full id of the container: the key for [`crate::NetworkController::detach`].
+    pub container_id: String,
+    /// Its name, for errors and records.
+    pub container_name: String,
+    /// Interface name inside; `None` takes the first free of `eth0`, `eth1` ….
+    pub ifname: Option<String>,
+    /// A fixed address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// A fixed hardware address.
+    pub mac: Option<MacAddress>,
+    /// Further names on this network, recorded for the resolver.
+    pub aliases: Vec<String>,
+    /// Leave the default route alone: another network is the way out.
+    pub no_default_route: bool,
+    /// Ports to publish.
+    pub ports: Vec<PortRequest>,
+}
+
+/// A container's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Identity: 64 hex digits.
+    pub id: String,
+    /// The network.
+    pub network: NetworkId,
+    /// The network's name.
+    pub network_name: String,
+    /// The container.
+    pub container_id: String,
+    /// The container's name when it joined.
+    pub container_name: String,
+    /// Interface name inside the container.
+    pub ifname: String,
+    /// Link name of the host's end; it disappears with the container's namespace.
+    pub host_ifname: String,
+    /// Address inside.
+    pub ipv4: Ipv4Addr,
+    /// Prefix length of the address.
+    pub prefix_len: u8,
+    /// The network's gateway; none on an internal network.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether the container's default route leads through this network.
+    pub default_route: bool,
+    /// Hardware address.
+    pub mac: MacAddress,
+    /// IPv6 address and prefix length, once such networks are served.
+    pub ipv6: Option<(Ipv6Addr, u8)>,
+    /// IPv6 gateway, once such networks are served.
+    pub ipv6_gateway: Option<Ipv6Addr>,
+    /// Further names on this network.
+    pub aliases: Vec<String>,
+    /// What is published where, in the order asked for (IPv4 before IPv6).
+    pub ports: Vec<PublishedPort>,
+}

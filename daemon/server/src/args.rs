@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+/// The Berth daemon: serves the Docker Engine API.
+#[derive(Debug, Parser)]
+#[command(name = "berthd", version)]
+pub(crate) struct Args {
+    /// Directory of images, volumes and containers
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/berth", env = "BERTH_ROOT")]
+    pub(crate) root: PathBuf,
+
+    /// Directory of sockets and other state that a reboot may take
+    #[arg(long, value_name = "DIR", default_value = "/run/berth", env = "BERTH_RUN_ROOT")]
+    pub(crate) run_root: PathBuf,
+
+    /// Address to listen on, unix:///path or tcp://127.0.0.1:port; may be given several times
+    /// [default: unix://<run-root>/berth.sock]
+    #[arg(short = 'H', long = "host", value_name = "ADDRESS")]
+    hosts: Vec<String>,
+
+    /// Group that may use the unix sockets [default: docker, if there is one]
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+
+    /// How much to log to stderr: error, warn, info, debug, trace, or a filter like berth_engine=debug
+    #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info", env = "BERTH_LOG")]
+    pub(crate) log_level: String,
+
+    /// The program berth-shim [default: beside berthd itself]
+    #[arg(long, value_name = "FILE")]
+    shim: Option<PathBuf>,
+
+    /// File for the process id [default: <run-root>/berthd.pid]
+    #[arg(short = 'p', long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+
+    /// Open descriptor to which a newline is written once clients are served
+    #[arg(long, value_name = "N")]
+    pub(crate) ready_fd: Option<i32>,
+}
+
+impl Args {
+    /// Where to listen.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        if self.hosts.is_empty() {
+            return vec![format!("unix://{}", self.run_root.join("berth.sock").display())];
+        }
+        self.hosts.clone()
+    }
+
+    pub(crate) fn pidfile(&self) -> PathBuf {
+        self.pidfile.clone().unwrap_or_else(|| self.run_root.join("berthd.pid"))
+    }
+
+    /// The shim's program; it must be there before the first container needs it.
+    pub(crate) fn shim(&self) -> anyhow::Result<PathBuf> {
+        let path = match &self.shim {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("finding the own program")?.with_file_name("berth-shim"),
+        };
+        let hint =
+            || format!("no berth-shim at {}: install it beside berthd or give --shim FILE", path.display());
+        path.canonicalize().with_context(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_root_moves_socket_and_pidfile() {
+        let args = Args::parse_from(["berthd", "--run-root", "/x"]);
+        assert_eq!(args.hosts(), ["unix:///x/berth.sock"]);
+        assert_eq!(args.pidfile(), PathBuf::from("/x/berthd.pid"));
+        let args =
+            Args::parse_from(["berthd", "-H", "unix:///a", "--host=tcp://127.0.0.1:1", "--pidfile=/p"]);
+        assert_eq!(args.hosts(), ["unix:///a", "tcp://127.0.0.1:1"]);
+        assert_eq!(args.pidfile(), PathBuf::from("/p"));
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,126 @@
+//! `berthd`: the daemon. Listeners, locks, signals; everything else is the engine's.
+//!
+//! ```text
+//! lock root and run root ─ bind sockets ─ start engine (recovers) ─ serve ─ tell readiness
+//!   SIGTERM, SIGINT, POST /berth/shutdown ─ serve no more ─ end engine ─ remove sockets
+//! ```
+//!
+//! Containers belong to their shims: they go on when the daemon ends, unless it was told to stop them.
+
+mod args;
+mod listen;
+mod lock;
+mod ready;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use berth_engine::{Engine, EngineConfig};
+use berth_http::{Server, ShutdownMode};
+use clap::Parser as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{args::Args, listen::Bound, lock::Locks};
+
+/// Threads that drive connections and timers; the work itself waits for the kernel.
+const WORKERS: usize = 2;
+
+/// How long an idle thread for blocking calls is kept.
+const IDLE_THREAD: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    init_tracing(&args.log_level);
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berthd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_tracing(level: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let _locks = Locks::take(&args.root, &args.run_root, &args.pidfile())?;
+    // Bound before there are threads: the umask is the whole process's.
+    let bound: Vec<Bound> = args
+        .hosts()
+        .iter()
+        .map(|host| listen::bind(host, args.group.as_deref()))
+        .collect::<anyhow::Result<_>>()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_keep_alive(IDLE_THREAD)
+        .thread_name("berthd")
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let ended = runtime.block_on(serve(args, bound));
+    // What still blocks belongs to streams whose clients are gone.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
+    // From here on signals wait for us, so that a start under way is not cut.
+    let mut signals = Signals::new().context("waiting for signals")?;
+    let config = EngineConfig {
+        debug: args.log_level.contains("debug") || args.log_level.contains("trace"),
+        ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
+    };
+    let engine = Engine::start(config).await.context("starting the engine")?;
+    let (server, mut asked) = Server::new(engine.clone());
+    let mut sockets = Vec::new();
+    for bound in bound {
+        tracing::info!(host = %bound.host, "listening");
+        let (listener, socket) = bound.into_listener()?;
+        server.listen(listener);
+        sockets.push(socket);
+    }
+    if let Some(fd) = args.ready_fd {
+        ready::tell(fd)?;
+    }
+    let mode = signals.or_asked(&mut asked).await;
+    tracing::info!(?mode, "ending");
+    server.stop().await;
+    drop(sockets);
+    engine.shutdown(mode == ShutdownMode::StopContainers).await.context("ending the engine")
+}
+
+/// The signals that end the daemon. SIGHUP is taken and forgotten: there is nothing to read anew yet.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal or for a client that asks for the end.
+    async fn or_asked(&mut self, asked: &mut mpsc::Receiver<ShutdownMode>) -> ShutdownMode {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return ShutdownMode::KeepContainers,
+                _ = self.interrupt.recv() => return ShutdownMode::KeepContainers,
+                _ = self.hangup.recv() => tracing::info!("SIGHUP ignored"),
+                Some(mode) = asked.recv() => return mode,
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Distribution client: pull and push images between a registry and the store.
+//!
+//! ```text
+//!   Registry ── pull ── layer     one layer: download ▶ hash and write ▶ unpack, all at the same time
+//!            └─ push
+//!               └─ session        one repository as one user: the requests of the distribution spec
+//!                   └─ transport  connections, plain or TLS
+//! ```
+//!
+//! Invariants:
+//! - Whatever a registry sends is verified against the digest that leads to it, and limited in size; a manifest
+//!   fetched by tag is where trust begins.
+//! - Credentials are sent to the registry that they belong to and to its token service, nowhere else.
+//! - Dropping a future of this crate stops the work; what was downloaded is resumed by the next attempt.
+
+mod error;
+mod failure;
+mod identity;
+mod layer;
+mod progress;
+mod pull;
+mod push;
+mod retry;
+mod session;
+mod transport;
+mod types;
+
+use std::sync::Arc;
+
+use berth_oci::{Descriptor, Document, ImageConfig, ImageId, Platform, Reference, ReferenceError};
+use berth_store::Store;
+use oci_client::RegistryOperation;
+
+pub use error::{ErrorKind, RegistryError};
+pub use types::{Credentials, Distribution, Event, LayerState, Pulled, Pushed, RegistryConfig};
+
+use failure::Failure;
+use pull::Pull;
+use push::Push;
+use session::{Session, offered};
+use transport::Transport;
+
+/// Speaks to registries on behalf of one store.
+#[derive(Clone)]
+pub struct Registry {
+    store: Store,
+    transport: Arc<Transport>,
+}
+
+impl Registry {
+    /// A client for this store.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up (no usable certificates, for instance).
+    pub fn new(store: Store, config: RegistryConfig) -> Result<Self, RegistryError> {
+        Ok(Self { store, transport: Arc::new(Transport::new(config)?) })
+    }
+
+    /// Pulls what the reference names for the platform, tags it (unless it names a digest) and reports progress.
+    /// Layers that the store has are not fetched.
+    ///
+    /// # Errors
+    /// In Docker's words; see [`RegistryError`].
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        credentials: &Credentials,
+        progress: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Pulled, RegistryError> {
+        let (transport, store) = (&*self.transport, &self.store);
+        let listener = Arc::new(progress);
+        Pull { transport, store, reference, platform, credentials, listener }.run().await
+    }
+
+    /// Pushes an image under the reference: as it was pulled, else with gzip layers.
+    ///
+    /// # Errors
+    /// In Docker's words; see [`RegistryError`].
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        image: &ImageId,
+        credentials: &Credentials,
+        progress: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Pushed, RegistryError> {
+        let (transport, store) = (&*self.transport, &self.store);
+        let listener = Arc::new(progress);
+        Push { transport, store, reference, image, credentials, listener }.run().await
+    }
+
+    /// What the registry says about the reference (`/distribution/{name}/json`).
+    ///
+    /// # Errors
+    /// In Docker's words; see [`RegistryError`].
+    pub async fn inspect_distribution(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Distribution, RegistryError> {
+        let failed =
+            |failure: Failure| failure.while_pulling(reference, *credentials == Credentials::Anonymous);
+        let session = Session::open(&self.transport, reference, credentials, RegistryOperation::Pull).await;
+        let session = session.map_err(failed)?;
+        let name = reference.digest().map_or_else(
+            || reference.tag().unwrap_or("latest").to_owned(),
+            |digest| digest.as_str().to_owned(),
+        );
+        let served = session.manifest(&name).await.map_err(failed)?;
+        let bad = |reason: String| RegistryError::BadManifest { reference: reference.familiar(), reason };
+        let document =
+            Document::parse(&served.bytes, served.media_type.as_deref()).map_err(|e| bad(e.to_string()))?;
+        let size = served.bytes.len() as u64;
+        let (media_type, platforms) = match document {
+            Document::Index(index) => {
+                let stated = index.media_type.clone().or(served.media_type).unwrap_or_default();
+                (stated, offered(&index.manifests))
+            }
+            Document::Manifest(manifest) => {
+                let config = session.small_blob(&manifest.config).await.map_err(failed)?;
+                let config = ImageConfig::parse(&config).map_err(|e| bad(e.to_string()))?;
+                (manifest.media_type().to_owned(), vec![config.platform()])
+            }
+        };
+        Ok(Distribution { descriptor: Descriptor::new(media_type, served.digest, size), platforms })
+    }
+
+    /// Tries the credentials (`POST /auth`, docker login). `registry` is a host, with or without scheme and path.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unauthorized`], or that the registry cannot be reached.
+    pub async fn check_login(&self, registry: &str, credentials: &Credentials) -> Result<(), RegistryError> {
+        let host = registry.split_once("://").map_or(registry, |(_, rest)| rest);
+        let host = host.split('/').next().unwrap_or_default();
+        let reference = Reference::parse(&format!("{host}/berth/login"))
+            .map_err(|_: ReferenceError| RegistryError::BadAddress(registry.to_owned()))?;
+        let session = Session::open(&self.transport, &reference, credentials, RegistryOperation::Pull).await;
+        let session = session.map_err(Failure::in_general)?;
+        session.check().await.map_err(Failure::in_general)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,286 @@
+//! `docker load`: docker-archives (manifest.json) and OCI layouts (index.json), and archives that are both.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
+
+use berth_oci::{
+    Descriptor, DiffId, Digest, Document, ImageConfig, ImageId, Index, MAX_DOCUMENT, Manifest, Platform,
+    Reference,
+};
+
+use crate::archive::spool::Spool;
+use crate::archive::{IMAGE_NAME, Item};
+use crate::compression::Compression;
+use crate::error::{Result, StoreError};
+use crate::images::NewImage;
+use crate::index::REF_NAME;
+use crate::store::Store;
+
+/// Indexes within indexes.
+const MAX_DEPTH: usize = 4;
+
+/// What came out of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The image.
+    pub id: ImageId,
+    /// The names it got; none if the archive has none.
+    pub references: Vec<Reference>,
+}
+
+/// Progress of a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadEvent {
+    /// A layer is being unpacked; it is there already if `exists`.
+    Layer {
+        /// Which.
+        diff_id: DiffId,
+        /// Compressed size.
+        size: u64,
+        /// Nothing to do.
+        exists: bool,
+    },
+    /// A layer is done.
+    LayerDone {
+        /// Which.
+        diff_id: DiffId,
+    },
+}
+
+/// An image of the archive, before anything of it is recorded.
+struct Pending {
+    config: Vec<u8>,
+    id: ImageId,
+    layers: Vec<(DiffId, Descriptor)>,
+    manifest: Option<Descriptor>,
+    references: Vec<Reference>,
+}
+
+pub(crate) fn load(
+    store: &Store,
+    from: impl Read + Send,
+    progress: &(dyn Fn(LoadEvent) + Sync),
+) -> Result<Vec<Loaded>> {
+    let spool = Spool::read(store, from)?;
+    let manifests = manifests(store, &spool)?;
+    let pending = match spool.document("manifest.json") {
+        Some(bytes) => from_items(store, &spool, bytes, &manifests)?,
+        None => from_manifests(store, &spool, manifests)?,
+    };
+    if pending.is_empty() {
+        return Err(StoreError::Archive(
+            "the archive holds no image: it has neither a manifest.json (docker save) nor an index.json with an \
+             image for this platform (OCI layout)"
+                .to_owned(),
+        ));
+    }
+    unpack_all(store, &pending, progress)?;
+    let mut loaded = Vec::with_capacity(pending.len());
+    for image in pending {
+        let manifest = image.manifest.filter(|m| keeps_manifest(store, m));
+        let id = store.images().put(NewImage { config: image.config, manifest, parent: None })?;
+        for reference in &image.references {
+            store.images().tag(reference, &id)?;
+        }
+        loaded.push(Loaded { id, references: image.references });
+    }
+    Ok(loaded)
+}
+
+/// Images of manifest.json.
+fn from_items(
+    store: &Store,
+    spool: &Spool,
+    bytes: &[u8],
+    manifests: &[(Descriptor, Manifest, Vec<Reference>)],
+) -> Result<Vec<Pending>> {
+    let items: Vec<Item> = serde_json::from_slice(bytes)
+        .map_err(|source| StoreError::Json { what: "manifest.json of the archive".to_owned(), source })?;
+    let mut pending = Vec::with_capacity(items.len());
+    for item in items {
+        let (id, size) = spool.find(&item.config)?;
+        let paths = item.layers.unwrap_or_default();
+        let blobs = paths.iter().map(|path| spool.find(path)).collect::<Result<Vec<_>>>()?;
+        let references = item.repo_tags.unwrap_or_default();
+        let references =
+            references.iter().map(|name| Ok(Reference::parse(name)?)).collect::<Result<Vec<_>>>()?;
+        let manifest = manifests.iter().find(|(_, manifest, _)| manifest.config.digest == id);
+        let manifest = manifest.map(|(descriptor, ..)| descriptor.clone());
+        pending.push(image(store, (id, size), blobs, manifest, references)?);
+    }
+    Ok(pending)
+}
+
+/// Images of index.json, one for each manifest; several names of one image are joined.
+fn from_manifests(
+    store: &Store,
+    spool: &Spool,
+    manifests: Vec<(Descriptor, Manifest, Vec<Reference>)>,
+) -> Result<Vec<Pending>> {
+    let mut pending: Vec<Pending> = Vec::new();
+    for (descriptor, manifest, references) in manifests {
+        if let Some(known) = pending.iter_mut().find(|p| p.id == manifest.config.digest) {
+            known.references.extend(references);
+            continue;
+        }
+        let find = |blob: &Descriptor| -> Result<(Digest, u64)> {
+            let path = format!("blobs/{}/{}", blob.digest.algorithm().name(), blob.digest.hex());
+            let (_, size) = spool.find(&path)?;
+            if size != blob.size {
+                let what = format!("{path} has {size} bytes, but the manifest says {}", blob.size);
+                return Err(StoreError::Archive(what));
+            }
+            Ok((blob.digest.clone(), size))
+        };
+        let blobs = manifest.layers.iter().map(find).collect::<Result<Vec<_>>>()?;
+        pending.push(image(store, find(&manifest.config)?, blobs, Some(descriptor), references)?);
+    }
+    Ok(pending)
+}
+
+fn image(
+    store: &Store,
+    (config_digest, size): (Digest, u64),
+    blobs: Vec<(Digest, u64)>,
+    manifest: Option<Descriptor>,
+    references: Vec<Reference>,
+) -> Result<Pending> {
+    if size > MAX_DOCUMENT as u64 {
+        return Err(StoreError::Archive(format!("the config of an image has {size} bytes")));
+    }
+    let config = store.content().read(&config_digest, MAX_DOCUMENT as u64)?;
+    let parsed = ImageConfig::parse(&config)
+        .map_err(|source| StoreError::Json { what: format!("config {config_digest}"), source })?;
+    let diff_ids = parsed.diff_ids();
+    if diff_ids.len() != blobs.len() {
+        return Err(StoreError::Archive(format!(
+            "invalid manifest, layers length mismatch: expected {}, got {}",
+            diff_ids.len(),
+            blobs.len()
+        )));
+    }
+    let layers = diff_ids.iter().zip(blobs).map(|(diff_id, (digest, size))| {
+        let compression = compression_of(store, &digest)?;
+        Ok((diff_id.clone(), Descriptor::new(compression.layer_media_type(), digest, size)))
+    });
+    Ok(Pending {
+        layers: layers.collect::<Result<_>>()?,
+        id: Digest::of(&config),
+        config,
+        manifest,
+        references,
+    })
+}
+
+fn compression_of(store: &Store, blob: &Digest) -> Result<Compression> {
+    let mut start = Vec::new();
+    let file = store.content().open(blob)?;
+    file.take(4)
+        .read_to_end(&mut start)
+        .map_err(|source| StoreError::Stream { operation: "read a blob", source })?;
+    Ok(Compression::detect(&start))
+}
+
+/// Unpacks every layer once, as many at a time as there are processors.
+fn unpack_all(store: &Store, pending: &[Pending], progress: &(dyn Fn(LoadEvent) + Sync)) -> Result<()> {
+    let layers: BTreeMap<&DiffId, &Descriptor> =
+        pending.iter().flat_map(|image| image.layers.iter().map(|(diff_id, blob)| (diff_id, blob))).collect();
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(layers.len());
+    let queue = Mutex::new(layers.into_iter());
+    let work = || -> Result<()> {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((diff_id, blob)) = next else { return Ok(()) };
+            if let Err(error) = unpack_one(store, diff_id, blob, progress) {
+                // The others need not begin anything more.
+                queue.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
+                return Err(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let results: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("an unpacking thread does not panic"))
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
+fn unpack_one(
+    store: &Store,
+    diff_id: &DiffId,
+    blob: &Descriptor,
+    progress: &dyn Fn(LoadEvent),
+) -> Result<()> {
+    let layers = store.layers();
+    let exists = layers.contains(diff_id);
+    progress(LoadEvent::Layer { diff_id: diff_id.clone(), size: blob.size, exists });
+    if !exists {
+        layers.unpack(store.content().open(&blob.digest)?, Some(diff_id))?;
+    }
+    // A plain tar that the tree can give again is not kept twice.
+    let plain = Compression::of_media_type(&blob.media_type) == Compression::None;
+    let known = !layers.blobs(diff_id)?.is_empty();
+    // Of a layer that was there before, only the blob's digest was verified, not that it is this layer.
+    let proven = !exists || plain && blob.digest == diff_id.0;
+    if !known && proven && !(plain && layers.try_canonical(diff_id)?) {
+        layers.remember_blob(diff_id, blob)?;
+    }
+    progress(LoadEvent::LayerDone { diff_id: diff_id.clone() });
+    Ok(())
+}
+
+/// A manifest of uncompressed layers is of no use to anybody: a push makes a better one.
+fn keeps_manifest(store: &Store, descriptor: &Descriptor) -> bool {
+    let Ok(bytes) = store.content().read(&descriptor.digest, MAX_DOCUMENT as u64) else { return false };
+    match Document::parse(&bytes, Some(&descriptor.media_type)) {
+        Ok(Document::Manifest(manifest)) => manifest.layers.iter().all(|layer| {
+            Compression::of_media_type(&layer.media_type) != Compression::None
+                && store.content().contains(&layer.digest)
+        }),
+        _ => false,
+    }
+}
+
+/// All image manifests that index.json leads to, with the names it gives them.
+fn manifests(store: &Store, spool: &Spool) -> Result<Vec<(Descriptor, Manifest, Vec<Reference>)>> {
+    let Some(bytes) = spool.document("index.json") else { return Ok(Vec::new()) };
+    let index: Index = serde_json::from_slice(bytes)
+        .map_err(|source| StoreError::Json { what: "index.json of the archive".to_owned(), source })?;
+    let mut found = Vec::new();
+    for entry in &index.manifests {
+        if let Some((descriptor, manifest)) = follow(store, entry, 0)? {
+            found.push((descriptor, manifest, names(entry)));
+        }
+    }
+    Ok(found)
+}
+
+/// The image that an entry means on this platform.
+fn follow(store: &Store, entry: &Descriptor, depth: usize) -> Result<Option<(Descriptor, Manifest)>> {
+    if entry.is_attestation() || depth > MAX_DEPTH || !store.content().contains(&entry.digest) {
+        return Ok(None);
+    }
+    let bytes = store.content().read(&entry.digest, MAX_DOCUMENT as u64)?;
+    match Document::parse(&bytes, Some(&entry.media_type))? {
+        Document::Manifest(manifest) if manifest.is_image() => {
+            let descriptor = Descriptor::new(manifest.media_type(), entry.digest.clone(), bytes.len() as u64);
+            Ok(Some((descriptor, manifest)))
+        }
+        Document::Manifest(_) => Ok(None),
+        Document::Index(index) => match Platform::host().choose(&index.manifests) {
+            Some(best) => follow(store, best, depth + 1),
+            None => Ok(None),
+        },
+    }
+}
+
+/// Names in the annotations; a lone tag (`latest`) names nothing.
+fn names(entry: &Descriptor) -> Vec<Reference> {
+    let short = entry.annotation(REF_NAME).filter(|name| name.contains(['/', ':']));
+    let name = entry.annotation(IMAGE_NAME).or(short);
+    name.and_then(|name| Reference::parse(name).ok()).filter(|r| r.digest().is_none()).into_iter().collect()
+}

@@ -1,0 +1,139 @@
+//! The database: one connection behind one mutex, write-ahead logged.
+//!
+//! `synchronous=NORMAL` makes every transaction atomic but leaves the last ones to the page cache; the store's
+//! durability points ([`crate::Store::sync`], a tag) flush the log explicitly.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::error::{DbContext, IoContext, Result, StoreError};
+
+/// The format that this code writes; a store of a newer one is not opened.
+const FORMAT: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE layers (
+    diff_id TEXT PRIMARY KEY,
+    size INTEGER NOT NULL,
+    tar_size INTEGER NOT NULL,
+    canonical INTEGER NOT NULL,      -- the canonical tar of the tree has this diff-id
+    implicit TEXT NOT NULL,          -- JSON: directories that the tar did not name; '' is the root
+    synced INTEGER NOT NULL DEFAULT 0,
+    boot TEXT NOT NULL
+) STRICT;
+CREATE TABLE layer_blobs (
+    diff_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    descriptor TEXT NOT NULL,
+    PRIMARY KEY (diff_id, digest)
+) STRICT;
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    created TEXT NOT NULL,
+    tagged TEXT,
+    size INTEGER NOT NULL,
+    parent TEXT,
+    manifest TEXT
+) STRICT;
+CREATE INDEX images_parent ON images (parent);
+CREATE TABLE image_layers (
+    id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    diff_id TEXT NOT NULL,
+    PRIMARY KEY (id, position)
+) STRICT;
+CREATE TABLE image_blobs (
+    id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (id, digest)
+) STRICT;
+CREATE TABLE tags (
+    reference TEXT PRIMARY KEY,
+    id TEXT NOT NULL REFERENCES images ON DELETE CASCADE
+) STRICT;
+CREATE INDEX tags_id ON tags (id);
+CREATE TABLE repo_digests (
+    reference TEXT NOT NULL,
+    id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+    PRIMARY KEY (reference, id)
+) STRICT;
+CREATE INDEX repo_digests_id ON repo_digests (id);
+CREATE TABLE snapshots (key TEXT PRIMARY KEY) STRICT;
+CREATE TABLE snapshot_layers (
+    key TEXT NOT NULL REFERENCES snapshots ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    diff_id TEXT NOT NULL,
+    PRIMARY KEY (key, position)
+) STRICT;
+CREATE TABLE held (digest TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT;
+";
+
+/// The database of one store.
+pub(crate) struct Db {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+impl Db {
+    /// Opens or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let connection = Connection::open(path).during_db("open")?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
+                 PRAGMA busy_timeout=10000;",
+            )
+            .during_db("configure")?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let found: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).during_db("read format")?;
+        match found {
+            0 => connection
+                .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;"))
+                .during_db("create tables")?,
+            FORMAT => {}
+            _ => return Err(StoreError::Format { found, known: FORMAT }),
+        }
+        Ok(Self { connection: Mutex::new(connection), path: path.to_owned() })
+    }
+
+    /// Reads, or writes with a single statement.
+    pub(crate) fn with<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&connection).during_db(operation)
+    }
+
+    /// Writes with several statements, all or none.
+    pub(crate) fn transaction<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).during_db(operation)?;
+        let value = work(&transaction).during_db(operation)?;
+        transaction.commit().during_db(operation)?;
+        Ok(value)
+    }
+
+    /// Makes every finished transaction durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        match File::open(&log) {
+            Ok(file) => file.sync_data().during("sync", &log),
+            // Checkpointed and removed: the database itself was synced then.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).during("open", &log),
+        }
+    }
+}

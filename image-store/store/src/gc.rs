@@ -1,0 +1,160 @@
+//! Garbage collection: one reference graph, from images, snapshots and leases.
+//!
+//! ```text
+//! tag, repo digest ─▶ image ─▶ config, manifest, the manifest's blobs
+//!                       └────▶ layers ─▶ their blobs
+//! snapshot ────────────────────▶ layers ─▶ their blobs
+//! lease ──▶ what was touched while it lives (and what it left lingering)
+//! ```
+//! Images themselves are never collected here: an image without a name is the user's until it is pruned.
+
+use std::collections::HashSet;
+use std::fs;
+
+use berth_oci::{DiffId, Digest};
+use jiff::Timestamp;
+
+use crate::error::{IoContext, Result};
+use crate::recovery::diff_ids;
+use crate::shared::Shared;
+use crate::usage;
+
+/// What [`crate::Store::gc`] removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Blobs.
+    pub blobs: Vec<Digest>,
+    /// Layers.
+    pub layers: Vec<DiffId>,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
+/// Everything that an image refers to: what its removal may set free.
+const OF_IMAGE: &str = "SELECT ?1 UNION SELECT diff_id FROM image_layers WHERE id = ?1
+    UNION SELECT digest FROM image_blobs WHERE id = ?1
+    UNION SELECT digest FROM layer_blobs WHERE diff_id IN (SELECT diff_id FROM image_layers WHERE id = ?1)";
+
+/// The scope of an image's removal.
+pub(crate) fn scope_of(shared: &Shared, id: &Digest) -> Result<HashSet<Digest>> {
+    let texts: Vec<String> = shared.db.with("list what an image refers to", |db| {
+        db.prepare_cached(OF_IMAGE)?.query_map([id.as_str()], |row| row.get(0))?.collect()
+    })?;
+    Ok(texts.iter().filter_map(|text| Digest::parse(text).ok()).collect())
+}
+
+const LIVE_LAYERS: &str = "SELECT diff_id FROM image_layers UNION SELECT diff_id FROM snapshot_layers";
+const LIVE_BLOBS: &str = "SELECT id FROM images UNION SELECT digest FROM image_blobs
+    UNION SELECT digest FROM layer_blobs WHERE diff_id IN
+        (SELECT diff_id FROM image_layers UNION SELECT diff_id FROM snapshot_layers)";
+
+/// Removes what nothing refers to. With a scope only what is in it: an operation cleans up after itself and
+/// does not touch what others, perhaps without a lease, are about to refer to.
+pub(crate) fn collect(shared: &Shared, scope: Option<&HashSet<Digest>>) -> Result<Reclaimed> {
+    let mut reclaimed = Reclaimed::default();
+    {
+        let pinned = shared.pins.freeze();
+        let held = held(shared)?;
+        let keeps = |digest: &Digest| {
+            pinned.holds(digest)
+                || held.contains(digest)
+                || scope.is_some_and(|scope| !scope.contains(digest))
+        };
+        sweep_layers(shared, &keeps, &mut reclaimed)?;
+        sweep_blobs(shared, &keeps, &mut reclaimed)?;
+        if scope.is_none() && !pinned.any() {
+            sweep_fixups(shared)?;
+        }
+    }
+    shared.empty_trash();
+    Ok(reclaimed)
+}
+
+/// What ended leases left lingering.
+fn held(shared: &Shared) -> Result<HashSet<Digest>> {
+    let now = Timestamp::now().as_second();
+    let texts: Vec<String> = shared.db.transaction("expire leases", |tx| {
+        tx.execute("DELETE FROM held WHERE until <= ?1", [now])?;
+        tx.prepare("SELECT digest FROM held")?.query_map([], |row| row.get(0))?.collect()
+    })?;
+    Ok(texts.iter().filter_map(|text| Digest::parse(text).ok()).collect())
+}
+
+fn sweep_layers(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mut Reclaimed) -> Result<()> {
+    let live: HashSet<DiffId> = diff_ids(shared, LIVE_LAYERS, "")?.into_iter().collect();
+    for diff_id in diff_ids(shared, "SELECT diff_id FROM layers", "")? {
+        if live.contains(&diff_id) || keeps(diff_id.digest()) {
+            continue;
+        }
+        let size: u64 = shared.db.transaction("forget a layer", |tx| {
+            let size =
+                tx.query_row("SELECT size FROM layers WHERE diff_id = ?1", [diff_id.as_str()], |row| {
+                    row.get(0)
+                })?;
+            tx.execute("DELETE FROM layers WHERE diff_id = ?1", [diff_id.as_str()])?;
+            tx.execute("DELETE FROM layer_blobs WHERE diff_id = ?1", [diff_id.as_str()])?;
+            Ok(size)
+        })?;
+        shared.to_trash(&shared.layer_path(&diff_id))?;
+        reclaimed.bytes += size;
+        reclaimed.layers.push(diff_id);
+    }
+    Ok(())
+}
+
+fn sweep_blobs(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mut Reclaimed) -> Result<()> {
+    let texts: Vec<String> = shared
+        .db
+        .with("list blobs", |db| db.prepare(LIVE_BLOBS)?.query_map([], |row| row.get(0))?.collect())?;
+    let live: HashSet<Digest> = texts.iter().filter_map(|text| Digest::parse(text).ok()).collect();
+    for digest in shared.content.list()? {
+        if live.contains(&digest) || keeps(&digest) {
+            continue;
+        }
+        let path = shared.content.blob_path(&digest);
+        reclaimed.bytes += fs::metadata(&path).map_or(0, |m| m.len());
+        fs::remove_file(&path).during("remove", &path)?;
+        reclaimed.blobs.push(digest);
+    }
+    Ok(())
+}
+
+/// Corrections of stacks cost little and are made again when needed; those that nothing mounts go.
+fn sweep_fixups(shared: &Shared) -> Result<()> {
+    let in_use: i64 = shared
+        .db
+        .with("count snapshots", |db| db.query_row("SELECT count(*) FROM snapshots", [], |row| row.get(0)))?;
+    if in_use > 0 {
+        return Ok(());
+    }
+    let directory = shared.layers_dir();
+    for entry in fs::read_dir(&directory).during("list", &directory)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("fix-") {
+            shared.to_trash(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that the store takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Unpacked layers.
+    pub layers: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Writable trees.
+    pub snapshots: u64,
+}
+
+pub(crate) fn usage(shared: &Shared) -> Result<Usage> {
+    let layers = shared.db.with("sum layers", |db| {
+        db.query_row("SELECT coalesce(sum(size), 0) FROM layers", [], |row| row.get(0))
+    })?;
+    let mut found = Usage { layers, ..Usage::default() };
+    for digest in shared.content.list()? {
+        found.blobs += fs::metadata(shared.content.blob_path(&digest)).map_or(0, |m| m.len());
+    }
+    found.snapshots = usage::file_bytes(&shared.root.join("snapshots"))?;
+    Ok(found)
+}

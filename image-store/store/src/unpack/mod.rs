@@ -1,0 +1,268 @@
+//! Unpacks a layer's tar into overlay-native form, in one pass, below one directory descriptor.
+//!
+//! Archives are hostile. The rules:
+//! * A member's name is relative and has no `..`; `./` and repeated slashes are dropped.
+//! * The directory of a member is found by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`. Only when
+//!   that meets a symbolic link does [`tree`] walk by hand: links of this very layer that stay within it are
+//!   followed, as a container would; one that leaves it, or leads to nothing, ends the unpack.
+//! * The last component is never followed: everything is made with `O_EXCL | O_NOFOLLOW` or an `*at` call.
+//! * The last copy of a name wins, as with every tar.
+//! * Sizes of names and records are bounded; the disk's last reserve is not touched; see [`Limits`].
+//! * `trusted.overlay.*` attributes of the archive are dropped: they would steer the kernel.
+//!
+//! Nothing is synced here; see [`crate::Store::sync`].
+
+mod entry;
+mod name;
+mod tree;
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, Read as _, Write};
+use std::os::fd::OwnedFd;
+
+use berth_oci::{Digest, Hasher};
+
+use crate::compression::decompress;
+use crate::pipe::{CHUNK, PipeReader, PipeWriter, pipe};
+pub use crate::tarball::TarError;
+use crate::tarball::{Entry, Reader};
+use tree::Tree;
+pub(crate) use tree::{OPAQUE, is_whiteout};
+
+/// How far an archive may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Uncompressed bytes of one layer.
+    pub(crate) bytes: u64,
+    /// Members of one layer.
+    pub(crate) entries: u64,
+    /// Bytes of the file system that stay free.
+    pub(crate) reserve: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 1 << 40, entries: 20_000_000, reserve: 64 << 20 }
+    }
+}
+
+/// Why a layer was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive itself is wrong.
+    #[error("{source} (after {after})")]
+    Archive {
+        /// The last member that was whole.
+        after: String,
+        /// What is wrong.
+        source: TarError,
+    },
+    /// One member is wrong.
+    #[error("entry {entry:?}: {problem}")]
+    Entry {
+        /// Its name.
+        entry: String,
+        /// What is wrong.
+        problem: EntryProblem,
+    },
+    /// The layer is too large.
+    #[error("it unpacks to more than {limit} {unit}; refusing to go on")]
+    Bomb {
+        /// The limit.
+        limit: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// The disk is full.
+    #[error("no space left: unpacking stopped to keep {reserve} bytes of the disk free")]
+    NoSpace {
+        /// What stays free.
+        reserve: u64,
+    },
+    /// The digest of the uncompressed archive is another.
+    #[error("diff-id mismatch: expected {expected}, got {actual}")]
+    DiffId {
+        /// As announced.
+        expected: Digest,
+        /// As found.
+        actual: Digest,
+    },
+}
+
+/// What is wrong with a member.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryProblem {
+    /// An absolute name.
+    #[error("absolute names are not allowed in a layer")]
+    Absolute,
+    /// A name with `..`.
+    #[error("names with \"..\" are not allowed in a layer")]
+    DotDot,
+    /// No name.
+    #[error("it has no name")]
+    NoName,
+    /// A whiteout of nothing.
+    #[error("a whiteout must name one file")]
+    Whiteout,
+    /// A symbolic link on the way leads out.
+    #[error("its directory {link:?} is a symbolic link to {target:?}, which leads out of the layer")]
+    Escape {
+        /// The link.
+        link: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// Something on the way is no directory.
+    #[error("{0:?} is not a directory")]
+    NotADirectory(String),
+    /// The root cannot be anything else.
+    #[error("the root of a layer can only be a directory")]
+    Root,
+    /// A hard link to something that is not there.
+    #[error("the target {0:?} of the hard link is not in the layer")]
+    LinkTarget(String),
+    /// A system call failed.
+    #[error("{operation}: {source}")]
+    Io {
+        /// Which.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Reading its data failed.
+    #[error(transparent)]
+    Data(TarError),
+}
+
+/// What came out.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub(crate) diff_id: Digest,
+    /// Bytes of its files.
+    pub(crate) size: u64,
+    /// Length of the uncompressed archive.
+    pub(crate) tar_size: u64,
+    /// Directories that it did not name.
+    pub(crate) implicit: BTreeSet<String>,
+}
+
+/// Unpacks `from` (compressed or not) below `root`, and hashes it in the same pass.
+pub(crate) fn unpack(
+    root: OwnedFd,
+    from: impl io::Read + Send,
+    limits: Limits,
+) -> Result<Unpacked, UnpackError> {
+    let (to, reader) = pipe();
+    std::thread::scope(|scope| {
+        let source = scope.spawn(move || inflate(from, to, limits.bytes));
+        let mut unpacker = Unpacker { tree: Tree::new(root, limits.reserve), limits, last: None };
+        let result = unpacker.run(reader);
+        let (digest, tar_size, exceeded) = source.join().expect("the inflating thread does not panic");
+        if exceeded {
+            return Err(UnpackError::Bomb { limit: limits.bytes, unit: "bytes" });
+        }
+        result?;
+        let (size, implicit) =
+            unpacker.tree.finish().map_err(|(entry, problem)| UnpackError::Entry { entry, problem })?;
+        Ok(Unpacked { diff_id: digest, size, tar_size, implicit })
+    })
+}
+
+/// Decompresses and hashes; returns digest, length, and whether the limit was passed.
+fn inflate(from: impl io::Read + Send, to: PipeWriter, limit: u64) -> (Digest, u64, bool) {
+    let mut hasher = Hasher::default();
+    let mut total = 0;
+    let mut from = match decompress(from) {
+        Ok(from) => from,
+        Err(error) => {
+            to.fail(error);
+            return (hasher.finish(), 0, false);
+        }
+    };
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        if let Err(error) = from.by_ref().take(CHUNK as u64).read_to_end(&mut chunk) {
+            to.fail(error);
+            return (hasher.finish(), total, false);
+        }
+        if chunk.is_empty() {
+            return (hasher.finish(), total, false);
+        }
+        total += chunk.len() as u64;
+        if total > limit {
+            to.fail(io::Error::other("too large"));
+            return (hasher.finish(), total, true);
+        }
+        hasher.update(&chunk);
+        if !to.send(chunk) {
+            return (hasher.finish(), total, false);
+        }
+    }
+}
+
+struct Unpacker {
+    tree: Tree,
+    limits: Limits,
+    last: Option<String>,
+}
+
+impl Unpacker {
+    fn run(&mut self, from: PipeReader) -> Result<(), UnpackError> {
+        let mut archive = Reader::new(from);
+        let mut count = 0;
+        while let Some(entry) = archive.next().map_err(|source| self.archive_error(source))? {
+            count += 1;
+            if count > self.limits.entries {
+                return Err(UnpackError::Bomb { limit: self.limits.entries, unit: "entries" });
+            }
+            let placed = self.tree.place(&entry, &mut archive.data());
+            let shown = shown(&entry);
+            match placed {
+                Ok(()) => self.last = Some(shown),
+                Err(EntryProblem::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                    return Err(UnpackError::NoSpace { reserve: self.limits.reserve });
+                }
+                Err(problem) => return Err(UnpackError::Entry { entry: shown, problem }),
+            }
+        }
+        self.drain(archive.into_inner())
+    }
+
+    /// What follows the end of the archive belongs to its digest.
+    fn drain(&self, mut from: PipeReader) -> Result<(), UnpackError> {
+        loop {
+            let n = from.fill_buf().map_err(|e| self.archive_error(TarError::Read(e)))?.len();
+            if n == 0 {
+                return Ok(());
+            }
+            from.consume(n);
+        }
+    }
+
+    fn archive_error(&self, source: TarError) -> UnpackError {
+        let after = match &self.last {
+            Some(last) => format!("entry {last:?}"),
+            None => "nothing: no entry could be read".to_owned(),
+        };
+        UnpackError::Archive { after, source }
+    }
+}
+
+fn shown(entry: &Entry) -> String {
+    String::from_utf8_lossy(&entry.path).into_owned()
+}
+
+/// Copies a member's data without an intermediate buffer.
+fn copy(from: &mut impl BufRead, to: &mut impl Write, mut amount: u64) -> Result<(), EntryProblem> {
+    while amount > 0 {
+        let available = from.fill_buf().map_err(|e| EntryProblem::Data(e.into()))?;
+        if available.is_empty() {
+            return Err(EntryProblem::Data(TarError::Truncated));
+        }
+        let n = available.len().min(usize::try_from(amount).unwrap_or(usize::MAX));
+        to.write_all(&available[..n]).map_err(|source| EntryProblem::Io { operation: "write", source })?;
+        from.consume(n);
+        amount -= n as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+use std::fs;
+
+use berth_oci::{Digest, Reference};
+use berth_store::{CheckOptions, Compression, LoadEvent};
+
+use crate::support::{Fixture, Tar, compress, run};
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
+/// A pulled image, and one built on top of it.
+fn two_images(f: &Fixture) -> (Digest, Digest) {
+    let pulled = f.image(
+        &[crate::unpack::everything(), Tar::default().file("d/.wh.fifo", "").end()],
+        Compression::Gzip,
+    );
+    let layers = f.store.images().get(&pulled).unwrap().unwrap().layers;
+    let upper = f.store.snapshots().create("s", &layers).unwrap().upper;
+    fs::write(upper.join("built"), "here").unwrap();
+    let top = f.store.snapshots().commit("s").unwrap().diff_id;
+    let built = f.built("built", &[layers, vec![top]].concat(), None);
+    f.store.images().tag(&reference("pulled:1"), &pulled).unwrap();
+    f.store.images().tag(&reference("built:1"), &built).unwrap();
+    f.store.images().tag(&reference("built:2"), &built).unwrap();
+    (pulled, built)
+}
+
+#[test]
+fn save_and_load_round_trip() {
+    let f = Fixture::new();
+    let (pulled, built) = two_images(&f);
+    let mut archive = Vec::new();
+    f.store.save(&["pulled:1", "built"], &mut archive).unwrap();
+    let mut again = Vec::new();
+    f.store.save(&["pulled:1", "built"], &mut again).unwrap();
+    assert_eq!(archive, again, "an archive depends on nothing but the images");
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let g = Fixture::new();
+        let events = std::sync::Mutex::new(0);
+        let loaded = g.store.load(&compress(&archive, compression)[..], &|event| {
+            *events.lock().unwrap() += usize::from(matches!(event, LoadEvent::LayerDone { .. }));
+        });
+        let loaded = loaded.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(*events.lock().unwrap(), 3, "each layer once");
+        let ids: Vec<_> = loaded.iter().map(|l| l.id.clone()).collect();
+        assert_eq!(ids, [pulled.clone(), built.clone()], "ids stay");
+        assert_eq!(loaded[1].references, [reference("built:1"), reference("built:2")]);
+        for id in [&pulled, &built] {
+            let here = f.store.images().get(id).unwrap().unwrap();
+            let there = g.store.images().get(id).unwrap().unwrap();
+            assert_eq!(f.merged(&here.layers), g.merged(&there.layers));
+            if id == &pulled {
+                assert_eq!(here.manifest, there.manifest, "what was pulled stays byte for byte");
+            }
+        }
+        assert!(g.store.check(CheckOptions { deep: true, repair: false }).unwrap().problems.is_empty());
+        assert_eq!(g.leftovers(), [] as [std::path::PathBuf; 0]);
+        // The local layer is in its tree only.
+        let image = g.store.images().get(&built).unwrap().unwrap();
+        assert!(g.store.layers().blobs(&image.layers[2]).unwrap().is_empty());
+        assert!(!g.store.content().contains(image.layers[2].digest()));
+        let mut third = Vec::new();
+        g.store.save(&["pulled:1", "built"], &mut third).unwrap();
+        assert!(third == archive, "saved again, it is the same archive");
+    }
+}
+
+#[test]
+fn save_by_id_has_no_names() {
+    let f = Fixture::new();
+    let (pulled, _) = two_images(&f);
+    let mut archive = Vec::new();
+    f.store.save(&[pulled.short()], &mut archive).unwrap();
+    let g = Fixture::new();
+    let loaded = g.store.load(&archive[..], &|_| {}).unwrap();
+    assert_eq!((loaded[0].id.clone(), loaded[0].references.len()), (pulled, 0));
+    let error = f.store.save(&["nothing"], &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "No such image: nothing:latest");
+}
+
+#[test]
+fn old_docker_archives_load() {
+    // docker before 25: a directory per layer, a link for a layer that occurs twice, manifest.json at the end.
+    let f = Fixture::new();
+    let layer = Tar::default().file("a", "1").end();
+    let diff_id = Digest::of(&layer);
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{diff_id}","{diff_id}"]}}}}"#
+    );
+    let name = format!("{}.json", Digest::of(config.as_bytes()).hex());
+    let archive = Tar::default()
+        .dir("aaa/")
+        .file("aaa/VERSION", "1.0")
+        .file("aaa/json", "{}")
+        .add(crate::support::Member::file("aaa/layer.tar", &layer))
+        .add(crate::support::Member::link(b'2', "bbb/layer.tar", "../aaa/layer.tar"))
+        .file(&name, &config)
+        .file(
+            "manifest.json",
+            &format!(
+                r#"[{{"Config":"{name}","RepoTags":["old:1"],"Layers":["aaa/layer.tar","bbb/layer.tar"]}}]"#
+            ),
+        )
+        .file("repositories", "{}")
+        .end();
+    let loaded = f.store.load(&archive[..], &|_| {}).unwrap();
+    assert_eq!(loaded[0].references, [reference("old:1")]);
+    assert_eq!(loaded[0].id, Digest::of(config.as_bytes()));
+    assert!(f.merged(&f.store.images().get(&loaded[0].id).unwrap().unwrap().layers).contains_key("/a"));
+}
+
+#[test]
+fn skopeo_reads_what_we_save_and_we_load_what_it_writes() {
+    let f = Fixture::new();
+    let (pulled, built) = two_images(&f);
+    let at = |name: &str| f.dir.path().join(name).to_str().unwrap().to_owned();
+    let ours = at("ours.tar");
+    f.store.save(&["built:1"], fs::File::create(&ours).unwrap()).unwrap();
+    let theirs = at("theirs.tar");
+    run("skopeo", &["copy", &format!("docker-archive:{ours}"), &format!("docker-archive:{theirs}:again:1")]);
+    let g = Fixture::new();
+    let loaded = g.store.load(fs::File::open(&theirs).unwrap(), &|_| {}).unwrap();
+    assert_eq!(
+        (loaded[0].id.clone(), &loaded[0].references[..]),
+        (built.clone(), &[reference("again:1")][..])
+    );
+    let tree_here = f.merged(&f.store.images().get(&built).unwrap().unwrap().layers);
+    assert_eq!(g.merged(&g.store.images().get(&built).unwrap().unwrap().layers), tree_here);
+
+    let archive = at("oci.tar");
+    run("skopeo", &["copy", &format!("docker-archive:{ours}"), &format!("oci-archive:{archive}:name/x:7")]);
+    let g = Fixture::new();
+    let loaded = g.store.load(fs::File::open(&archive).unwrap(), &|_| {}).unwrap();
+    assert_eq!(loaded[0].references, [reference("name/x:7")]);
+    assert_eq!(g.merged(&g.store.images().resolve("name/x:7").unwrap().layers), tree_here);
+    assert_ne!(pulled, built);
+}

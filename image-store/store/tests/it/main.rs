@@ -1,0 +1,12 @@
+//! The store from outside. Runs as root: it makes devices, owners and overlay mounts.
+
+mod archives;
+mod content;
+mod hostile;
+mod images;
+mod interop;
+mod leases;
+mod recovery;
+mod snapshots;
+mod support;
+mod unpack;

@@ -1,0 +1,2 @@
+//! berth-runtime: the runc-compatible command line of the OCI runtime.
+fn main() {}

@@ -1,0 +1,112 @@
+//! A cgroup's directory in one hierarchy, held open.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use crate::CgroupError;
+
+/// A directory; files in it are opened relative to it.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    pub(crate) path: PathBuf,
+    /// Controllers of the hierarchy; `name=systemd` for a named one; empty for version 2.
+    pub(crate) controllers: Vec<String>,
+    fd: OwnedFd,
+}
+
+impl Dir {
+    pub(crate) fn open(path: &Path, controllers: Vec<String>) -> Result<Self, CgroupError> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
+        let fd = open(path, flags, Mode::empty()).map_err(|errno| CgroupError::io("open", path, errno))?;
+        Ok(Self { path: path.to_owned(), controllers, fd })
+    }
+
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|own| own == controller)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn open_file(&self, name: &str, flags: OFlag) -> Result<File, CgroupError> {
+        openat(&self.fd, name, flags | OFlag::O_CLOEXEC, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| CgroupError::io("open", self.path.join(name), errno))
+    }
+
+    pub(crate) fn write(&self, name: &str, value: &str) -> Result<(), CgroupError> {
+        let written = openat(&self.fd, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(std::io::Error::from)
+            .and_then(|fd| File::from(fd).write_all(value.as_bytes()));
+        written.map_err(|source| CgroupError::Write {
+            path: self.path.join(name),
+            value: value.to_owned(),
+            hint: hint(name, &source),
+            source,
+        })
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Result<String, CgroupError> {
+        let mut text = String::new();
+        self.open_file(name, OFlag::O_RDONLY)?
+            .read_to_string(&mut text)
+            .map_err(|error| CgroupError::io("read", self.path.join(name), error))?;
+        Ok(text)
+    }
+
+    /// The text of a file that not every kernel has.
+    pub(crate) fn read_optional(&self, name: &str) -> Result<Option<String>, CgroupError> {
+        match self.read(name) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.is_not_found() || error.is_unsupported() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a refusal of the kernel means.
+fn hint(name: &str, error: &std::io::Error) -> Option<&'static str> {
+    match (name, error.raw_os_error().map(Errno::from_raw)?) {
+        ("memory.limit_in_bytes" | "memory.max", Errno::EBUSY) => {
+            Some("the limit is below what the container uses now")
+        }
+        ("cpuset.cpus" | "cpuset.mems", _) => Some("not among those of the parent cgroup"),
+        (_, Errno::ENOENT) => Some("the kernel or the parent cgroup does not offer this controller"),
+        ("cpu.rt_runtime_us", Errno::EINVAL) => Some("the parent cgroup has no real-time budget left"),
+        _ => None,
+    }
+}
+
+/// Makes a directory; one that is there already is fine. True if it is new.
+pub(crate) fn make(path: &Path) -> Result<bool, CgroupError> {
+    match std::fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(CgroupError::io("create", path, error)),
+    }
+}
+
+/// The directories below this one, parents before children.
+pub(crate) fn descendants(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![path.to_owned()];
+    while let Some(next) = pending.pop() {
+        // A directory that vanishes meanwhile has no children any more.
+        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+                pending.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,97 @@
+//! Errors that name the file and the operation.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure while planning, making, changing or reading a cgroup.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file operation failed.
+    #[error("cgroup: {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, in words.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// A limit was refused.
+    #[error("cgroup: cannot set {} to {value:?}: {source}{}", path.display(), hint.map(|h| format!(" ({h})")).unwrap_or_default())]
+    Write {
+        /// The control file.
+        path: PathBuf,
+        /// What was written.
+        value: String,
+        /// The answer.
+        source: io::Error,
+        /// What it means.
+        hint: Option<&'static str>,
+    },
+    /// A limit needs a controller this host does not have.
+    #[error("cgroup: {field} needs the {controller} controller, which this host does not offer ({hint})")]
+    NoController {
+        /// The field of `linux.resources`.
+        field: String,
+        /// The controller.
+        controller: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A value that no kernel takes.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field of `linux.resources`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No cgroup file system is mounted.
+    #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
+    NotMounted,
+    /// A device program could not be installed.
+    #[error("cgroup: cannot {operation} the device program of {}: {source}", path.display())]
+    Device {
+        /// `load` or `attach`.
+        operation: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+impl CgroupError {
+    pub(crate) fn io(operation: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Self::Io { operation, path: path.as_ref().to_owned(), source: source.into() }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+
+    /// True if the cgroup (or the file in it) is gone.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::Write { source, .. } | Self::Device { source, .. } => {
+                matches!(source.raw_os_error(), Some(code) if code == nix::libc::ENOENT || code == nix::libc::ENODEV)
+            }
+            _ => false,
+        }
+    }
+
+    /// True if the kernel has the file but does not implement it (EOPNOTSUPP).
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP))
+    }
+
+    /// True if the kernel refused the value as such.
+    pub(crate) fn is_invalid_value(&self) -> bool {
+        let code = match self {
+            Self::Write { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        code == Some(nix::libc::EINVAL) || code == Some(nix::libc::EBUSY)
+    }
+}

@@ -1,0 +1,411 @@
+//! A cgroup that exists.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+
+use crate::dir::{Dir, descendants, make};
+use crate::oom::OomWatch;
+use crate::plan::{Plan, directories, relative};
+use crate::{CgroupError, Layout, Stats, signals, stats};
+
+/// Waits between attempts to remove a cgroup that is still busy: dying processes leave it a moment later. About 1.3 s.
+const REMOVE_WAITS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 200, 400, 600];
+
+/// Whether the processes of a cgroup run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreezerState {
+    /// Running.
+    Thawed,
+    /// On the way.
+    Freezing,
+    /// Stopped.
+    Frozen,
+}
+
+/// A container's cgroup in all hierarchies that take part.
+#[derive(Debug)]
+pub struct Cgroup {
+    layout: Layout,
+    version: u8,
+    path: PathBuf,
+    dirs: Vec<Dir>,
+}
+
+impl Cgroup {
+    /// Makes the cgroup `path` (below each hierarchy's root) and sets the limits. What a failure leaves half made is
+    /// removed again.
+    ///
+    /// # Errors
+    /// A directory cannot be made, or a limit is invalid or refused.
+    pub fn create(layout: &Layout, path: &Path, resources: &LinuxResources) -> Result<Self, CgroupError> {
+        let plan = Plan::new(layout, path, resources)?;
+        let mut made = Vec::new();
+        let result = Self::make(layout, path, &plan, &mut made);
+        if result.is_err() {
+            for dir in made.iter().rev() {
+                if let Err(error) = std::fs::remove_dir(dir) {
+                    tracing::warn!(path = %dir.display(), %error, "cannot remove a half made cgroup");
+                }
+            }
+        }
+        result
+    }
+
+    fn make(layout: &Layout, path: &Path, plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Self, CgroupError> {
+        match layout {
+            Layout::V2 { mount } => make_v2(mount, &relative(path), made)?,
+            _ => {
+                for hierarchy in layout.taking_part() {
+                    let cpuset = hierarchy.controllers.iter().any(|own| own == "cpuset");
+                    make_v1(&hierarchy.mount, &relative(path), cpuset, made)?;
+                }
+            }
+        }
+        let group = Self::open(layout, path)?;
+        group.apply(plan)?;
+        Ok(group)
+    }
+
+    /// Opens one made earlier; directories that are gone are left out.
+    ///
+    /// # Errors
+    /// None of its directories exists.
+    pub fn open(layout: &Layout, path: &Path) -> Result<Self, CgroupError> {
+        let controllers: Vec<Vec<String>> = match layout {
+            Layout::V2 { .. } => vec![Vec::new()],
+            _ => layout
+                .taking_part()
+                .map(|hierarchy| match &hierarchy.name {
+                    Some(name) => vec![format!("name={name}")],
+                    None => hierarchy.controllers.clone(),
+                })
+                .collect(),
+        };
+        let mut dirs = Vec::with_capacity(controllers.len());
+        let mut missing = None;
+        for (directory, controllers) in directories(layout, path).iter().zip(controllers) {
+            match Dir::open(directory, controllers) {
+                Ok(dir) => dirs.push(dir),
+                Err(error) if error.is_not_found() => missing = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match missing {
+            Some(error) if dirs.is_empty() => Err(error),
+            _ => Ok(Self {
+                layout: layout.clone(),
+                version: layout.version(),
+                path: Path::new("/").join(relative(path)),
+                dirs,
+            }),
+        }
+    }
+
+    /// The path below each hierarchy's root.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Directories by controller, for runc's state.json (`""` is cgroup2).
+    #[must_use]
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let mut paths = BTreeMap::new();
+        for dir in &self.dirs {
+            if self.version == 2 {
+                paths.insert(String::new(), dir.path.clone());
+            }
+            paths.extend(dir.controllers.iter().map(|controller| (controller.clone(), dir.path.clone())));
+        }
+        paths
+    }
+
+    /// Version 2: the directory for CLONE_INTO_CGROUP. Version 1: `None`, the child calls [`Self::join_self`].
+    #[must_use]
+    pub fn dir_fd(&self) -> Option<BorrowedFd<'_>> {
+        (self.version == 2).then(|| self.dirs.first()).flatten().map(Dir::fd)
+    }
+
+    /// Moves the calling, single-threaded process here. On version 1 by writing `0` to each `tasks`: for itself a
+    /// thread needs neither the global lock nor the grace period that `cgroup.procs` costs.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the cgroup is gone.
+    pub fn join_self(&self) -> Result<(), CgroupError> {
+        let file = if self.version == 2 { "cgroup.procs" } else { "tasks" };
+        self.dirs.iter().try_for_each(|dir| dir.write(file, "0"))
+    }
+
+    /// Moves another process here. Slow on version 1: prefer [`Self::join_self`].
+    ///
+    /// # Errors
+    /// The process or the cgroup is gone.
+    pub fn add(&self, pid: Pid) -> Result<(), CgroupError> {
+        self.dirs.iter().try_for_each(|dir| dir.write("cgroup.procs", &pid.to_string()))
+    }
+
+    /// Changes limits; fields that are `None` stay.
+    ///
+    /// # Errors
+    /// A limit is invalid or refused; earlier ones may have been set.
+    pub fn set(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.apply(&Plan::new(&self.layout, &self.path, resources)?)
+    }
+
+    fn apply(&self, plan: &Plan) -> Result<(), CgroupError> {
+        let mut again = Vec::new();
+        for write in &plan.writes {
+            let path = &plan.directories[write.directory];
+            let Some(dir) = self.dirs.iter().find(|dir| dir.path == *path) else {
+                return Err(CgroupError::io("open", path, ErrorKind::NotFound));
+            };
+            match dir.write(&write.file, &write.value) {
+                Err(error) if write.optional && error.is_not_found() => {
+                    tracing::debug!(%error, "limit without effect on this kernel");
+                }
+                // Pairs such as memory and memory+swap, or quota and period, bound each other: one that is refused
+                // now may fit once its partner has moved.
+                Err(error) if error.is_invalid_value() => again.push((dir, write)),
+                other => other?,
+            }
+        }
+        for (dir, write) in again {
+            dir.write(&write.file, &write.value)?;
+        }
+        match (&plan.device_program, self.dirs.first()) {
+            (Some(program), Some(dir)) => set_devices(dir, program),
+            _ => Ok(()),
+        }
+    }
+
+    fn controller(&self, name: &str) -> Option<&Dir> {
+        match self.version {
+            2 => self.dirs.first(),
+            _ => self.dirs.iter().find(|dir| dir.has(name)),
+        }
+    }
+
+    fn freezer(&self) -> Result<&Dir, CgroupError> {
+        self.controller("freezer").ok_or_else(|| CgroupError::NoController {
+            field: "pause".to_owned(),
+            controller: "freezer",
+            hint: "mount the freezer hierarchy",
+        })
+    }
+
+    /// Freezes, waiting until all processes stand still.
+    ///
+    /// # Errors
+    /// There is no freezer, or the processes do not stop within two seconds (they are thawed again).
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        signals::freeze(self.freezer()?, self.version)
+    }
+
+    /// Thaws.
+    ///
+    /// # Errors
+    /// There is no freezer, or the cgroup is gone.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        signals::thaw(self.freezer()?, self.version)
+    }
+
+    /// Frozen or not.
+    ///
+    /// # Errors
+    /// There is no freezer, or the cgroup is gone.
+    pub fn freezer_state(&self) -> Result<FreezerState, CgroupError> {
+        signals::state(self.freezer()?, self.version)
+    }
+
+    /// SIGKILL for every process in the cgroup and below; returns when the signal has been sent to all.
+    ///
+    /// # Errors
+    /// The cgroup cannot be read, or a signal is refused.
+    pub fn kill_all(&self) -> Result<(), CgroupError> {
+        let freezer = self.controller("freezer");
+        match freezer.or(self.dirs.first()) {
+            Some(dir) => signals::kill_all(dir, self.version, freezer),
+            None => Ok(()),
+        }
+    }
+
+    /// Process ids, of the cgroup and all below it.
+    ///
+    /// # Errors
+    /// The cgroup cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>, CgroupError> {
+        match self.controller("freezer").or(self.dirs.first()) {
+            Some(dir) => signals::pids(&dir.path),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads all counters.
+    ///
+    /// # Errors
+    /// A counter that exists cannot be read.
+    pub fn stats(&self) -> Result<Stats, CgroupError> {
+        stats::read(|controller| self.controller(controller), self.version)
+    }
+
+    /// Processes ended by the OOM killer in this cgroup and below.
+    ///
+    /// # Errors
+    /// The counter cannot be read.
+    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        self.controller("memory").map_or(Ok(0), |dir| stats::oom_kills(dir, self.version))
+    }
+
+    /// A descriptor to poll for out-of-memory events; `None` if the host has no memory controller.
+    ///
+    /// # Errors
+    /// The notification cannot be registered.
+    pub fn oom_watch(&self) -> Result<Option<OomWatch>, CgroupError> {
+        match (self.controller("memory"), self.version) {
+            (None, _) => Ok(None),
+            (Some(dir), 2) if dir.read_optional("memory.events")?.is_none() => Ok(None),
+            (Some(dir), 2) => OomWatch::v2(dir).map(Some),
+            (Some(dir), _) => OomWatch::v1(dir).map(Some),
+        }
+    }
+
+    /// Removes the directories (children first), retrying while the kernel still answers EBUSY. Goes on past errors.
+    ///
+    /// # Errors
+    /// Every directory that could not be removed.
+    pub fn remove(self) -> Result<(), Vec<CgroupError>> {
+        let mut errors = Vec::new();
+        for dir in self.dirs {
+            let path = dir.path.clone();
+            drop(dir);
+            if let Err(error) = remove_tree(&path) {
+                errors.push(error);
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// Removes the cgroup `path` where it is empty: the parent all containers of an engine shared, once the last is gone.
+/// One that still has processes or children stays. True if it is gone from every hierarchy.
+///
+/// # Errors
+/// A directory cannot be removed for another reason than its being in use.
+pub fn prune(layout: &Layout, path: &Path) -> Result<bool, CgroupError> {
+    let mut gone = true;
+    for directory in directories(layout, path) {
+        match std::fs::remove_dir(&directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => gone = false,
+            Err(error) => return Err(CgroupError::io("remove", directory, error)),
+        }
+    }
+    Ok(gone)
+}
+
+fn remove_tree(path: &Path) -> Result<(), CgroupError> {
+    let mut waits = REMOVE_WAITS_MS.iter();
+    loop {
+        match std::fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                let busy = error.raw_os_error() == Some(nix::libc::EBUSY);
+                // Children made inside by the container (it may own a subtree) also make it busy.
+                for child in descendants(path).iter().rev() {
+                    if let Err(error) = std::fs::remove_dir(child) {
+                        tracing::debug!(path = %child.display(), %error, "child cgroup is still busy");
+                    }
+                }
+                match waits.next() {
+                    Some(wait) if busy => sleep(Duration::from_millis(*wait)),
+                    _ => return Err(CgroupError::io("remove", path, error)),
+                }
+            }
+        }
+    }
+}
+
+/// Makes the directories of a path one by one.
+fn make_v1(mount: &Path, path: &Path, cpuset: bool, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    let mut current = mount.to_owned();
+    for component in path.components() {
+        let parent = current.clone();
+        current.push(component);
+        if make(&current)? {
+            made.push(current.clone());
+        }
+        if cpuset {
+            inherit_cpuset(&parent, &current)?;
+        }
+    }
+    Ok(())
+}
+
+/// A new cpuset of version 1 is empty and takes no process until it has processors and memory nodes.
+fn inherit_cpuset(parent: &Path, child: &Path) -> Result<(), CgroupError> {
+    let (parent, child) = (Dir::open(parent, Vec::new())?, Dir::open(child, Vec::new())?);
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if child.read(file)?.trim().is_empty() {
+            child.write(file, parent.read(file)?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directories of a path, enabling every controller on the way down. No process is moved: an ancestor with
+/// processes of its own keeps what it has enabled.
+fn make_v2(mount: &Path, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    let mut current = mount.to_owned();
+    for component in path.components() {
+        enable_controllers(&Dir::open(&current, Vec::new())?)?;
+        current.push(component);
+        if make(&current)? {
+            made.push(current.clone());
+        }
+    }
+    Ok(())
+}
+
+fn enable_controllers(dir: &Dir) -> Result<(), CgroupError> {
+    let (available, enabled) = (dir.read("cgroup.controllers")?, dir.read("cgroup.subtree_control")?);
+    let missing: Vec<String> = available
+        .split_whitespace()
+        .filter(|controller| !enabled.split_whitespace().any(|enabled| enabled == *controller))
+        .map(|controller| format!("+{controller}"))
+        .collect();
+    if missing.is_empty() || dir.write("cgroup.subtree_control", &missing.join(" ")).is_ok() {
+        return Ok(());
+    }
+    // All or nothing failed: some controllers may be enabled alone. What stays off shows up as a missing file only if
+    // a limit asks for it.
+    for controller in missing {
+        if let Err(error) = dir.write("cgroup.subtree_control", &controller) {
+            tracing::debug!(%error, "controller not enabled");
+        }
+    }
+    Ok(())
+}
+
+/// Puts the new program in before the old ones come out: both must allow for a moment, never neither.
+fn set_devices(dir: &Dir, program: &[berth_sys::bpf::BpfInsn]) -> Result<(), CgroupError> {
+    let failed = |operation| {
+        let path = dir.path.clone();
+        move |errno: nix::errno::Errno| CgroupError::Device { operation, path, source: errno.into() }
+    };
+    let old = berth_sys::bpf::attached_device_programs(dir.fd()).map_err(failed("list"))?;
+    let new = berth_sys::bpf::load_device_program(program).map_err(failed("load"))?;
+    berth_sys::bpf::attach_device(dir.fd(), &new).map_err(failed("attach"))?;
+    for program in old {
+        berth_sys::bpf::detach_device(dir.fd(), &program).map_err(failed("detach"))?;
+    }
+    Ok(())
+}

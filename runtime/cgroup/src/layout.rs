@@ -1,0 +1,210 @@
+//! Which hierarchies the host has.
+
+use std::fs;
+use std::path::PathBuf;
+
+use berth_spec::{CgroupHierarchy, CgroupMounts};
+
+use crate::CgroupError;
+
+/// The controllers of version 1 a container takes part in.
+pub(crate) const V1_CONTROLLERS: [&str; 8] =
+    ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids"];
+
+/// Mount options of a version 1 hierarchy that are no controllers (cgroups(7)).
+const NO_CONTROLLER: [&str; 9] =
+    ["rw", "ro", "none", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods", "all"];
+
+/// The host's cgroup hierarchies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// One cgroup2 hierarchy with the controllers.
+    V2 {
+        /// Where it is mounted.
+        mount: PathBuf,
+    },
+    /// Version 1 only.
+    V1 {
+        /// The hierarchies in mount order.
+        hierarchies: Vec<Hierarchy>,
+    },
+    /// Version 1 with the controllers, and a cgroup2 without any beside it.
+    Hybrid {
+        /// The hierarchies of version 1 in mount order.
+        hierarchies: Vec<Hierarchy>,
+        /// Where cgroup2 is mounted.
+        unified: PathBuf,
+    },
+}
+
+/// One hierarchy of version 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// Its controllers; empty for a named one.
+    pub controllers: Vec<String>,
+    /// The name of a hierarchy without controllers (`systemd`).
+    pub name: Option<String>,
+}
+
+impl Hierarchy {
+    /// A container joins it: it has a controller we drive, or it is where systemd keeps its services.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.name.as_deref() == Some("systemd")
+            || self.controllers.iter().any(|own| V1_CONTROLLERS.contains(&own.as_str()))
+    }
+}
+
+/// Finds the mounted hierarchies from `/proc/self/mountinfo`.
+///
+/// # Errors
+/// mountinfo cannot be read, or no cgroup file system is mounted.
+pub fn detect() -> Result<Layout, CgroupError> {
+    let path = "/proc/self/mountinfo";
+    let text = fs::read_to_string(path).map_err(|error| CgroupError::io("read", path, error))?;
+    parse(&text).ok_or(CgroupError::NotMounted)
+}
+
+/// proc_pid_mountinfo(5): `… mountpoint options [tags…] - fstype source superoptions`
+fn parse(mountinfo: &str) -> Option<Layout> {
+    let mut hierarchies: Vec<Hierarchy> = Vec::new();
+    let mut unified = None;
+    for line in mountinfo.lines() {
+        let (left, right) = line.split_once(" - ")?;
+        let mount = || left.split(' ').nth(4).map(|path| PathBuf::from(unescape(path)));
+        let mut right = right.split(' ');
+        match right.next()? {
+            "cgroup2" => unified = unified.or(mount()),
+            "cgroup" => {
+                let mut hierarchy = Hierarchy { mount: mount()?, controllers: Vec::new(), name: None };
+                for option in right.nth(1).unwrap_or_default().split(',') {
+                    if let Some(name) = option.strip_prefix("name=") {
+                        hierarchy.name = Some(name.to_owned());
+                    } else if !NO_CONTROLLER.contains(&option) && !option.contains('=') {
+                        hierarchy.controllers.push(option.to_owned());
+                    }
+                }
+                let again = |known: &Hierarchy| {
+                    known.controllers == hierarchy.controllers && known.name == hierarchy.name
+                };
+                if !hierarchies.iter().any(again) {
+                    hierarchies.push(hierarchy);
+                }
+            }
+            _ => {}
+        }
+    }
+    let controllers = hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty());
+    match (controllers, unified) {
+        (false, Some(mount)) => Some(Layout::V2 { mount }),
+        (true, Some(unified)) => Some(Layout::Hybrid { hierarchies, unified }),
+        (_, None) if !hierarchies.is_empty() => Some(Layout::V1 { hierarchies }),
+        (_, None) => None,
+    }
+}
+
+/// Space, tab, newline and backslash come as three octal digits.
+fn unescape(path: &str) -> String {
+    let mut result = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('\\') {
+        result.push_str(&rest[..at]);
+        match rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                result.push(char::from(byte));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                result.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    result + rest
+}
+
+impl Layout {
+    /// The version the kernel's controllers are driven by: 2, or 1 (a hybrid host counts as 1).
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        match self {
+            Self::V2 { .. } => 2,
+            Self::V1 { .. } | Self::Hybrid { .. } => 1,
+        }
+    }
+
+    /// The hierarchies of version 1 a container takes part in.
+    pub(crate) fn taking_part(&self) -> impl Iterator<Item = &Hierarchy> {
+        let all = match self {
+            Self::V2 { .. } => &[][..],
+            Self::V1 { hierarchies } | Self::Hybrid { hierarchies, .. } => hierarchies,
+        };
+        all.iter().filter(|hierarchy| hierarchy.takes_part())
+    }
+
+    /// The same for the plan compiler's mounts of type `cgroup`.
+    #[must_use]
+    pub fn mounts(&self) -> CgroupMounts {
+        if let Self::V2 { mount } = self {
+            return CgroupMounts::V2 { mountpoint: mount.clone() };
+        }
+        let hierarchies = self
+            .taking_part()
+            .map(|hierarchy| CgroupHierarchy {
+                name: hierarchy
+                    .mount
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                data: match &hierarchy.name {
+                    Some(name) => format!("none,name={name}"),
+                    None => hierarchy.controllers.join(","),
+                },
+                mountpoint: hierarchy.mount.clone(),
+            })
+            .collect();
+        CgroupMounts::V1 { hierarchies }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+30 1 0:26 / /sys/fs/cgroup rw - tmpfs none rw
+31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+34 30 0:30 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls
+35 30 0:28 / /mnt/a\\040b rw - cgroup cgroup rw,cpu,cpuacct
+";
+
+    #[test]
+    fn hybrid_host() {
+        let layout = parse(HYBRID).unwrap();
+        assert_eq!(layout.version(), 1);
+        let Layout::Hybrid { hierarchies, unified } = &layout else { panic!("{layout:?}") };
+        assert_eq!(unified, &PathBuf::from("/sys/fs/cgroup/unified"));
+        assert_eq!(hierarchies.len(), 3, "the second mount of cpu,cpuacct is the first one again");
+        let CgroupMounts::V1 { hierarchies } = layout.mounts() else { panic!() };
+        let shown: Vec<_> = hierarchies.iter().map(|h| (h.name.as_str(), h.data.as_str())).collect();
+        assert_eq!(shown, [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "none,name=systemd")]);
+    }
+
+    #[test]
+    fn pure_hosts() {
+        assert_eq!(
+            parse("1 1 0:2 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"),
+            Some(Layout::V2 { mount: "/sys/fs/cgroup".into() })
+        );
+        assert_eq!(parse("1 1 0:2 / /proc rw - proc proc rw"), None);
+        assert_eq!(unescape("/a\\040b\\x"), "/a b\\x");
+    }
+
+    #[test]
+    fn this_host() {
+        detect().unwrap();
+    }
+}

@@ -1,0 +1,29 @@
+//! Control groups: a pure plan of writes, its application, and readers of statistics.
+//!
+//! ```text
+//!   oci::LinuxResources ──plan──▶ Plan (file, value, how)* ──apply──▶ /sys/fs/cgroup/…
+//!                        pure                               I/O
+//! ```
+//!
+//! Version 2, version 1 and hybrid hosts share the plan's shape, the [`Stats`] and the [`Cgroup`] handle. A process
+//! joins by itself ([`Cgroup::join_self`]) or is born inside ([`Cgroup::dir_fd`] with CLONE_INTO_CGROUP): moving
+//! another process takes a global lock and an RCU grace period (about 10 ms for each hierarchy).
+
+mod device;
+mod dir;
+mod error;
+mod group;
+mod layout;
+mod oom;
+mod plan;
+mod signals;
+mod stats;
+mod v1;
+mod v2;
+
+pub use error::CgroupError;
+pub use group::{Cgroup, FreezerState, prune};
+pub use layout::{Hierarchy, Layout, detect};
+pub use oom::OomWatch;
+pub use plan::{Plan, Write};
+pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};

@@ -1,0 +1,37 @@
+//! The container life cycle: create, start, exec, kill, delete.
+//!
+//! One thread only: everything here forks. `berth-shim` and `berth-runtime` link this crate, the daemon never does.
+//!
+//! ```text
+//!  create(): parent stage            child: init stage
+//!  ─────────────────────             ───────────────────────────────────────────────
+//!  compile ─ cgroup ─ clone3 ──────▶ namespaces ─ for step in plan.steps { run(step) }
+//!  serve(): maps, hooks, console ◀──▶ protocol.rs
+//!  CreatedContainer::start() ──────▶ gate ─ startContainer hooks ─ execve
+//! ```
+//!
+//! Invariants:
+//! * the order of a container's set-up is `ContainerPlan::steps`; this crate knows no other order;
+//! * a path inside the container is only ever resolved by `openat2(RESOLVE_IN_ROOT)` on the root's descriptor;
+//! * an error of the child crosses the fork as data ([`ChildFailure`]) and is told once, by the parent.
+//!
+//! Absent on purpose: standard streams' contents, logs, exit records (the shim's), the daemon's notions.
+
+mod create;
+mod error;
+mod exec;
+mod hooks;
+mod init;
+pub mod lifecycle;
+mod namespaces;
+mod parent;
+mod protocol;
+pub mod state;
+mod steps;
+mod stdio;
+
+pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
+pub use error::{ChildFailure, Error, FailureKind};
+pub use exec::{ExecChild, ExecOptions, ExecTarget, exec};
+pub use hooks::run_hooks;
+pub use stdio::{ConsoleSink, Stdio};

@@ -1,0 +1,153 @@
+//! What parent and child say to each other, over one `SOCK_SEQPACKET` pair that closes at exec.
+//!
+//! ```text
+//!  parent                                    child
+//!    │ clone3 ─────────────────────────────────▶│ joins cgroup and namespaces
+//!    │◀──────────────── NamespacesReady ────────│ only if the parent has steps to do (id maps, …)
+//!    │ Go ─────────────────────────────────────▶│
+//!    │◀──────────────── RunHooks ───────────────│ only with prestart or createRuntime hooks
+//!    │ Go ─────────────────────────────────────▶│
+//!    │◀──────────────── Console + fd ───────────│ only with a terminal
+//!    │◀──────────────── Listener + fd ──────────│ only with SCMP_ACT_NOTIFY
+//!    │◀──────────────── Warning … ──────────────│ any time
+//!    │◀──────────────── Ready ──────────────────│ create() returns; not sent by an exec
+//!    │ Go ─────────────────────────────────────▶│ in-process gate; with a FIFO, `start` writes to that
+//!    │◀──────────────── end of file ────────────│ execve succeeded
+//!    │◀──────────────── Failure ────────────────│ any time, and then the end
+//! ```
+//!
+//! A message out of its phase is an error ([`Error::Protocol`]).
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_sys::{Errno, socket};
+use nix::sys::socket::MsgFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ChildFailure, Error};
+
+/// Messages of the child.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromChild {
+    NamespacesReady,
+    RunHooks,
+    Console,
+    Listener,
+    Warning(String),
+    Ready,
+    Failure(ChildFailure),
+}
+
+/// The longest message: a failure text is cut well below.
+const MAX_MESSAGE: usize = 16 * 1024;
+const MAX_TEXT: usize = 4096;
+/// The parent's only message.
+const GO: &[u8] = b"go";
+
+/// The parent's end.
+#[derive(Debug)]
+pub(crate) struct ParentLink(OwnedFd);
+
+/// The child's end.
+#[derive(Debug)]
+pub(crate) struct ChildLink(OwnedFd);
+
+/// A connected pair.
+pub(crate) fn link() -> Result<(ParentLink, ChildLink), Error> {
+    let (parent, child) = socket::seqpacket_pair().map_err(|e| Error::os("socketpair", e))?;
+    Ok((ParentLink(parent), ChildLink(child)))
+}
+
+impl ParentLink {
+    /// The next message and its descriptor; `None` at the end of file.
+    pub(crate) fn receive(&self) -> Result<Option<(FromChild, Option<OwnedFd>)>, Error> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let (length, fds) = loop {
+            match socket::recv_with_fds(&self.0, &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                // A child that died with unread messages of ours resets the connection.
+                Err(Errno::ECONNRESET) => return Ok(None),
+                other => break other.map_err(|e| Error::os("receive from the container's init", e))?,
+            }
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&buffer[..length])
+            .map_err(|e| Error::Protocol { got: e.to_string(), expected: "a message" })?;
+        Ok(Some((message, fds.into_iter().next())))
+    }
+
+    /// Lets the child go on. If it is gone, the next [`Self::receive`] tells.
+    pub(crate) fn go(&self) -> Result<(), Error> {
+        match socket::send_with_fds(&self.0, GO, &[], MsgFlags::empty()) {
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(errno) => Err(Error::os("send to the container's init", errno)),
+        }
+    }
+}
+
+impl ChildLink {
+    /// Sends a message with at most one descriptor.
+    pub(crate) fn send(&self, message: &FromChild, fd: Option<&OwnedFd>) -> Result<(), Errno> {
+        let bytes = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
+        let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        socket::send_with_fds(&self.0, &bytes, &fds, MsgFlags::empty()).map(drop)
+    }
+
+    /// Tells the failure. If nobody listens there is nobody to tell.
+    pub(crate) fn fail(&self, mut failure: ChildFailure) {
+        if failure.message.len() > MAX_TEXT {
+            let end = failure.message.floor_char_boundary(MAX_TEXT);
+            failure.message.truncate(end);
+        }
+        self.send(&FromChild::Failure(failure), None).ok();
+    }
+
+    /// Waits for the parent's word.
+    pub(crate) fn wait_for_go(&self) -> Result<(), Errno> {
+        let mut buffer = [0; 8];
+        loop {
+            match socket::recv_with_fds(&self.0, &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                Ok((0, _)) => return Err(Errno::EPIPE),
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::FailureKind;
+
+    #[test]
+    fn messages_carry_descriptors_and_end() {
+        let (parent, child) = link().unwrap();
+        let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        child.send(&FromChild::Console, Some(&null)).unwrap();
+        parent.go().unwrap();
+        child.wait_for_go().unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some((FromChild::Console, Some(_)))));
+        drop(child);
+        assert!(parent.receive().unwrap().is_none());
+        parent.go().unwrap();
+    }
+
+    #[test]
+    fn an_endless_failure_is_cut() {
+        let (parent, child) = link().unwrap();
+        child.fail(ChildFailure {
+            step: "Mount".into(),
+            message: "ä".repeat(100_000),
+            errno: None,
+            kind: FailureKind::Other,
+        });
+        let Some((FromChild::Failure(failure), None)) = parent.receive().unwrap() else {
+            panic!("a failure was sent");
+        };
+        assert_eq!(failure.message.chars().count(), MAX_TEXT / 2);
+    }
+}

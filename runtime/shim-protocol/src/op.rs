@@ -1,0 +1,262 @@
+//! What the engine can ask of a shim.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use oci_spec::runtime as oci;
+use serde::{Deserialize, Serialize};
+
+use crate::{State, Stats, bytes_base64};
+
+/// As the network namespace's path in config.json: "the namespace whose descriptor came with `Create`". The
+/// shim replaces it by `/proc/self/fd/N` of its own table.
+pub const NETNS_PLACEHOLDER: &str = "berth:netns";
+
+/// One request on a control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Comes back in the reply.
+    pub seq: u64,
+    /// What to do.
+    pub op: Op,
+}
+
+/// An operation. File descriptors: none, unless the variant says so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Prepare the container up to the point before its program runs. Descriptor 0, if any: the network
+    /// namespace that [`NETNS_PLACEHOLDER`] stands for. Answer: [`Answer::Created`].
+    Create(Box<Create>),
+    /// Run the container's program. Answer: [`Answer::Started`]. After a failure the container is gone, the
+    /// exit record says why, [`Event::Exited`](crate::Event::Exited) follows and the shim ends.
+    Start,
+    /// Join a stream to the container's stdio; allowed from the shim's first moment, also before `Create`.
+    /// Descriptor 0: the stream. Answer: [`Answer::Attached`].
+    Attach(Attach),
+    /// Let a session that was attached with `hold` flow.
+    Release {
+        /// From [`Answer::Attached`].
+        session: u32,
+    },
+    /// Run one more process in the container. Descriptor 0, exactly when `attach` is given: the stream.
+    /// Answer: [`Answer::Exec`], after the program was loaded. On failure nothing was written to the stream,
+    /// and it was not shut down: the engine still has its own copy and may tell the user there.
+    Exec(Box<Exec>),
+    /// Set the window size of the container's terminal.
+    ResizeInit(WindowSize),
+    /// Set the window size of an exec's terminal.
+    ResizeExec {
+        /// Which exec.
+        exec_id: String,
+        /// The size.
+        size: WindowSize,
+    },
+    /// Send a signal to the container's init, or to every process in it. SIGKILL also ends a paused container.
+    Kill {
+        /// The signal's number.
+        signal: i32,
+        /// Every process of the container's cgroup instead of init only.
+        all: bool,
+    },
+    /// Send a signal to an exec's process.
+    KillExec {
+        /// Which exec.
+        exec_id: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Freeze the container.
+    Pause,
+    /// Thaw the container.
+    Resume,
+    /// Change the container's limits.
+    Update(Box<oci::LinuxResources>),
+    /// Answer: [`Answer::Stats`].
+    Stats,
+    /// The host pids of the container's processes. Answer: [`Answer::Pids`].
+    Pids,
+    /// Answer: [`Answer::State`]. Behind every event that was sent before.
+    State,
+    /// Close the container's stdin once what was written to it has been read.
+    CloseStdin,
+    /// Remove a container that was never started, and end the shim. Answered before it ends.
+    Shutdown,
+}
+
+/// The container to create. Its config.json is read from the bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Create {
+    /// The container's id.
+    pub id: String,
+    /// The directory with config.json.
+    pub bundle: PathBuf,
+    /// Where its root file system comes from.
+    pub rootfs: Rootfs,
+    /// A terminal instead of three pipes; must equal `process.terminal` of config.json.
+    pub terminal: bool,
+    /// The terminal's first size.
+    #[serde(default)]
+    pub console_size: Option<WindowSize>,
+    /// What the container reads.
+    pub stdin: StdinMode,
+    /// Where its output is kept.
+    pub log: Log,
+}
+
+/// The root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rootfs {
+    /// An overlay which the shim makes as a detached mount: no other process sees it.
+    Overlay {
+        /// The layers, the topmost first.
+        lower: Vec<PathBuf>,
+        /// The writable layer.
+        upper: PathBuf,
+        /// overlayfs' work directory, on the file system of `upper`.
+        work: PathBuf,
+    },
+    /// A directory.
+    Path(PathBuf),
+}
+
+/// Rows and columns of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub cols: u16,
+}
+
+/// What the container's standard input is (no matter with a terminal, apart from `Closed`, which drops input).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StdinMode {
+    /// /dev/null.
+    Closed,
+    /// A pipe that stays open when attached clients go.
+    Open,
+    /// A pipe that is closed when the first attached client with stdin half-closes or goes.
+    OpenOnce,
+}
+
+/// Where output is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Log {
+    /// Nowhere: it is only seen by those attached.
+    None,
+    /// Docker's `json-file` format: one object `{"log","stream","time"}` a line; lines over 16 KiB in parts.
+    JsonFile {
+        /// The current file; older ones are `<path>.1` (newest) and so on.
+        path: PathBuf,
+        /// Rotate when the file has at least so many bytes; 0: never.
+        max_size: u64,
+        /// How many files there may be, the current one included; with 1 the file is emptied instead.
+        max_file: u32,
+    },
+}
+
+/// A stream that is joined to a process' stdio.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// What is read from the stream goes to the process.
+    pub stdin: bool,
+    /// The process' stdout (with a terminal: everything) goes to the stream.
+    pub stdout: bool,
+    /// The process' stderr goes to the stream.
+    pub stderr: bool,
+    /// How output is written.
+    pub framing: Framing,
+    /// Typing these bytes ends this session only. Empty: nothing does.
+    #[serde(default, with = "bytes_base64")]
+    pub detach_keys: Vec<u8>,
+    /// Input that the engine had already read from the stream (behind the HTTP request's head).
+    #[serde(default, with = "bytes_base64")]
+    pub initial_stdin: Vec<u8>,
+    /// Write nothing until [`Op::Release`]: the engine first replays the log up to the position in
+    /// [`Answer::Attached`], and what follows then has neither gap nor duplicate.
+    #[serde(default)]
+    pub hold: bool,
+}
+
+impl Attach {
+    /// Output only, nothing held: what a program wants that collects output.
+    pub fn output(framing: Framing) -> Self {
+        Self {
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            framing,
+            detach_keys: Vec::new(),
+            initial_stdin: Vec::new(),
+            hold: false,
+        }
+    }
+}
+
+/// How output is written to an attached stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// As it is.
+    Raw,
+    /// Behind an 8-byte header `{1|2, 0, 0, 0, length as big-endian u32}` a piece.
+    Stdcopy,
+}
+
+/// One more process in the container. It has a terminal exactly when `process.terminal` is true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Names it in events and records: 1 to 128 of `[a-zA-Z0-9_-]`.
+    pub exec_id: String,
+    /// The process.
+    pub process: oci::Process,
+    /// The terminal's first size.
+    #[serde(default)]
+    pub console_size: Option<WindowSize>,
+    /// Its stdio. Without: stdin is /dev/null and output is thrown away.
+    #[serde(default)]
+    pub attach: Option<Attach>,
+}
+
+/// What a successful operation answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Op::Create`].
+    Created {
+        /// Init's pid on the host.
+        pid: i32,
+    },
+    /// To [`Op::Start`].
+    Started {
+        /// Init's pid on the host.
+        pid: i32,
+        /// When its program began.
+        at: Timestamp,
+    },
+    /// To [`Op::Attach`].
+    Attached {
+        /// For [`Op::Release`].
+        session: u32,
+        /// How long the current log file was: what is before is not sent on the stream, what comes after is.
+        /// None without a log.
+        log_position: Option<u64>,
+    },
+    /// To [`Op::Exec`].
+    Exec {
+        /// The process' pid on the host.
+        pid: i32,
+    },
+    /// To [`Op::Stats`].
+    Stats(Box<Stats>),
+    /// To [`Op::Pids`].
+    Pids(Vec<i32>),
+    /// To [`Op::State`].
+    State(State),
+    /// To every other operation.
+    Done,
+}

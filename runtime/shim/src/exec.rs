@@ -1,0 +1,118 @@
+//! One more process in the container.
+
+use std::{os::fd::OwnedFd, time::Instant};
+
+use berth_shim_protocol::{Exec as Request, Failure, FailureKind, files};
+use berth_sys::pidfd;
+use nix::{errno::Errno, unistd::Pid};
+
+use crate::{
+    ending::Ended,
+    ops::system,
+    poll::Poller,
+    shim::Shim,
+    stdio::{Hub, HubKind, has_terminal},
+};
+
+/// One more process in the container.
+pub(crate) struct Exec {
+    pub(crate) id: String,
+    pid: Pid,
+    pidfd: OwnedFd,
+    pub(crate) hub: Hub,
+    /// It was reaped; its output may still be read.
+    pub(crate) ended: Option<Ended>,
+    /// Its end is recorded and told.
+    pub(crate) recorded: bool,
+}
+
+impl Exec {
+    /// Run it. Its name and pid.
+    pub(crate) fn start(
+        shim: &mut Shim,
+        request: Request,
+        stream: Option<OwnedFd>,
+    ) -> Result<(String, i32), Failure> {
+        let Request { exec_id: id, process, console_size, attach } = request;
+        if !files::valid_exec_id(&id) {
+            return Err(Failure::new(FailureKind::Invalid, format!("invalid exec id {id:?}")));
+        }
+        if shim.execs.values().any(|exec| exec.id == id) {
+            return Err(Failure::new(FailureKind::AlreadyExists, format!("exec {id} exists already")));
+        }
+        let number = shim.new_hub_id();
+        let mut hub = Hub::new(number, HubKind::Exec);
+        let session = match (&attach, stream) {
+            (Some(attach), Some(stream)) => {
+                let (session, _) = hub.attach(attach, stream).map_err(system("taking the stream"))?;
+                Some(session)
+            }
+            _ => None,
+        };
+        let stdin = attach.as_ref().is_some_and(|attach| attach.stdin);
+        let piped = attach.is_some() || has_terminal(&process);
+        let result = shim.container()?.exec(&process, piped, stdin).and_then(|(child, console)| {
+            let exec = Self {
+                id: id.clone(),
+                pid: child.pid,
+                pidfd: child.pidfd,
+                hub,
+                ended: None,
+                recorded: false,
+            };
+            // From here on it is reaped and recorded like any other, even if its streams fail us.
+            shim.execs.entry(number).insert_entry(exec);
+            Ok(console)
+        });
+        let console = result?;
+        let exec = shim.execs.get_mut(&number).expect("it was just inserted");
+        let joined = exec.hub.connect(console, stdin).and_then(|()| {
+            if let Some(size) = console_size {
+                exec.hub.resize(size)?;
+            }
+            exec.hub.settle(&shim.poller)
+        });
+        if let Err(errno) = joined {
+            if let Some(session) = session {
+                exec.hub.discard(&shim.poller, session);
+            }
+            // Fails only if it has ended already.
+            exec.kill(nix::libc::SIGKILL).ok();
+            return Err(system("joining the streams of the process")(errno));
+        }
+        Ok((id, exec.pid()))
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Whether its end is still to be told.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.recorded
+    }
+
+    /// Whether nothing is left of it to care for.
+    pub(crate) fn is_over(&self) -> bool {
+        self.recorded && self.hub.is_idle()
+    }
+
+    pub(crate) fn kill(&self, signal: i32) -> Result<(), Errno> {
+        pidfd::send_signal(&self.pidfd, signal)
+    }
+
+    /// Reap it if it has ended.
+    pub(crate) fn try_wait(&mut self, poller: &Poller, scratch: &mut [u8]) {
+        if self.ended.is_none()
+            && let Ok(Some(status)) = pidfd::wait(&self.pidfd, false)
+        {
+            self.ended = Some(Ended::now(status));
+            self.hub.drain(poller, scratch);
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let drain = self.ended.filter(|_| self.is_running()).map(|ended| ended.deadline);
+        drain.into_iter().chain(self.hub.deadline()).min()
+    }
+}

@@ -1,0 +1,251 @@
+//! The operations that the engine asks for.
+
+use std::os::fd::OwnedFd;
+
+use berth_shim_protocol::{
+    Answer, Attach, Create, Event, Failure, FailureKind, Log as LogRequest, Op, Reply, StdinMode, WindowSize,
+};
+use jiff::Timestamp;
+use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
+
+use crate::{
+    container::Container,
+    exec::Exec,
+    log::Log,
+    machine::{self, Change},
+    poll::{Registration, Token},
+    record::{self, Leftovers},
+    shim::Shim,
+};
+
+/// What is left to do when the reply is on its way: the engine shall hear the answer before its consequences.
+pub(crate) enum After {
+    Nothing,
+    Announce(Event),
+    StartFailed(Failure),
+}
+
+impl After {
+    pub(crate) fn run(self, shim: &mut Shim) {
+        match self {
+            Self::Nothing => {}
+            Self::Announce(event) => shim.announce(event),
+            Self::StartFailed(failure) => shim.start_failed(&failure),
+        }
+    }
+}
+
+type Outcome = Result<(Answer, After), Failure>;
+
+impl Shim {
+    /// Do what is asked, and reply.
+    pub(crate) fn answer(&mut self, control: u32, seq: u64, op: Op, fds: Vec<OwnedFd>) -> After {
+        let starts = op == Op::Start;
+        let outcome = machine::admit(self.phase(), &op).and_then(|()| self.perform(op, fds));
+        let (result, after) = match outcome {
+            Ok((answer, after)) => (Ok(answer), after),
+            Err(failure) if starts && self.container.is_some() && self.started_at.is_none() => {
+                (Err(failure.clone()), After::StartFailed(failure))
+            }
+            Err(failure) => (Err(failure), After::Nothing),
+        };
+        self.reply(control, &Reply { seq, result });
+        after
+    }
+
+    fn perform(&mut self, op: Op, fds: Vec<OwnedFd>) -> Outcome {
+        let (expected, given) = (expected_fds(&op), fds.len());
+        if !expected.contains(&given) {
+            let message = format!("the operation takes {expected:?} descriptors, not {given}");
+            return Err(Failure::new(FailureKind::Invalid, message));
+        }
+        let fd = fds.into_iter().next();
+        match op {
+            Op::Create(create) => self.create(&create, fd),
+            Op::Start => self.start(),
+            Op::Attach(attach) => self.attach(&attach, fd),
+            Op::Release { session } => self.release(session),
+            Op::Exec(exec) => {
+                let started = Exec::start(self, *exec, fd)?;
+                Ok((
+                    Answer::Exec { pid: started.1 },
+                    After::Announce(Event::ExecStarted { exec_id: started.0, pid: started.1 }),
+                ))
+            }
+            Op::ResizeInit(size) => resized(self.hub.resize(size)),
+            Op::ResizeExec { exec_id, size } => self.resize_exec(&exec_id, size),
+            Op::Kill { signal, all } => self.kill(signal, all),
+            Op::KillExec { exec_id, signal } => {
+                self.exec(&exec_id)?.kill(signal).map_err(|errno| killing(signal, errno))?;
+                done()
+            }
+            Op::Pause => {
+                self.container()?.pause()?;
+                self.change(Change::Paused);
+                Ok((Answer::Done, After::Announce(Event::Paused)))
+            }
+            Op::Resume => {
+                self.container()?.resume()?;
+                self.change(Change::Resumed);
+                Ok((Answer::Done, After::Announce(Event::Resumed)))
+            }
+            Op::Update(resources) => {
+                self.container()?.update(&resources)?;
+                done()
+            }
+            Op::Stats => Ok((Answer::Stats(Box::new(self.container()?.stats()?)), After::Nothing)),
+            Op::Pids => Ok((Answer::Pids(self.container()?.pids()?), After::Nothing)),
+            Op::State => Ok((Answer::State(self.state()), After::Nothing)),
+            Op::CloseStdin => {
+                self.hub.close_stdin();
+                done()
+            }
+            Op::Shutdown => {
+                self.shut_down();
+                done()
+            }
+        }
+    }
+
+    pub(crate) fn container(&self) -> Result<&Container, Failure> {
+        self.container
+            .as_ref()
+            .ok_or_else(|| Failure::new(FailureKind::NotRunning, "container is not running"))
+    }
+
+    fn create(&mut self, create: &Create, netns: Option<OwnedFd>) -> Outcome {
+        let log = match &create.log {
+            LogRequest::None => None,
+            LogRequest::JsonFile { path, max_size, max_file } => {
+                let log = Log::open(path, *max_size, *max_file).map_err(|error| {
+                    Failure::new(
+                        FailureKind::System,
+                        format!("cannot open the log {}: {error}", path.display()),
+                    )
+                })?;
+                Some(log)
+            }
+        };
+        let (container, console) = Container::create(create, netns, &self.dir)?;
+        let pid = container.pid();
+        let oom = container.oom_watch();
+        let leftovers = Leftovers { cgroup: container.cgroup_path().to_owned() };
+        self.container = Some(container);
+        self.change(Change::Created);
+        let finished = record::write(&self.dir, berth_shim_protocol::files::STATE, &leftovers)
+            .map_err(|error| Failure::new(FailureKind::System, error.to_string()))
+            .and_then(|()| {
+                self.hub.set_log(log);
+                if create.stdin == StdinMode::OpenOnce {
+                    self.hub.close_stdin_with_client();
+                }
+                self.hub
+                    .connect(console, create.stdin != StdinMode::Closed)
+                    .map_err(system("joining its streams"))?;
+                if let Some(size) = create.console_size {
+                    self.hub.resize(size).map_err(system("setting its terminal's size"))?;
+                }
+                let Some(watch) = oom else { return Ok(()) };
+                let mut registration = Registration::default();
+                let wanted = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
+                self.poller
+                    .set(&watch, Token::Oom, &mut registration, wanted)
+                    .map_err(system("watching its memory"))?;
+                self.oom = Some((watch, registration));
+                Ok(())
+            });
+        if let Err(failure) = finished {
+            self.shut_down();
+            return Err(failure);
+        }
+        Ok((Answer::Created { pid }, After::Nothing))
+    }
+
+    fn start(&mut self) -> Outcome {
+        let container = self.container.as_mut().expect("the phase Created has a container");
+        container.start()?;
+        let (pid, at) = (container.pid(), Timestamp::now());
+        self.started_at = Some(at);
+        self.change(Change::Started);
+        Ok((Answer::Started { pid, at }, After::Announce(Event::Started { pid, at })))
+    }
+
+    fn attach(&mut self, attach: &Attach, fd: Option<OwnedFd>) -> Outcome {
+        let fd = fd.expect("the number of descriptors was checked");
+        let (session, log_position) = self.hub.attach(attach, fd).map_err(system("taking the stream"))?;
+        if let Err(errno) = self.hub.settle(&self.poller) {
+            self.hub.discard(&self.poller, session);
+            return Err(Failure::new(FailureKind::Invalid, format!("the stream cannot be watched: {errno}")));
+        }
+        Ok((Answer::Attached { session, log_position }, After::Nothing))
+    }
+
+    fn release(&mut self, session: u32) -> Outcome {
+        if self.hub.release(session) {
+            return done();
+        }
+        Err(Failure::new(FailureKind::NoSuchSession, "no such attach session"))
+    }
+
+    fn resize_exec(&mut self, exec_id: &str, size: WindowSize) -> Outcome {
+        resized(self.exec(exec_id)?.hub.resize(size))
+    }
+
+    /// A process that runs; found by its name.
+    fn exec(&self, exec_id: &str) -> Result<&Exec, Failure> {
+        let running = |exec: &&Exec| exec.id == exec_id && exec.is_running();
+        let missing = || Failure::new(FailureKind::NoSuchExec, format!("exec {exec_id} is not running"));
+        self.execs.values().find(running).ok_or_else(missing)
+    }
+
+    fn kill(&mut self, signal: i32, all: bool) -> Outcome {
+        let paused = self.phase() == berth_shim_protocol::Phase::Paused;
+        let container = self.container()?;
+        if all {
+            container.kill_all(signal)?;
+        } else {
+            container.kill(signal).map_err(|errno| killing(signal, errno))?;
+        }
+        // A frozen process dies only when it is thawed (on cgroup v1).
+        if paused && signal == SIGKILL {
+            container.resume()?;
+            self.change(Change::Resumed);
+            return Ok((Answer::Done, After::Announce(Event::Resumed)));
+        }
+        done()
+    }
+}
+
+/// How many descriptors come with an operation.
+fn expected_fds(op: &Op) -> std::ops::RangeInclusive<usize> {
+    match op {
+        Op::Create(_) => 0..=1,
+        Op::Attach(_) => 1..=1,
+        Op::Exec(exec) if exec.attach.is_some() => 1..=1,
+        _ => 0..=0,
+    }
+}
+
+fn done() -> Outcome {
+    Ok((Answer::Done, After::Nothing))
+}
+
+fn resized(result: Result<bool, Errno>) -> Outcome {
+    match result {
+        Ok(true) => done(),
+        Ok(false) => Err(Failure::new(FailureKind::NoTerminal, "the process has no terminal to resize")),
+        Err(errno) => Err(system("setting the terminal's size")(errno)),
+    }
+}
+
+fn killing(signal: i32, errno: Errno) -> Failure {
+    match errno {
+        Errno::ESRCH => Failure::new(FailureKind::NotRunning, "container is not running"),
+        Errno::EINVAL => Failure::new(FailureKind::Invalid, format!("invalid signal: {signal}")),
+        errno => Failure::new(FailureKind::System, format!("sending signal {signal}: {errno}")),
+    }
+}
+
+pub(crate) fn system(what: &'static str) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure::new(FailureKind::System, format!("{what}: {errno}"))
+}

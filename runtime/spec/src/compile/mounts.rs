@@ -1,0 +1,221 @@
+//! `mounts` → mount steps.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::SpecError;
+use crate::mount_options::MountOptions;
+use crate::oci;
+use crate::plan::{IdMaps, NamespaceKind, NamespacePlan, SpecWarning};
+use crate::step::{IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
+
+use super::{CompileContext, cgroup_mounts, namespaces, paths, warn};
+
+/// What may be mounted inside /proc: files an engine like LXCFS replaces (the same list as runc's).
+const ALLOWED_IN_PROC: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// The mounts, and what has to follow them once they have been filled.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    pub(super) steps: Vec<InitStep>,
+    /// Mounts to make read-only after devices and links have been put in.
+    pub(super) readonly_later: Vec<PathBuf>,
+    /// `/dev` is the host's: nothing is made in it.
+    pub(super) dev_is_bound: bool,
+}
+
+pub(super) fn plan(
+    spec: &oci::Spec,
+    ctx: &CompileContext,
+    namespaces: &NamespacePlan,
+    warnings: &mut Vec<SpecWarning>,
+) -> Result<Mounts, SpecError> {
+    let mut mounts = Mounts::default();
+    let given = spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty());
+    if given && !namespaces.has(NamespaceKind::Mount) {
+        return Err(SpecError::new(
+            "mounts",
+            "mounts without a private mount namespace would stay on the host",
+        )
+        .hint("add {\"type\": \"mount\"} to linux.namespaces"));
+    }
+    for (at, mount) in spec.mounts().iter().flatten().enumerate() {
+        let field = format!("mounts[{at}]");
+        let destination = destination(&field, mount, warnings)?;
+        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+        if mount.typ().as_deref() == Some("cgroup") && options.bind.is_none() {
+            let own = namespaces.has(NamespaceKind::Cgroup);
+            cgroup_mounts::plan(&field, at, destination, &options, ctx, own, &mut mounts)?;
+            continue;
+        }
+        let mut step = one(&field, at, mount, destination, options, ctx, warnings)?;
+        if step.destination == Path::new("/dev") {
+            mounts.dev_is_bound |= matches!(step.source, MountSource::Bind { .. });
+            if !mounts.dev_is_bound && step.attributes.readonly() {
+                writable_for_now(&mut step);
+                mounts.readonly_later.push(step.destination.clone());
+            }
+        }
+        mounts.steps.push(InitStep::Mount(Box::new(step)));
+    }
+    Ok(mounts)
+}
+
+fn writable_for_now(step: &mut MountStep) {
+    step.attributes = step.attributes.without_readonly();
+    if let MountSource::Filesystem { superblock, .. } = &mut step.source {
+        superblock.readonly = false;
+    }
+}
+
+fn destination(
+    field: &str,
+    mount: &oci::Mount,
+    warnings: &mut Vec<SpecWarning>,
+) -> Result<PathBuf, SpecError> {
+    let field = format!("{field}.destination");
+    let given = mount.destination();
+    paths::no_nul(&field, given)?;
+    if given.as_os_str().is_empty() {
+        return Err(SpecError::new(field, "is empty").hint("give the absolute path inside the container"));
+    }
+    if !given.is_absolute() {
+        warn(warnings, &field, "is relative; taken from the container's root");
+    }
+    let clean = paths::clean(given);
+    if clean.starts_with("/proc") && clean != Path::new("/proc") {
+        let allowed = ALLOWED_IN_PROC.iter().any(|path| clean == Path::new(path));
+        if !allowed {
+            return Err(SpecError::new(
+                field,
+                format!("{:?} cannot be mounted because it is inside /proc", clean.display()),
+            )
+            .hint("only single files such as /proc/meminfo can be replaced"));
+        }
+    }
+    Ok(clean)
+}
+
+fn one(
+    field: &str,
+    index: usize,
+    mount: &oci::Mount,
+    destination: PathBuf,
+    options: MountOptions,
+    ctx: &CompileContext,
+    warnings: &mut Vec<SpecWarning>,
+) -> Result<MountStep, SpecError> {
+    let idmap = idmap(field, mount, &options)?;
+    let source = source(field, mount, &destination, &options, ctx, warnings)?;
+    if idmap.is_some() && !matches!(source, MountSource::Bind { .. }) {
+        return Err(SpecError::new(format!("{field}.uidMappings"), "id mapping needs a bind mount"));
+    }
+    let mut attributes = options.attributes;
+    // A new mount has no attribute yet that could be cleared; an atime mode keeps its mask.
+    if matches!(source, MountSource::Filesystem { .. }) {
+        attributes.clear &= MountAttributes::ATIME;
+    }
+    Ok(MountStep {
+        index: Some(index),
+        destination,
+        source,
+        attributes,
+        recursive_attributes: options.recursive_attributes,
+        propagation: options.propagation,
+        idmap,
+    })
+}
+
+fn source(
+    field: &str,
+    mount: &oci::Mount,
+    destination: &Path,
+    options: &MountOptions,
+    ctx: &CompileContext,
+    warnings: &mut Vec<SpecWarning>,
+) -> Result<MountSource, SpecError> {
+    let fstype = mount.typ().as_deref().unwrap_or_default();
+    let given = mount.source().clone().unwrap_or_default();
+    paths::no_nul(&format!("{field}.source"), &given)?;
+    if options.copy_up && fstype != "tmpfs" {
+        return Err(SpecError::new(format!("{field}.options"), "tmpcopyup needs a mount of type tmpfs"));
+    }
+    if options.remount {
+        let superblock = options.bind.is_none().then_some(options.superblock);
+        return Ok(MountSource::Remount { superblock, options: options.data.clone() });
+    }
+    if let Some(recursive) = options.bind.or((fstype == "bind").then_some(false)) {
+        if given.as_os_str().is_empty() {
+            return Err(SpecError::new(format!("{field}.source"), "is missing")
+                .hint("a bind mount shows a path of the host"));
+        }
+        for option in &options.data {
+            warn(
+                warnings,
+                format!("{field}.options"),
+                format!("{:?} has no effect on a bind mount", option.key),
+            );
+        }
+        return Ok(MountSource::Bind { source: ctx.bundle.join(given), recursive });
+    }
+    if destination == Path::new("/proc") && fstype != "proc" {
+        return Err(SpecError::new(
+            format!("{field}.type"),
+            format!("{fstype:?} must not be mounted on /proc"),
+        )
+        .hint("use type proc"));
+    }
+    if fstype.is_empty() || fstype == "none" {
+        let changes = !options.propagation.is_empty() || !options.attributes.is_empty();
+        if changes || !options.recursive_attributes.is_empty() {
+            return Ok(MountSource::Existing);
+        }
+        return Err(SpecError::new(format!("{field}.type"), "is missing")
+            .hint("name a file system, or add the option bind or rbind"));
+    }
+    let mut superblock = options.superblock;
+    if options.copy_up {
+        superblock.readonly = false;
+    }
+    let source = given.to_string_lossy().into_owned();
+    Ok(MountSource::Filesystem {
+        fstype: fstype.to_owned(),
+        source: if source.is_empty() { fstype.to_owned() } else { source },
+        superblock,
+        options: options.data.clone(),
+        copy_up: options.copy_up,
+    })
+}
+
+fn idmap(field: &str, mount: &oci::Mount, options: &MountOptions) -> Result<Option<IdmapStep>, SpecError> {
+    let maps = IdMaps {
+        uid: namespaces::id_map(
+            &format!("{field}.uidMappings"),
+            mount.uid_mappings().as_deref().unwrap_or_default(),
+        )?,
+        gid: namespaces::id_map(
+            &format!("{field}.gidMappings"),
+            mount.gid_mappings().as_deref().unwrap_or_default(),
+        )?,
+    };
+    if maps.uid.is_empty() != maps.gid.is_empty() {
+        return Err(SpecError::new(
+            format!("{field}.uidMappings"),
+            "uidMappings and gidMappings must be specified together",
+        ));
+    }
+    if maps.is_empty() && options.idmap.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(IdmapStep { maps, recursive: options.idmap.unwrap_or(false) }))
+}

@@ -1,0 +1,301 @@
+//! The order of steps as a golden text, and what is refused.
+
+use super::*;
+use crate::defaults::{NamespaceMode, Seccomp, docker_spec};
+use crate::step::{InitStep, MountSource, MountStep};
+
+fn context() -> CompileContext {
+    CompileContext {
+        bundle: "/run/bundle".into(),
+        rootless: false,
+        cgroup: CgroupMounts::V2 { mountpoint: "/sys/fs/cgroup".into() },
+        cgroup_path: "/berth/abc".into(),
+        known_capabilities: None,
+    }
+}
+
+/// One line per step.
+fn lines(steps: &[InitStep]) -> Vec<String> {
+    let mount = |m: &MountStep| {
+        let what = match &m.source {
+            MountSource::Bind { source, recursive } => {
+                format!("{}bind {}", if *recursive { "r" } else { "" }, source.display())
+            }
+            MountSource::Filesystem { fstype, copy_up, .. } => {
+                format!("{fstype}{}", if *copy_up { " copyup" } else { "" })
+            }
+            MountSource::Cgroup2 { .. } => "cgroup2".into(),
+            MountSource::Remount { .. } => "remount".into(),
+            MountSource::Existing => "existing".into(),
+        };
+        format!(
+            "Mount {what} on {} set {:#x} clear {:#x}",
+            m.destination.display(),
+            m.attributes.set,
+            m.attributes.clear
+        )
+    };
+    steps
+        .iter()
+        .map(|step| match step {
+            InitStep::Mount(m) => mount(m),
+            InitStep::Device(d) => format!("Device {} {}:{}", d.path.display(), d.major, d.minor),
+            InitStep::Symlink(s) => format!("Symlink {} -> {}", s.path.display(), s.target.display()),
+            InitStep::MaskPaths(paths) => format!("MaskPaths {}", paths.len()),
+            InitStep::ReadonlyPaths(paths) => format!("ReadonlyPaths {}", paths.len()),
+            InitStep::Sysctls(s) => {
+                format!("Sysctls {}", s.iter().map(|s| s.key.as_str()).collect::<Vec<_>>().join(" "))
+            }
+            InitStep::Capabilities(c) => format!("Capabilities {:#x}", c.effective.0),
+            InitStep::BoundingCapabilities(c) => format!("BoundingCapabilities {:#x}", c.0),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_order_of_a_docker_container() {
+    let spec = docker_spec()
+        .args(["true"])
+        .hostname(Some("abc".into()))
+        .network(NamespaceMode::Path("/proc/self/fd/9".into()));
+    let plan = compile(&spec.build(), &context()).unwrap();
+    assert_eq!(plan.warnings, []);
+    insta::assert_snapshot!(lines(&plan.steps).join("\n"), @r#"
+    OomScoreAdj(0)
+    NewKeyring
+    RootPropagation(Propagation { flag: 524288, recursive: true })
+    MountRoot
+    Mount proc on /proc set 0xe clear 0x0
+    Mount tmpfs on /dev set 0x22 clear 0x70
+    Mount devpts on /dev/pts set 0xa clear 0x0
+    Mount sysfs on /sys set 0xf clear 0x0
+    Mount cgroup2 on /sys/fs/cgroup set 0xf clear 0x0
+    Mount mqueue on /dev/mqueue set 0xe clear 0x0
+    Mount tmpfs on /dev/shm set 0xe clear 0x0
+    Device /dev/null 1:3
+    Device /dev/zero 1:5
+    Device /dev/full 1:7
+    Device /dev/random 1:8
+    Device /dev/urandom 1:9
+    Device /dev/tty 5:0
+    Symlink /dev/ptmx -> pts/ptmx
+    Symlink /dev/fd -> /proc/self/fd
+    Symlink /dev/stdin -> /proc/self/fd/0
+    Symlink /dev/stdout -> /proc/self/fd/1
+    Symlink /dev/stderr -> /proc/self/fd/2
+    Symlink /dev/core -> /proc/kcore
+    PivotRoot { mount_namespace: true }
+    Hostname("abc")
+    Sysctls net.ipv4.ip_unprivileged_port_start net.ipv4.ping_group_range
+    ReadonlyPaths 5
+    MaskPaths 12
+    Seccomp
+    BoundingCapabilities 0xa80425fb
+    User(UserPlan { uid: 0, gid: 0, additional_gids: [], umask: 18 })
+    WorkingDirectory("/")
+    Capabilities 0xa80425fb
+    ResolveExecutable
+    WaitForStart
+    Exec
+    "#);
+}
+
+#[test]
+fn the_order_of_an_odd_container() {
+    let json = r#"{
+      "ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "domainname": "example",
+      "process": {"terminal": true, "consoleSize": {"height": 24, "width": 80}, "user": {"uid": 7, "gid": 8, "umask": 63},
+        "args": ["sh"], "cwd": "/a/../srv", "noNewPrivileges": true, "oomScoreAdj": 5,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}],
+        "scheduler": {"policy": "SCHED_BATCH", "nice": 5}, "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 7}},
+      "mounts": [
+        {"destination": "/dev", "type": "tmpfs", "options": ["ro", "nosuid"]},
+        {"destination": "data/", "type": "bind", "source": "vol", "options": ["rbind", "rro", "rslave"]},
+        {"destination": "/etc", "type": "tmpfs", "options": ["ro", "tmpcopyup", "mode=755"]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}],
+      "hooks": {"createRuntime": [{"path": "/bin/a"}], "createContainer": [{"path": "/bin/b"}], "startContainer": [{"path": "/bin/c", "timeout": 3}]},
+      "linux": {"namespaces": [{"type": "mount"}, {"type": "user"}, {"type": "uts"}, {"type": "network"}, {"type": "pid", "path": "/proc/9/ns/pid"}],
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}], "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+        "rootfsPropagation": "shared", "personality": {"domain": "LINUX32"}, "cgroupsPath": "/x",
+        "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}"#;
+    let spec: oci::Spec = serde_json::from_str(json).unwrap();
+    let hierarchy = |name: &str, data: &str| CgroupHierarchy {
+        name: name.into(),
+        data: data.into(),
+        mountpoint: format!("/sys/fs/cgroup/{name}").into(),
+    };
+    let hierarchies =
+        vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("systemd", "none,name=systemd")];
+    let ctx = CompileContext { cgroup: CgroupMounts::V1 { hierarchies }, ..context() };
+    let plan = compile(&spec, &ctx).unwrap();
+    assert_eq!(plan.warnings.len(), 1, "the relative destination");
+    insta::assert_snapshot!(format!("{:?}\n{}", plan.parent, lines(&plan.steps).join("\n")), @r#"
+    [IdMaps, OomScoreAdj(5), Rlimits([Rlimit { resource: 7, kind: RlimitNofile, soft: 10, hard: 20 }])]
+    NewKeyring
+    LoopbackUp
+    RootPropagation(Propagation { flag: 1048576, recursive: false })
+    MountRoot
+    Mount tmpfs on /dev set 0x2 clear 0x0
+    Mount rbind /run/bundle/vol on /data set 0x0 clear 0x0
+    Mount tmpfs copyup on /etc set 0x1 clear 0x0
+    Mount tmpfs on /sys/fs/cgroup set 0x0 clear 0x0
+    Mount bind /sys/fs/cgroup/cpu,cpuacct/berth/abc on /sys/fs/cgroup/cpu,cpuacct set 0x1 clear 0x0
+    Symlink /sys/fs/cgroup/cpu -> cpu,cpuacct
+    Symlink /sys/fs/cgroup/cpuacct -> cpu,cpuacct
+    Mount bind /sys/fs/cgroup/systemd/berth/abc on /sys/fs/cgroup/systemd set 0x1 clear 0x0
+    Device /dev/null 1:3
+    Device /dev/zero 1:5
+    Device /dev/full 1:7
+    Device /dev/random 1:8
+    Device /dev/urandom 1:9
+    Device /dev/tty 5:0
+    Device /dev/fuse 10:229
+    Symlink /dev/ptmx -> pts/ptmx
+    Symlink /dev/fd -> /proc/self/fd
+    Symlink /dev/stdin -> /proc/self/fd/0
+    Symlink /dev/stdout -> /proc/self/fd/1
+    Symlink /dev/stderr -> /proc/self/fd/2
+    Symlink /dev/core -> /proc/kcore
+    CreateRuntimeHooks
+    CreateContainerHooks
+    PivotRoot { mount_namespace: true }
+    CreateWorkingDirectory("/srv")
+    Console(TerminalPlan { size: Some((24, 80)) })
+    RemountReadonly("/dev")
+    RemountReadonly("/sys/fs/cgroup")
+    RootMountPropagation(Propagation { flag: 1048576, recursive: false })
+    ReadonlyRoot
+    Domainname("example")
+    Personality(8)
+    Scheduler(SchedulerPlan { policy: 3, flags: 0, nice: 5, priority: 0, runtime: 0, deadline: 0, period: 0 })
+    IoPriority(IoPriority { class: 3, level: 7 })
+    NoNewPrivileges
+    User(UserPlan { uid: 7, gid: 8, additional_gids: [], umask: 63 })
+    WorkingDirectory("/srv")
+    ResolveExecutable
+    Seccomp
+    WaitForStart
+    StartContainerHooks
+    Exec
+    "#);
+    assert_eq!(plan.namespaces.joins(NamespaceKind::Pid).unwrap(), &PathBuf::from("/proc/9/ns/pid"));
+}
+
+#[test]
+fn an_exec_runs_the_tail_of_the_same_order() {
+    let spec = docker_spec().args(["true"]).build();
+    let plan = compile_process(spec.process().as_ref().unwrap(), &spec).unwrap();
+    let names: Vec<_> =
+        lines(&plan.steps).iter().map(|l| l.split(['(', ' ']).next().unwrap().to_owned()).collect();
+    assert_eq!(
+        names,
+        [
+            "OomScoreAdj",
+            "Seccomp",
+            "BoundingCapabilities",
+            "User",
+            "WorkingDirectory",
+            "Capabilities",
+            "ResolveExecutable",
+            "Exec"
+        ]
+    );
+}
+
+#[test]
+fn a_privileged_container_is_not_restricted() {
+    let spec = docker_spec().args(["true"]).privileged(true).readonly_root(true).build();
+    let linux = spec.linux().as_ref().unwrap();
+    assert!(linux.seccomp().is_none() && linux.masked_paths().is_none() && linux.readonly_paths().is_none());
+    let rules = linux.resources().as_ref().unwrap().devices().as_ref().unwrap();
+    assert!(rules.len() == 1 && rules[0].allow());
+    let sys =
+        spec.mounts().iter().flatten().find(|m| m.destination() == std::path::Path::new("/sys")).unwrap();
+    assert!(!sys.options().as_ref().unwrap().contains(&"ro".to_owned()));
+    assert!(compile(&spec, &context()).is_ok());
+}
+
+#[test]
+fn a_user_mount_replaces_a_default_one_and_dev_takes_all_below() {
+    let mut dev = oci::Mount::default();
+    dev.set_destination("/dev".into()).set_typ(Some("bind".into())).set_source(Some("/dev".into()));
+    dev.set_options(Some(vec!["rbind".into()]));
+    let spec = docker_spec().args(["true"]).mounts(vec![dev]).build();
+    let paths: Vec<_> =
+        spec.mounts().iter().flatten().map(|m| m.destination().display().to_string()).collect();
+    assert_eq!(paths, ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
+    let plan = compile(&spec, &context()).unwrap();
+    assert!(!plan.steps.iter().any(|step| matches!(step, InitStep::Device(_) | InitStep::Symlink(_))));
+}
+
+/// Applies a change to a valid configuration and gives the field that is refused.
+fn refused(change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let spec = docker_spec().args(["true"]).seccomp(Seccomp::Unconfined).build();
+    let mut json = serde_json::to_value(&spec).unwrap();
+    change(&mut json);
+    let spec: oci::Spec = serde_json::from_value(json).unwrap();
+    compile(&spec, &context()).map(|_| "nothing".to_owned()).unwrap_or_else(|error| error.field)
+}
+
+#[test]
+fn refusals_name_the_field() {
+    use serde_json::json;
+    assert_eq!(refused(|_| ()), "nothing");
+    assert_eq!(refused(|s| s["ociVersion"] = json!("2.0.0")), "ociVersion");
+    assert_eq!(refused(|s| s["process"]["args"] = json!([])), "process.args");
+    assert_eq!(refused(|s| s["process"]["args"] = json!(["a", "b\0"])), "process.args[1]");
+    assert_eq!(refused(|s| s["process"]["cwd"] = json!("tmp")), "process.cwd");
+    assert_eq!(refused(|s| s["process"]["oomScoreAdj"] = json!(1001)), "process.oomScoreAdj");
+    assert_eq!(
+        refused(|s| s["mounts"][0]["destination"] = json!("/proc/self/../sys")),
+        "mounts[0].destination"
+    );
+    assert_eq!(refused(|s| s["mounts"][0]["type"] = json!("tmpfs")), "mounts[0].type");
+    assert_eq!(refused(|s| s["mounts"][3]["options"] = json!(["tmpcopyup"])), "mounts[3].options");
+    assert_eq!(refused(|s| s["linux"]["namespaces"][1]["type"] = json!("mount")), "linux.namespaces[1]");
+    assert_eq!(refused(|s| s["linux"]["namespaces"][1]["path"] = json!("net")), "linux.namespaces[1].path");
+    assert_eq!(
+        refused(|s| s["linux"]["uidMappings"] = json!([{"containerID":0,"hostID":0,"size":1}])),
+        "linux.uidMappings"
+    );
+    assert_eq!(
+        refused(|s| s["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
+        "linux.sysctl.vm.swappiness"
+    );
+    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["etc"])), "linux.maskedPaths[0]");
+    assert_eq!(refused(|s| s["linux"]["rootfsPropagation"] = json!("loud")), "linux.rootfsPropagation");
+    assert_eq!(
+        refused(|s| s["linux"]["devices"] = json!([{"path":"/dev/x","type":"a"}])),
+        "linux.devices[0].type"
+    );
+    assert_eq!(
+        refused(|s| s["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})),
+        "linux.timeOffsets"
+    );
+    assert_eq!(refused(|s| s["linux"]["netDevices"] = json!({"a/b": {}})), "linux.netDevices.a/b");
+    assert_eq!(refused(|s| s["linux"]["intelRdt"] = json!({})), "linux.intelRdt");
+    assert_eq!(refused(|s| s["hooks"] = json!({"poststop": [{"path": "x"}]})), "hooks.poststop[0].path");
+    let no_uts = |s: &mut serde_json::Value| {
+        s["hostname"] = json!("a");
+        s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]);
+    };
+    assert_eq!(refused(no_uts), "hostname");
+    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "mounts");
+}
+
+#[test]
+fn without_root_a_user_namespace_is_needed() {
+    let ctx = CompileContext { rootless: true, ..context() };
+    let error = compile(&docker_spec().args(["true"]).build(), &ctx).unwrap_err();
+    assert!(error.to_string().contains("rootless container requires user namespaces"), "{error}");
+}
+
+#[test]
+fn device_rules_end_with_the_runtime_s_own() {
+    let plan = compile(&docker_spec().args(["true"]).build(), &context()).unwrap();
+    let rules = plan.cgroup.resources.devices().as_ref().unwrap();
+    assert_eq!(rules.len(), 8 + 11);
+    assert_eq!(rules[8].to_string(), "c *:* m");
+}

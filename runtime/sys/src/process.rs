@@ -1,0 +1,205 @@
+//! Attributes of the calling process that `nix` lacks: descriptors at exec, names, limits, priorities.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+
+/// Sets `FD_CLOEXEC` on every open descriptor from `first` on (`close_range(2)`).
+///
+/// # Errors
+/// See `close_range(2)`.
+pub fn cloexec_from(first: u32) -> Result<(), Errno> {
+    let last = libc::c_uint::MAX;
+    // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed, so nobody's ownership is touched.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC) };
+    Errno::result(ret).map(drop)
+}
+
+/// Takes ownership of a descriptor this process was started with.
+///
+/// Inherited descriptors are those without `FD_CLOEXEC` (Rust opens its own with it). Taking one sets the flag,
+/// so the same number cannot be taken twice.
+///
+/// # Errors
+/// `EBADF` if it is not open, a standard stream, or not an inherited descriptor.
+pub fn take_inherited_fd(fd: RawFd) -> Result<OwnedFd, Errno> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: F_GETFD takes no further argument and is harmless on any number.
+    let flags = Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: F_SETFD takes an integer; the descriptor is open (checked above).
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: open, inherited across exec and so owned by nobody in this program; the flag just set keeps a
+    // second call from claiming it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program. Returns only if that failed.
+#[must_use]
+pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+    match nix::unistd::execve(path, argv, env) {
+        Err(errno) => errno,
+        Ok(never) => match never {},
+    }
+}
+
+/// Sets the NIS domain name of the UTS namespace (`setdomainname(2)`).
+///
+/// # Errors
+/// See `setdomainname(2)`.
+pub fn set_domainname(name: &str) -> Result<(), Errno> {
+    // SAFETY: the pointer and length describe a live string.
+    let ret = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    Errno::result(ret).map(drop)
+}
+
+/// Sets a resource limit by its number (`RLIMIT_*`) in a process; `None` is the caller.
+///
+/// # Errors
+/// `EPERM` when the hard limit would rise without `CAP_SYS_RESOURCE`; see `prlimit(2)`.
+pub fn set_rlimit(pid: Option<Pid>, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let old = std::ptr::null_mut();
+    let pid = pid.map_or(0, Pid::as_raw);
+    // SAFETY: `limit` lives across the call, the old value is not asked for.
+    let ret = unsafe { libc::prlimit64(pid, resource, std::ptr::from_ref(&limit), old) };
+    Errno::result(ret).map(drop)
+}
+
+/// Sets the I/O priority of this process: class 1 realtime, 2 best effort, 3 idle; level 0 to 7.
+///
+/// # Errors
+/// See `ioprio_set(2)`.
+pub fn set_io_priority(class: u32, level: u32) -> Result<(), Errno> {
+    let value = (class << 13) | level;
+    // SAFETY: three integers.
+    let ret = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) };
+    Errno::result(ret).map(drop)
+}
+
+/// Sets the NUMA policy of this thread: an `MPOL_*` mode with its flags, and the nodes.
+///
+/// # Errors
+/// `EINVAL` for nodes that do not exist; see `set_mempolicy(2)`.
+pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<(), Errno> {
+    let bits = usize::BITS as usize;
+    let words = nodes.iter().max().map_or(0, |max| max / bits + 1);
+    let mut mask = vec![0usize; words];
+    for node in nodes {
+        mask[node / bits] |= 1 << (node % bits);
+    }
+    // The kernel takes one bit more than it reads.
+    let length = if words == 0 { 0 } else { words * bits + 1 };
+    // SAFETY: `mask` lives across the call and holds `length - 1` bits, which is what the kernel reads.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), length) };
+    Errno::result(ret).map(drop)
+}
+
+/// `struct sched_attr` of `<linux/sched/types.h>`, version 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// Set by [`set_scheduler`].
+    size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// Nice value (normal policies).
+    pub nice: i32,
+    /// Priority (realtime policies).
+    pub priority: u32,
+    /// Deadline policy: runtime in ns.
+    pub runtime: u64,
+    /// Deadline policy: deadline in ns.
+    pub deadline: u64,
+    /// Deadline policy: period in ns.
+    pub period: u64,
+}
+
+/// Sets the scheduling policy of this process.
+///
+/// # Errors
+/// See `sched_setattr(2)`.
+pub fn set_scheduler(attr: &SchedAttr) -> Result<(), Errno> {
+    let mut attr = *attr;
+    attr.size = u32::try_from(size_of::<SchedAttr>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `attr` lives across the call and carries its own size; pid 0 is the caller.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_mut(&mut attr), 0) };
+    Errno::result(ret).map(drop)
+}
+
+/// Unblocks all signals and gives each its default action, as a program expects at its start.
+///
+/// # Errors
+/// See `sigprocmask(2)`.
+pub fn reset_signals() -> Result<(), Errno> {
+    // SAFETY: sigset_t is plain data; all-zero is a valid (empty) set.
+    let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let old = std::ptr::null_mut();
+    // SAFETY: `empty` lives across the call; the old mask is not asked for.
+    let ret = unsafe { libc::sigprocmask(libc::SIG_SETMASK, std::ptr::from_ref(&empty), old) };
+    Errno::result(ret)?;
+    // Rust ignores SIGPIPE, and exec passes ignored signals on; handlers are reset by exec itself.
+    // SAFETY: SIG_DFL installs no code.
+    let ret = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if ret == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// Replaces standard input, output and error; `FD_CLOEXEC` is clear on the copies.
+///
+/// # Errors
+/// See `dup2(2)`.
+pub fn set_stdio(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Errno> {
+    nix::unistd::dup2_stdin(stdin)?;
+    nix::unistd::dup2_stdout(stdout)?;
+    nix::unistd::dup2_stderr(stderr)
+}
+
+/// Ends the process at once: no destructors, no exit handlers, no flushing (`_exit(2)`).
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit does not return and runs no code of ours.
+    unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn own_descriptors_cannot_be_taken() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(take_inherited_fd(file.as_raw_fd()).unwrap_err(), Errno::EBADF);
+        assert_eq!(take_inherited_fd(0).unwrap_err(), Errno::EBADF);
+        assert_eq!(take_inherited_fd(9999).unwrap_err(), Errno::EBADF);
+    }
+
+    #[test]
+    fn limits_go_down_by_number() {
+        let core = libc::RLIMIT_CORE;
+        set_rlimit(None, core, 0, 4096).unwrap();
+        let now = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE);
+        assert_eq!(now, Ok((0, 4096)));
+    }
+
+    #[test]
+    fn idle_io_priority_is_accepted() {
+        std::thread::spawn(|| set_io_priority(3, 0).unwrap()).join().unwrap();
+    }
+
+    #[test]
+    fn exec_reports_why_it_failed() {
+        assert_eq!(exec(c"/nonexistent", &[], &[]), Errno::ENOENT);
+        assert_eq!(exec(c"/", &[], &[]), Errno::EACCES);
+    }
+}

@@ -1,0 +1,191 @@
+//! A private `berthd`: its own root, run root, socket, bridge and firewall table.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::base;
+use crate::cli::{Cli, Frontend, bin_dir};
+
+/// A running `berthd` that takes its containers and itself away when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts one on an empty store.
+    ///
+    /// # Panics
+    /// If it does not serve within ten seconds.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
+        let child = spawn(dir.path());
+        let daemon = Self { dir, child };
+        daemon.wait_until_it_serves();
+        daemon
+    }
+
+    /// Starts one that has the image `busybox`.
+    ///
+    /// # Panics
+    /// If it does not serve, or refuses the image.
+    #[must_use]
+    pub fn with_busybox() -> Self {
+        let daemon = Self::start();
+        daemon.cli(Frontend::Docker).import_busybox("busybox");
+        daemon
+    }
+
+    /// The address of its socket.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/berth.sock")
+    }
+
+    /// Its `--root`.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// Its `--run-root`.
+    #[must_use]
+    pub fn run_root(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// A scratch directory that lives as long as the daemon.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join("scratch").join(name);
+        std::fs::create_dir_all(&path).expect("scratch directory");
+        path
+    }
+
+    /// A command line for it.
+    #[must_use]
+    pub fn cli(&self, frontend: Frontend) -> Cli {
+        Cli::new(frontend, &self.host())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it with SIGKILL: no farewell of any kind.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill -9 berthd");
+        self.child.wait().expect("reap berthd");
+    }
+
+    /// Asks it to end with SIGTERM, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not end within fifteen seconds.
+    pub fn terminate(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal berthd");
+        assert!(self.ends_within(Duration::from_secs(15)), "berthd did not end on SIGTERM; {}", self.log());
+    }
+
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(_)) => return true,
+                Ok(None) if begin.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
+                _ => return false,
+            }
+        }
+    }
+
+    /// Starts it again on the same roots.
+    ///
+    /// # Panics
+    /// If it does not serve within ten seconds.
+    pub fn start_again(&mut self) {
+        self.child = spawn(self.dir.path());
+        self.wait_until_it_serves();
+    }
+
+    fn wait_until_it_serves(&self) {
+        let begin = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "berthd does not serve; {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it wrote on standard error.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.path().join("berthd.log")).unwrap_or_default();
+        format!("its log:\n{text}")
+    }
+}
+
+/// Starts the daemon with everything it owns below `dir`.
+fn spawn(dir: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("berthd.log"));
+    Command::new(bin_dir().join("berthd"))
+        .arg("--root")
+        .arg(dir.join("root"))
+        .arg("--run-root")
+        .arg(dir.join("run"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.expect("the daemon's log file"))
+        .spawn()
+        .expect("start berthd")
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let outcome = self.cli(Frontend::Berth).run(&["system", "shutdown", "--containers"]);
+        let ended = self.ends_within(Duration::from_secs(15));
+        if !ended {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+            return;
+        }
+        assert!(ended && outcome.code == 0, "berthd did not shut down: {}\n{}", outcome.stderr, self.log());
+        let left = leftovers(self.dir.path());
+        assert!(left.is_empty(), "left behind by the daemon: {left:?}\n{}", self.log());
+    }
+}
+
+/// Mounts and cgroups that still name a directory or a container of ours.
+fn leftovers(dir: &Path) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let dir = dir.to_string_lossy();
+    mounts.lines().filter(|line| line.contains(&*dir)).map(str::to_owned).collect()
+}
+
+impl Cli {
+    /// Imports busybox under `name`.
+    ///
+    /// # Panics
+    /// If the engine refuses it.
+    pub fn import_busybox(&self, name: &str) {
+        let args = ["import", "--change", "CMD [\"sh\"]", "-", name];
+        drop(self.run_with_input(&args, &base::busybox_tar()).success());
+    }
+}

@@ -1,0 +1,11 @@
+//! The harness of the end-to-end suites: private daemons, command lines, base images, a registry.
+//!
+//! Everything here is real: the built binaries, the docker CLI, Debian's dockerd and docker-registry.
+//! A harness object takes away what it made when it is dropped, and fails the test if it cannot.
+
+pub mod base;
+pub mod cli;
+pub mod daemon;
+pub mod dockerd;
+pub mod matrix;
+pub mod registry;

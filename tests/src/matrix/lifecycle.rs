@@ -1,0 +1,155 @@
+//! From created to removed: ps, logs, stop, kill, restart, rename, pause, rm.
+
+use std::io::Read;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::Fixture;
+
+const LOOP: &[&str] = &["busybox", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"];
+
+fn start(f: &Fixture, name: &str) {
+    f.cli.ok(&[&["run", "-d", "--name", name][..], LOOP].concat());
+    f.cli.eventually("its first line of log", |cli| cli.ok(&["logs", name]) == "up");
+}
+
+/// `ps` shows what runs; `-a` what ended; filters and formats work.
+pub fn ps(f: &Fixture) {
+    start(f, "running");
+    f.cli.ok(&["run", "--name", "ended", "--label", "kind=short", "busybox", "true"]);
+    let names = |args: &[&str]| f.cli.ok(&[&["ps", "--format", "{{.Names}}"][..], args].concat());
+    assert_eq!(names(&[]), "running");
+    assert_eq!(names(&["-a"]), "ended\nrunning");
+    assert_eq!(names(&["-a", "--filter", "status=exited"]), "ended");
+    assert_eq!(names(&["-a", "--filter", "label=kind=short"]), "ended");
+    assert_eq!(names(&["-a", "--filter", "name=run"]), "running");
+    let status = f.cli.ok(&["ps", "-a", "--format", "{{.Status}}", "--filter", "name=ended"]);
+    assert!(status.starts_with("Exited (0)"), "{status}");
+    let table = f.cli.ok(&["ps"]);
+    assert!(table.starts_with("CONTAINER ID") && table.contains("Up "), "{table}");
+}
+
+/// The life of a created container, step by step.
+pub fn create_start_stop_remove(f: &Fixture) {
+    f.cli.ok(&[&["create", "--name", "steps"][..], LOOP].concat());
+    let state = |f: &Fixture| f.cli.ok(&["inspect", "--format", "{{.State.Status}}", "steps"]);
+    assert_eq!(state(f), "created");
+    f.cli.ok(&["start", "steps"]);
+    assert_eq!(state(f), "running");
+    f.cli.eventually("its first line of log", |cli| cli.ok(&["logs", "steps"]) == "up");
+    f.cli.run(&["rm", "steps"]).expect_code(1).expect_text("running");
+    f.cli.ok(&["stop", "steps"]);
+    assert_eq!(f.cli.ok(&["inspect", "--format", "{{.State.ExitCode}}", "steps"]), "5");
+    f.cli.ok(&["start", "steps"]);
+    assert_eq!(state(f), "running");
+    f.cli.ok(&["restart", "-t", "0", "steps"]);
+    assert_eq!(state(f), "running");
+    f.cli.ok(&["rename", "steps", "renamed"]);
+    f.cli.ok(&["rm", "-f", "renamed"]);
+    f.cli.run(&["inspect", "renamed"]).expect_code(1);
+}
+
+/// A program that ignores SIGTERM is killed when its time is up.
+pub fn stop_kills_in_the_end(f: &Fixture) {
+    f.cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "deaf",
+        "busybox",
+        "sh",
+        "-c",
+        "trap '' TERM; while :; do sleep 1; done",
+    ]);
+    f.cli.ok(&["stop", "-t", "1", "deaf"]);
+    assert_eq!(f.cli.ok(&["inspect", "--format", "{{.State.ExitCode}}", "deaf"]), "137");
+}
+
+/// `kill` sends the signal that is named.
+pub fn kill(f: &Fixture) {
+    start(f, "victim");
+    f.cli.ok(&["kill", "-s", "TERM", "victim"]);
+    assert_eq!(f.cli.ok(&["wait", "victim"]), "5");
+    f.cli.run(&["kill", "victim"]).expect_code(1).expect_text("is not running");
+    f.cli.ok(&["start", "victim"]);
+    f.cli.ok(&["kill", "victim"]);
+    assert_eq!(f.cli.ok(&["wait", "victim"]), "137");
+}
+
+/// `logs -f` follows to the end, and then ends.
+pub fn logs_follow(f: &Fixture) {
+    let script = "for i in 1 2 3; do echo $i; sleep 0.2; done; echo e >&2";
+    f.cli.ok(&["run", "-d", "--name", "talker", "busybox", "sh", "-c", script]);
+    let mut follow = f.cli.command(&["logs", "-f", "talker"]);
+    let mut child = follow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start logs -f");
+    let mut out = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut out).expect("read the log");
+    assert!(child.wait().expect("wait").success());
+    assert_eq!(out, "1\n2\n3\n");
+    assert_eq!(f.cli.ok(&["logs", "--tail", "2", "talker"]), "3");
+    let stamped = f.cli.ok(&["logs", "-t", "talker"]);
+    assert!(stamped.lines().all(|l| l.len() > 30 && l[..30].ends_with('Z')), "{stamped}");
+}
+
+/// A paused container makes no progress, and goes on afterwards.
+pub fn pause_and_unpause(f: &Fixture) {
+    start(f, "sleeper");
+    f.cli.ok(&["pause", "sleeper"]);
+    let status = |f: &Fixture| f.cli.ok(&["inspect", "--format", "{{.State.Status}}", "sleeper"]);
+    assert_eq!(status(f), "paused");
+    f.cli.run(&["exec", "sleeper", "true"]).expect_code(1).expect_text("paused");
+    f.cli.ok(&["unpause", "sleeper"]);
+    assert_eq!(status(f), "running");
+    assert_eq!(f.cli.ok(&["exec", "sleeper", "echo", "awake"]), "awake");
+}
+
+/// Names: one each, well formed; a prefix of the id will do.
+pub fn names_and_prefixes(f: &Fixture) {
+    let id = f.cli.ok(&["create", "--name", "taken", "busybox"]);
+    f.cli.run(&["create", "--name", "taken", "busybox"]).expect_code(1).expect_text("already in use");
+    f.cli
+        .run(&["create", "--name", "not good", "busybox"])
+        .expect_code(1)
+        .expect_text("Invalid container name");
+    assert_eq!(f.cli.ok(&["inspect", "--format", "{{.Name}}", &id[..12]]), "/taken");
+    f.cli.run(&["start", "nosuch"]).expect_code(1).expect_text("No such container: nosuch");
+}
+
+/// A restart policy brings a failing container back, as often as it says.
+pub fn restart_policy(f: &Fixture) {
+    f.cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "again",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        "echo x; exit 1",
+    ]);
+    f.cli.eventually("two restarts, then an end", |cli| {
+        cli.ok(&["inspect", "--format", "{{.RestartCount}} {{.State.Status}}", "again"]) == "2 exited"
+    });
+    assert_eq!(f.cli.ok(&["logs", "again"]), "x\nx\nx");
+}
+
+/// `attach` joins a running container, and its end is ours.
+pub fn attach(f: &Fixture) {
+    let script = "while read x; do echo got-$x; [ $x = end ] && exit 4; done";
+    f.cli.ok(&["run", "-d", "-i", "--name", "listener", "busybox", "sh", "-c", script]);
+    f.cli.run_with_input(&["attach", "listener"], b"one\nend\n").expect_code(4).expect_text("got-one");
+}
+
+/// Events tell the life of a container in docker's words.
+pub fn events(f: &Fixture) {
+    f.cli.ok(&["run", "--rm", "--name", "told", "busybox", "true"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let since =
+        ["events", "--since", "1m", "--until", "0s", "--filter", "container=told", "--format", "{{.Action}}"];
+    let actions = f.cli.ok(&since);
+    for action in ["create", "start", "die", "destroy"] {
+        assert!(actions.lines().any(|l| l == action), "no {action} in\n{actions}");
+    }
+}

@@ -1,0 +1,69 @@
+//! Debian's docker-registry on a loopback port of its own.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running registry with an empty store; it ends when dropped.
+#[derive(Debug)]
+pub struct Registry {
+    _dir: tempfile::TempDir,
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// If it does not listen within ten seconds.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("berth-registry").tempdir().expect("temporary directory");
+        let port = free_port();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
+             delete: {{enabled: true}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+            dir.path().join("data").display()
+        );
+        let file = dir.path().join("config.yml");
+        std::fs::write(&file, config).expect("write the registry's configuration");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start docker-registry (package docker-registry)");
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "docker-registry does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { _dir: dir, child, port }
+    }
+
+    /// The full name of `repository` here.
+    #[must_use]
+    pub fn name(&self, repository: &str) -> String {
+        format!("localhost:{}/{repository}", self.port)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A loopback port that was free a moment ago.
+///
+/// # Panics
+/// If the machine has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    listener.local_addr().expect("its address").port()
+}

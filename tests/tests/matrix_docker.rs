@@ -1,0 +1,25 @@
+//! The unmodified docker CLI against berthd.
+
+use berth_tests::matrix;
+
+matrix! { berth_tests::cli::Frontend::Docker =>
+    images::{
+        version_and_info, import_list_inspect_remove, tag_and_untag, remove_in_use_is_refused, save_and_load,
+        push_and_pull, pull_of_a_missing_image_fails, run_pulls_what_is_missing, history,
+    }
+    run::{
+        foreground_streams_and_exit_codes, failures_to_start, signals_in_exit_codes, standard_input, large_output,
+        terminal, process_options, detached, confinement,
+    }
+    lifecycle::{
+        ps, create_start_stop_remove, stop_kills_in_the_end, kill, logs_follow, pause_and_unpause,
+        names_and_prefixes, restart_policy, attach, events,
+    }
+    exec::{ plain, failures, standard_input, terminal, detached, confinement }
+    build::{
+        all_instructions, cache, failing_step, syntax_error, options, from_standard_input, hostile_links,
+    }
+    storage::{ bind, named_volume, anonymous_volume, tmpfs, copy, changes_commit_export }
+    limits::{ memory, cpu, pids, update, stats_and_top }
+    network::{ published_port, between_containers, modes, user_network, hosts_and_resolver }
+}
