@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use berth_api::registry::AuthConfig;
+use base64::engine::general_purpose::STANDARD;
+use berth_api::registry::{AuthConfig, RegistryAuths};
 use serde::Deserialize;
 
 /// What Docker Hub is called in the configuration.
@@ -23,20 +23,13 @@ struct Config {
     cred_helpers: BTreeMap<String, String>,
 }
 
-/// The value of `X-Registry-Auth` for `image`: base64url of JSON, `{}` where we know nothing.
-pub(crate) fn header_for(image: &str) -> Result<String> {
-    let auth = for_image(image)?.unwrap_or_default();
-    Ok(URL_SAFE.encode(serde_json::to_vec(&auth)?))
+/// The credentials for a build: all that the file itself knows.
+pub(crate) fn for_build() -> Result<RegistryAuths> {
+    read()?.auths.into_iter().map(|(host, auth)| Ok((host, decoded(auth)?))).collect()
 }
 
-/// The value of `X-Registry-Config` for a build: all that the file itself knows.
-pub(crate) fn header_for_build() -> Result<String> {
-    let config = read()?;
-    let all: BTreeMap<_, _> = config.auths.into_iter().map(|(host, auth)| Ok((host, decoded(auth)?))).collect::<Result<_>>()?;
-    Ok(URL_SAFE.encode(serde_json::to_vec(&all)?))
-}
-
-fn for_image(image: &str) -> Result<Option<AuthConfig>> {
+/// The credentials for the registry of `image`, if we know any.
+pub(crate) fn for_image(image: &str) -> Result<Option<AuthConfig>> {
     let config = read()?;
     let (host, path) = match image.split_once('/') {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path),

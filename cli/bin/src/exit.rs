@@ -50,6 +50,34 @@ pub(crate) struct Failure {
     pub(crate) code: u8,
 }
 
+/// An error as the user reads it. The engine's own words are marked as such, as docker's CLI does.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    if error.is::<Failure>() {
+        return error.to_string();
+    }
+    match error.downcast_ref::<berth_client::Error>() {
+        Some(daemon @ berth_client::Error::Daemon { .. }) => format!("Error response from daemon: {daemon}"),
+        Some(said @ berth_client::Error::InBand { .. }) => said.to_string(),
+        _ => format!("berth: {error:#}"),
+    }
+}
+
+/// Tells the user of an error, on standard error. A reader that has gone away (`berth logs | head`) is none.
+pub(crate) fn tell(error: &anyhow::Error) {
+    let gone = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    let text = describe(error);
+    if !error.chain().any(gone) && !text.is_empty() {
+        eprintln!("{}", text.trim_end());
+    }
+}
+
+/// The exit code of an error.
+pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<Failure>().map_or(1, |failure| failure.code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! What every command works with: the engine it talks to, connected to when first needed.
 
 use anyhow::Result;
-use berth_client::{Client, ClientError, Host};
+use berth_client::{Client, Host};
 
 use crate::autostart;
 
@@ -25,7 +25,7 @@ impl Session {
     /// A client for it; starts the default engine if it is not running.
     pub(crate) async fn client(&self) -> Result<Client> {
         match (Client::connect(self.host.clone()).await, &self.host) {
-            (Err(ClientError::Connect { .. }), Host::Unix(socket)) if self.may_start => {
+            (Err(error), Host::Unix(socket)) if self.may_start && error.is_unreachable() => {
                 autostart::start(socket)?;
                 Ok(Client::connect(self.host.clone()).await?)
             }
@@ -34,7 +34,7 @@ impl Session {
     }
 
     /// A client for it if it runs.
-    pub(crate) async fn client_if_running(&self) -> Result<Client, ClientError> {
+    pub(crate) async fn client_if_running(&self) -> berth_client::Result<Client> {
         Client::connect(self.host.clone()).await
     }
 }

@@ -11,8 +11,8 @@ use berth_api::build::{BuildOptions, PruneBuildResponse};
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
-    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, ImageResolver, Limits,
-    NetworkMode, ResolveError, Sandbox, SandboxError, Sandboxes,
+    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, ImageResolver,
+    Limits, NetworkMode, ResolveError, Sandbox, SandboxError, Sandboxes,
 };
 use berth_network::{EndpointRequest, NetworkController};
 use berth_oci::{Digest, Platform, Reference};
@@ -62,7 +62,9 @@ impl Sandboxes for EngineSandboxes {
             NetworkMode::None => None,
             NetworkMode::Default => Some("bridge"),
             NetworkMode::Named(name) if name.starts_with("container:") => {
-                return Err(SandboxError { message: format!("network mode {name} is not supported for builds") });
+                return Err(SandboxError {
+                    message: format!("network mode {name} is not supported for builds"),
+                });
             }
             NetworkMode::Named(name) => Some(name.as_str()),
         };
@@ -89,7 +91,8 @@ impl Sandbox for EngineSandbox {
 
     fn hosts(&self) -> String {
         let names = vec![ids::short(&self.id).to_owned()];
-        let own: Vec<HostLine> = self.address.map(|address| HostLine { address, names }).into_iter().collect();
+        let own: Vec<HostLine> =
+            self.address.map(|address| HostLine { address, names }).into_iter().collect();
         hosts(&[], None, &own, &[])
     }
 
@@ -147,7 +150,8 @@ impl Resolver {
             let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
             rest.split('/').next().unwrap_or_default().to_owned()
         };
-        let same = |key: &str| host(key) == domain || domain == "docker.io" && hub.contains(&host(key).as_str());
+        let same =
+            |key: &str| host(key) == domain || domain == "docker.io" && hub.contains(&host(key).as_str());
         self.auths.iter().find(|(key, _)| same(key)).map(|(_, auth)| auth.clone()).unwrap_or_default()
     }
 }
@@ -160,7 +164,9 @@ impl ImageResolver for Resolver {
         pull: bool,
     ) -> BoxFuture<'a, Result<Digest, ResolveError>> {
         Box::pin(async move {
-            self.find(reference, platform, pull).await.map_err(|error| ResolveError { message: error.to_string() })
+            self.find(reference, platform, pull)
+                .await
+                .map_err(|error| ResolveError { message: error.to_string() })
         })
     }
 }
@@ -211,15 +217,31 @@ impl Engine {
     /// When there is none.
     pub async fn cancel_build(&self, id: &str) -> Result<()> {
         let found = self.builds.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned();
-        found.map(|build| build.cancel()).ok_or_else(|| EngineError::not_found(format!("no build {id} is running")))
+        found
+            .map(|build| build.cancel())
+            .ok_or_else(|| EngineError::not_found(format!("no build {id} is running")))
     }
 
     /// Drops the build cache.
     ///
     /// # Errors
     /// A filter that is unknown; the builder's reasons.
-    pub async fn prune_build_cache(&self, _all: bool, _keep: i64, filters: &Filters) -> Result<PruneBuildResponse> {
-        if let Some(key) = filters.unknown_key(&["until", "id", "parent", "type", "description", "inuse", "shared", "private"]) {
+    pub async fn prune_build_cache(
+        &self,
+        _all: bool,
+        _keep: i64,
+        filters: &Filters,
+    ) -> Result<PruneBuildResponse> {
+        if let Some(key) = filters.unknown_key(&[
+            "until",
+            "id",
+            "parent",
+            "type",
+            "description",
+            "inuse",
+            "shared",
+            "private",
+        ]) {
             return Err(EngineError::invalid(format!("invalid filter '{key}'")));
         }
         Err(EngineError::not_implemented("pruning the build cache is not supported yet"))
@@ -250,13 +272,19 @@ impl Drop for Registered {
 fn failure(error: BuildError) -> EngineError {
     let code = error.exit_code().map(i64::from);
     let message = error.to_string();
-    let error = if error.is_invalid_request() { EngineError::invalid(message) } else { EngineError::internal(message) };
+    let error = if error.is_invalid_request() {
+        EngineError::invalid(message)
+    } else {
+        EngineError::internal(message)
+    };
     error.with_exit_code(code)
 }
 
 fn request(options: BuildOptions, context: File) -> Result<BuildRequest> {
     let unsupported = |given: bool, field: &str| match given {
-        true => Err(EngineError::not_implemented(format!("this build option is not supported yet ({field})"))),
+        true => {
+            Err(EngineError::not_implemented(format!("this build option is not supported yet ({field})")))
+        }
         false => Ok(()),
     };
     if !options.remote.is_empty() {
@@ -271,7 +299,8 @@ fn request(options: BuildOptions, context: File) -> Result<BuildRequest> {
     let number = |value: i64| (value != 0).then_some(value);
     let text = |value: String| (!value.is_empty()).then_some(value);
     let dockerfile = if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile };
-    let platform = if options.platform.is_empty() { None } else { Some(images::platform(&options.platform)?) };
+    let platform =
+        if options.platform.is_empty() { None } else { Some(images::platform(&options.platform)?) };
     Ok(BuildRequest {
         dockerfile: DockerfileSource::Path(dockerfile),
         tags,

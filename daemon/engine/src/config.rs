@@ -27,7 +27,11 @@ pub struct EngineConfig {
 
 impl EngineConfig {
     /// Defaults in these directories.
-    pub fn new(root: impl Into<PathBuf>, run_root: impl Into<PathBuf>, shim_binary: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        root: impl Into<PathBuf>,
+        run_root: impl Into<PathBuf>,
+        shim_binary: impl Into<PathBuf>,
+    ) -> Self {
         Self {
             root: root.into(),
             run_root: run_root.into(),

@@ -77,9 +77,8 @@ impl Db {
     fn pairs(&self, operation: &'static str, sql: &str) -> Result<Vec<(String, String)>> {
         let connection = self.lock();
         let mut statement = connection.prepare(sql).map_err(failed(operation))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .map_err(failed(operation))?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed(operation))?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed(operation))
     }
 
@@ -114,11 +113,14 @@ impl Db {
 
     pub(crate) fn containers(&self) -> Result<Vec<(Definition, Status)>> {
         let rows = self.pairs("read the containers", "SELECT definition, status FROM containers")?;
-        rows.iter().map(|(definition, status)| Ok((read("a container", definition)?, read("a state", status)?))).collect()
+        rows.iter()
+            .map(|(definition, status)| Ok((read("a container", definition)?, read("a state", status)?)))
+            .collect()
     }
 
     pub(crate) fn put_volume(&self, volume: &VolumeRecord) -> Result<()> {
-        let sql = "INSERT INTO volumes VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = excluded.record";
+        let sql =
+            "INSERT INTO volumes VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = excluded.record";
         self.execute("write a volume", sql, params![volume.name, json(volume)]).map(drop)
     }
 
@@ -141,7 +143,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("engine.db");
         let db = Db::open(&path).unwrap();
-        let definition = |id: &str, name: &str| Definition { id: id.into(), name: name.into(), ..Definition::default() };
+        let definition =
+            |id: &str, name: &str| Definition { id: id.into(), name: name.into(), ..Definition::default() };
         db.put_container(&definition("a", "web"), &Status::default()).unwrap();
         assert!(db.put_container(&definition("b", "web"), &Status::default()).is_err());
         db.set_status("a", &Status { exit_code: 3, ..Status::default() }).unwrap();

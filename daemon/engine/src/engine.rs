@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::build::EngineSandboxes;
 use crate::config::EngineConfig;
+use crate::containers::Containers;
 use crate::containers::exec::Exec;
 use crate::containers::validate::HostFacts;
-use crate::containers::Containers;
 use crate::db::Db;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::events::{EventBus, EventStream};
@@ -46,8 +46,10 @@ pub struct Engine {
     pub(crate) facts: HostFacts,
     /// Work that must be finished before the daemon ends.
     pub(crate) tasks: TaskTracker,
-    /// Set when the daemon ends: restart policies rest.
+    /// Set when the daemon begins to end: restart policies rest.
     pub(crate) ending: CancellationToken,
+    /// Set when it has ended: containers are left to their shims.
+    pub(crate) closed: CancellationToken,
 }
 
 impl std::fmt::Debug for Engine {
@@ -71,7 +73,9 @@ impl Engine {
     }
 
     fn open(config: EngineConfig) -> Result<Self> {
-        for dir in [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")] {
+        for dir in
+            [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")]
+        {
             std::fs::create_dir_all(&dir).during("create", &dir)?;
         }
         restrict(&config.root)?;
@@ -92,7 +96,8 @@ impl Engine {
             default_bridge: config.default_bridge.clone(),
             spare_sandboxes: 2,
         })?);
-        let registry_config = RegistryConfig { insecure: config.insecure_registries.clone(), ..RegistryConfig::default() };
+        let registry_config =
+            RegistryConfig { insecure: config.insecure_registries.clone(), ..RegistryConfig::default() };
         let registry = Registry::new(store.clone(), registry_config)?;
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);
@@ -116,6 +121,7 @@ impl Engine {
             facts: HostFacts { cgroup_v2: crate::system::is_cgroup_v2(), cpus: crate::system::cpus() },
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
+            closed: CancellationToken::new(),
             config,
         })
     }
@@ -184,6 +190,7 @@ impl Engine {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        self.closed.cancel();
         let ended = self
             .blocking(move |engine| {
                 let network = engine.network.shutdown(stop_containers).err().unwrap_or_default();

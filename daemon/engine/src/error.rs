@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn teardown_errors_are_told_together() {
         assert_eq!(EngineError::collect("remove", vec![]), None);
-        let both = EngineError::collect("remove", vec![EngineError::internal("a"), EngineError::conflict("b")]);
+        let both =
+            EngineError::collect("remove", vec![EngineError::internal("a"), EngineError::conflict("b")]);
         assert_eq!(both.unwrap().message(), "remove: a; b");
     }
 }

@@ -20,8 +20,20 @@ const REPLAY: usize = 256;
 const BACKLOG: usize = 1024;
 
 const KNOWN_FILTERS: [&str; 14] = [
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
-    "service", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// Publishes events and remembers the last of them.
@@ -112,7 +124,8 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// The events as a stream.
     pub(crate) fn into_stream(self) -> EventStream {
-        futures_util::stream::unfold(self, async |mut this| this.next().await.map(|event| (event, this))).boxed()
+        futures_util::stream::unfold(self, async |mut this| this.next().await.map(|event| (event, this)))
+            .boxed()
     }
 
     /// The next event; `None` after `until`.
@@ -179,8 +192,7 @@ fn matches(filters: &Filters, event: &Event) -> bool {
             })
     };
     let action = |value: &String| {
-        event.action == *value
-            || event.action.split_once(": ").is_some_and(|(action, _)| action == value)
+        event.action == *value || event.action.split_once(": ").is_some_and(|(action, _)| action == value)
     };
     let one_of = |key: &str, test: &dyn Fn(&String) -> bool| {
         let wanted = filters.get(key);
@@ -206,9 +218,19 @@ mod tests {
         let attributes = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
-        bus.publish("container", "create", "aabb", attributes(&[("name", "web"), ("image", "busybox:1"), ("k", "v")]));
+        bus.publish(
+            "container",
+            "create",
+            "aabb",
+            attributes(&[("name", "web"), ("image", "busybox:1"), ("k", "v")]),
+        );
         bus.publish("network", "connect", "nnnn", attributes(&[("name", "bridge"), ("container", "aabb")]));
-        bus.publish("container", "exec_create: sh -c x", "aabb", attributes(&[("name", "web"), ("image", "busybox:1")]));
+        bus.publish(
+            "container",
+            "exec_create: sh -c x",
+            "aabb",
+            attributes(&[("name", "web"), ("image", "busybox:1")]),
+        );
         bus
     }
 
@@ -258,7 +280,8 @@ mod tests {
 
     #[test]
     fn unknown_filters_are_refused() {
-        let query = options::Events { filters: Filters::parse(r#"{"bogus":["1"]}"#).unwrap(), ..Default::default() };
+        let query =
+            options::Events { filters: Filters::parse(r#"{"bogus":["1"]}"#).unwrap(), ..Default::default() };
         assert_eq!(EventBus::new().subscribe(query).unwrap_err().message(), "invalid filter 'bogus'");
     }
 }

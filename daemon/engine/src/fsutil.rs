@@ -23,7 +23,8 @@ const MAX_DEPTH: usize = 200;
 
 /// The names in a directory, without `.` and `..`.
 pub(crate) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
-    let mut dir = Dir::openat(dir, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut dir =
+        Dir::openat(dir, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut names = Vec::new();
     for entry in dir.iter() {
         let entry = entry?;
@@ -121,13 +122,20 @@ impl Copier {
             return Err(io::Error::other(format!("directories are nested more than {MAX_DEPTH} deep")));
         }
         for name in names(from)? {
-            self.entry(from, to, &name, depth)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy())))?;
+            self.entry(from, to, &name, depth).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy()))
+            })?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+    fn entry(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        depth: usize,
+    ) -> io::Result<()> {
         let stat = lstat_at(from, name)?;
         match kind(&stat) {
             SFlag::S_IFDIR => {
@@ -145,13 +153,24 @@ impl Copier {
             SFlag::S_IFSOCK => Ok(()),
             special => {
                 mknodat(to, name, special, permissions(&stat), stat.st_rdev)?;
-                nix::sys::stat::fchmodat(to, name, permissions(&stat), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+                nix::sys::stat::fchmodat(
+                    to,
+                    name,
+                    permissions(&stat),
+                    nix::sys::stat::FchmodatFlags::FollowSymlink,
+                )?;
                 set_owner_and_times(to, name, &stat)
             }
         }
     }
 
-    fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> io::Result<()> {
+    fn file(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &FileStat,
+    ) -> io::Result<()> {
         if let Some(copy) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
             return Ok(linkat(copy, c"", to, name, AtFlags::AT_EMPTY_PATH)?);
         }

@@ -85,7 +85,9 @@ impl io::Write for ByteSink {
 }
 
 /// Runs a blocking writer in a thread of its own; what it writes is the stream.
-pub(crate) fn stream_from(write: impl FnOnce(&mut ByteSink) -> io::Result<()> + Send + 'static) -> ByteStream {
+pub(crate) fn stream_from(
+    write: impl FnOnce(&mut ByteSink) -> io::Result<()> + Send + 'static,
+) -> ByteStream {
     let (sender, items) = Items::channel(4);
     tokio::task::spawn_blocking(move || {
         let mut sink = ByteSink::new(sender);

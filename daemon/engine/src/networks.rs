@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use berth_api::network::{
-    EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest,
-    NetworkCreateResponse, NetworkDisconnectRequest, PruneNetworksResponse,
+    EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkConnectRequest,
+    NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest, PruneNetworksResponse,
 };
 use berth_api::{Filters, Time};
 use berth_network::{Endpoint, EndpointRequest, IpamPool, MacAddress, NetworkId, NetworkSpec};
@@ -26,7 +26,9 @@ pub(crate) fn check_endpoint(network: &str, settings: &EndpointSettings) -> Resu
     mac(settings)?;
     let ipam = settings.ipam_config.clone().unwrap_or_default();
     if !ipam.ipv6_address.is_empty() {
-        return Err(EngineError::not_implemented("IPv6 addresses are not supported yet (IPAMConfig.IPv6Address)"));
+        return Err(EngineError::not_implemented(
+            "IPv6 addresses are not supported yet (IPAMConfig.IPv6Address)",
+        ));
     }
     let fixed = !ipam.ipv4_address.is_empty();
     if fixed && matches!(network, "bridge" | "host" | "none") {
@@ -127,7 +129,9 @@ fn show_pool(pool: &IpamPool) -> IpamConfig {
 }
 
 fn parse_pool(config: &IpamConfig) -> Result<IpamPool> {
-    let bad = |what: &str, text: &str| EngineError::invalid(format!("invalid network config: invalid {what} {text}"));
+    let bad = |what: &str, text: &str| {
+        EngineError::invalid(format!("invalid network config: invalid {what} {text}"))
+    };
     let address = |what, text: &str| text.parse::<Ipv4Addr>().map_err(|_| bad(what, text));
     let subnet = config.subnet.parse().map_err(|_| bad("subnet", &config.subnet))?;
     let ip_range = match config.ip_range.as_str() {
@@ -139,8 +143,9 @@ fn parse_pool(config: &IpamConfig) -> Result<IpamPool> {
         text => Some(address("gateway", text)?),
     };
     let aux = config.aux_addresses.iter().flatten();
-    let aux_addresses =
-        aux.map(|(name, text)| Ok((name.clone(), address("auxiliary address", text)?))).collect::<Result<_>>()?;
+    let aux_addresses = aux
+        .map(|(name, text)| Ok((name.clone(), address("auxiliary address", text)?)))
+        .collect::<Result<_>>()?;
     Ok(IpamPool { subnet, ip_range, gateway, aux_addresses })
 }
 
@@ -155,11 +160,16 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
         (request.enable_ipv4 == Some(false), "EnableIPv4"),
     ] {
         if asked {
-            return Err(EngineError::not_implemented(format!("networks with this option are not supported ({field})")));
+            return Err(EngineError::not_implemented(format!(
+                "networks with this option are not supported ({field})"
+            )));
         }
     }
     if !["", "local"].contains(&request.scope.as_str()) {
-        return Err(EngineError::invalid(format!("invalid scope: {}: only local networks are supported", request.scope)));
+        return Err(EngineError::invalid(format!(
+            "invalid scope: {}: only local networks are supported",
+            request.scope
+        )));
     }
     let ipam = request.ipam.unwrap_or_default();
     if !["", "default"].contains(&ipam.driver.as_str()) {
@@ -182,7 +192,10 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
 
 impl Engine {
     /// The networks to join at the start, the one with the default route first.
-    pub(crate) fn endpoint_requests(&self, definition: &Definition) -> Result<Vec<(NetworkId, EndpointRequest)>> {
+    pub(crate) fn endpoint_requests(
+        &self,
+        definition: &Definition,
+    ) -> Result<Vec<(NetworkId, EndpointRequest)>> {
         let mut networks: Vec<(&String, &EndpointSettings)> = definition.networks.iter().collect();
         // The highest priority gives the way out, then the network of the mode, then the name.
         let mode = &definition.host.network_mode;
@@ -260,7 +273,8 @@ impl Engine {
         let endpoints = self.network.endpoints(&network.id).into_iter().map(|endpoint| {
             let container = self.containers.find(&endpoint.container_id);
             let resource = EndpointResource {
-                name: container.map_or_else(|_| endpoint.container_name.clone(), |container| container.name()),
+                name: container
+                    .map_or_else(|_| endpoint.container_name.clone(), |container| container.name()),
                 endpoint_id: endpoint.id,
                 mac_address: endpoint.mac.to_string(),
                 ipv4_address: format!("{}/{}", endpoint.ipv4, endpoint.prefix_len),
@@ -275,11 +289,18 @@ impl Engine {
     ///
     /// # Errors
     /// A name that is taken, empty or predefined, addresses that overlap, options that are not supported.
-    pub async fn create_network(self: &Arc<Self>, request: NetworkCreateRequest) -> Result<NetworkCreateResponse> {
+    pub async fn create_network(
+        self: &Arc<Self>,
+        request: NetworkCreateRequest,
+    ) -> Result<NetworkCreateResponse> {
         let spec = parse_spec(request)?;
         let engine = Arc::clone(self);
-        let warning = if spec.enable_ipv6 { "IPv6 is recorded, but no addresses are given out yet" } else { "" };
-        let network = self.detached(async move { engine.blocking(|engine| Ok(engine.network.create_network(spec)?)).await });
+        let warning =
+            if spec.enable_ipv6 { "IPv6 is recorded, but no addresses are given out yet" } else { "" };
+        let network =
+            self.detached(
+                async move { engine.blocking(|engine| Ok(engine.network.create_network(spec)?)).await },
+            );
         let network = network.await?;
         self.plain_network_event("create", &network);
         Ok(NetworkCreateResponse { id: network.id.to_string(), warning: warning.to_owned() })
@@ -324,7 +345,8 @@ impl Engine {
                 )));
             }
             if container.phase().is_alive() {
-                let request = EndpointRequest { no_default_route: true, ..request_of(&definition, &settings)? };
+                let request =
+                    EndpointRequest { no_default_route: true, ..request_of(&definition, &settings)? };
                 let netns = netns_of(&container)?;
                 let id = network.id.clone();
                 let attach = move |engine: &Self| Ok(engine.network.attach(netns.as_fd(), &id, request)?);
@@ -349,7 +371,11 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such network or container, or it is not connected.
-    pub async fn disconnect_network(self: &Arc<Self>, name: &str, request: NetworkDisconnectRequest) -> Result<()> {
+    pub async fn disconnect_network(
+        self: &Arc<Self>,
+        name: &str,
+        request: NetworkDisconnectRequest,
+    ) -> Result<()> {
         let network = self.network.network(name)?;
         let container = match self.containers.find(&request.container) {
             Ok(container) => container,
@@ -360,7 +386,9 @@ impl Engine {
         self.detached(async move {
             let _operation = container.operation.lock().await;
             if container.definition().has_host_network() && network.name == "host" {
-                return Err(EngineError::forbidden("container cannot be disconnected from host network or connected to host network"));
+                return Err(EngineError::forbidden(
+                    "container cannot be disconnected from host network or connected to host network",
+                ));
             }
             if !container.definition().networks.contains_key(&network.name) {
                 return Err(EngineError::forbidden(format!(
@@ -416,7 +444,12 @@ impl Engine {
                 Err(error) => tracing::warn!(network = network.name, %error, "pruning a network"),
             }
         }
-        self.events.publish("network", "prune", "", BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]));
+        self.events.publish(
+            "network",
+            "prune",
+            "",
+            BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]),
+        );
         Ok(pruned)
     }
 }
@@ -486,9 +519,12 @@ mod tests {
 
     #[test]
     fn fixed_addresses_need_a_network_of_ones_own() {
-        let settings: EndpointSettings = serde_json::from_str(r#"{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}"#).unwrap();
+        let settings: EndpointSettings =
+            serde_json::from_str(r#"{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}"#).unwrap();
         assert!(check_endpoint("mine", &settings).is_ok());
-        assert!(check_endpoint("bridge", &settings).unwrap_err().message().contains("user defined networks only"));
+        assert!(
+            check_endpoint("bridge", &settings).unwrap_err().message().contains("user defined networks only")
+        );
         let settings: EndpointSettings = serde_json::from_str(r#"{"MacAddress":"zz"}"#).unwrap();
         assert!(check_endpoint("mine", &settings).is_err());
     }

@@ -18,7 +18,12 @@ const LOOPBACK: &str = "127.0.0.1\tlocalhost\n\
     ff02::2\tip6-allrouters\n";
 
 /// /etc/hosts: loopback, the extra hosts of the user, the container itself, its neighbours.
-pub(crate) fn hosts(extra: &[String], gateway: Option<Ipv4Addr>, own: &[HostLine], neighbours: &[HostLine]) -> String {
+pub(crate) fn hosts(
+    extra: &[String],
+    gateway: Option<Ipv4Addr>,
+    own: &[HostLine],
+    neighbours: &[HostLine],
+) -> String {
     let mut text = LOOPBACK.to_owned();
     for entry in extra {
         let Some((name, address)) = entry.split_once([':', '=']) else { continue };
@@ -31,7 +36,8 @@ pub(crate) fn hosts(extra: &[String], gateway: Option<Ipv4Addr>, own: &[HostLine
         writeln!(text, "{address}\t{name}").expect("writing to a String cannot fail");
     }
     for line in own.iter().chain(neighbours) {
-        writeln!(text, "{}\t{}", line.address, line.names.join(" ")).expect("writing to a String cannot fail");
+        writeln!(text, "{}\t{}", line.address, line.names.join(" "))
+            .expect("writing to a String cannot fail");
     }
     text
 }
@@ -98,7 +104,8 @@ impl HostResolver {
 /// /etc/resolv.conf: the user's wishes, else the daemon's, else the host's. Servers on the host's loopback are left
 /// out unless the container shares the host's network.
 pub(crate) fn resolv_conf(host: &HostResolver, wanted: &HostResolver, host_network: bool) -> String {
-    let pick = |wanted: &[String], host: &[String]| if wanted.is_empty() { host.to_vec() } else { wanted.to_vec() };
+    let pick =
+        |wanted: &[String], host: &[String]| if wanted.is_empty() { host.to_vec() } else { wanted.to_vec() };
     let mut merged = HostResolver {
         servers: pick(&wanted.servers, &host.servers),
         search: pick(&wanted.search, &host.search),
@@ -122,22 +129,28 @@ mod tests {
 
     #[test]
     fn hosts_has_everybody() {
-        let own = [HostLine { address: "172.17.0.2".parse().unwrap(), names: own_names("box", "example.org") }];
+        let own =
+            [HostLine { address: "172.17.0.2".parse().unwrap(), names: own_names("box", "example.org") }];
         let extra = ["db:10.0.0.1".to_owned(), "six=[::5]".to_owned(), "host:host-gateway".to_owned()];
         let text = hosts(&extra, Some(Ipv4Addr::new(172, 17, 0, 1)), &own, &[]);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
-        assert!(text.ends_with("10.0.0.1\tdb\n::5\tsix\n172.17.0.1\thost\n172.17.0.2\tbox.example.org box\n"));
+        assert!(
+            text.ends_with("10.0.0.1\tdb\n::5\tsix\n172.17.0.1\thost\n172.17.0.2\tbox.example.org box\n")
+        );
     }
 
     #[test]
     fn loopback_servers_are_no_use_inside() {
-        let host = HostResolver::parse("nameserver 127.0.0.1\nnameserver 10.0.0.53 # x\nsearch a b\noptions ndots:2\n");
+        let host = HostResolver::parse(
+            "nameserver 127.0.0.1\nnameserver 10.0.0.53 # x\nsearch a b\noptions ndots:2\n",
+        );
         let none = HostResolver::default();
         assert_eq!(resolv_conf(&host, &none, false), "nameserver 10.0.0.53\nsearch a b\noptions ndots:2\n");
         assert!(resolv_conf(&host, &none, true).starts_with("nameserver 127.0.0.1\nnameserver 10.0.0.53\n"));
         let only = HostResolver::parse("nameserver 127.0.0.53\n");
         assert_eq!(resolv_conf(&only, &none, false), "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
-        let wanted = HostResolver { servers: vec!["1.1.1.1".into()], search: vec![".".into()], options: vec![] };
+        let wanted =
+            HostResolver { servers: vec!["1.1.1.1".into()], search: vec![".".into()], options: vec![] };
         assert_eq!(resolv_conf(&host, &wanted, false), "nameserver 1.1.1.1\noptions ndots:2\n");
     }
 }

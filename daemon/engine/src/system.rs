@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use berth_api::options::{DiskUsageKinds, ListContainers, ListImages};
 use berth_api::system::{
-    Component, DiskUsage, FirewallInfo, IndexInfo, PluginsInfo, RegistryServiceConfig, RuntimeInfo, SwarmInfo, SystemInfo,
-    Version,
+    Component, DiskUsage, FirewallInfo, IndexInfo, PluginsInfo, RegistryServiceConfig, RuntimeInfo,
+    SwarmInfo, SystemInfo, Version,
 };
 use berth_api::{ApiVersion, Time};
 
@@ -59,13 +59,15 @@ pub(crate) fn is_cgroup_v2() -> bool {
 
 /// Name and version of the distribution, from os-release(5).
 fn distribution() -> (String, String) {
-    let text = std::fs::read_to_string("/etc/os-release").or_else(|_| std::fs::read_to_string("/usr/lib/os-release"));
+    let text = std::fs::read_to_string("/etc/os-release")
+        .or_else(|_| std::fs::read_to_string("/usr/lib/os-release"));
     let text = text.unwrap_or_default();
     let value = |key: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         found.map(|value| value.trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
     };
-    let name = Some(value("PRETTY_NAME")).filter(|name| !name.is_empty()).unwrap_or_else(|| "Linux".to_owned());
+    let name =
+        Some(value("PRETTY_NAME")).filter(|name| !name.is_empty()).unwrap_or_else(|| "Linux".to_owned());
     (name, value("VERSION_ID"))
 }
 
@@ -94,8 +96,10 @@ impl Engine {
         };
         let (running, paused) = (count(&|state| state == "running"), count(&|state| state == "paused"));
         let (operating_system, os_version) = distribution();
-        let v1 = |controller: &str| Path::new("/sys/fs/cgroup").join(controller).exists() || self.facts.cgroup_v2;
-        let swap = self.facts.cgroup_v2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
+        let v1 =
+            |controller: &str| Path::new("/sys/fs/cgroup").join(controller).exists() || self.facts.cgroup_v2;
+        let swap =
+            self.facts.cgroup_v2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
         let entries = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as i64);
         let warnings = if self.facts.cgroup_v2 {
             None
@@ -146,7 +150,10 @@ impl Engine {
             name: hostname(),
             labels: self.config.labels.clone(),
             server_version: VERSION.to_owned(),
-            runtimes: BTreeMap::from([("runc".to_owned(), RuntimeInfo { path: "berth-shim".to_owned(), ..RuntimeInfo::default() })]),
+            runtimes: BTreeMap::from([(
+                "runc".to_owned(),
+                RuntimeInfo { path: "berth-shim".to_owned(), ..RuntimeInfo::default() },
+            )]),
             default_runtime: "runc".to_owned(),
             swarm: SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() },
             live_restore_enabled: true,
@@ -158,7 +165,8 @@ impl Engine {
     }
 
     fn registries(&self) -> RegistryServiceConfig {
-        let hub = IndexInfo { name: "docker.io".to_owned(), mirrors: Vec::new(), secure: true, official: true };
+        let hub =
+            IndexInfo { name: "docker.io".to_owned(), mirrors: Vec::new(), secure: true, official: true };
         let insecure = self.config.insecure_registries.iter().map(|name| {
             let index = IndexInfo { name: name.clone(), ..IndexInfo::default() };
             (name.clone(), index)
@@ -184,7 +192,11 @@ impl Engine {
         let details = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Version {
             platform: berth_api::system::PlatformName { name: "Berth".to_owned() },
-            components: vec![Component { name: "Engine".to_owned(), version: VERSION.to_owned(), details: Some(details) }],
+            components: vec![Component {
+                name: "Engine".to_owned(),
+                version: VERSION.to_owned(),
+                details: Some(details),
+            }],
             version: VERSION.to_owned(),
             api_version: newest,
             min_api_version: oldest,
@@ -202,8 +214,9 @@ impl Engine {
     pub async fn disk_usage(self: &Arc<Self>, kinds: DiskUsageKinds) -> Result<DiskUsage> {
         let mut usage = DiskUsage::default();
         if kinds.images {
-            usage.layers_size =
-                self.blocking(|engine| Ok(i64::try_from(engine.store.usage()?.layers).unwrap_or(i64::MAX))).await?;
+            usage.layers_size = self
+                .blocking(|engine| Ok(i64::try_from(engine.store.usage()?.layers).unwrap_or(i64::MAX)))
+                .await?;
             let options = ListImages { shared_size: true, ..ListImages::default() };
             usage.images = Some(self.list_images(&options).await?);
         }

@@ -156,7 +156,10 @@ impl Volumes {
         }
         let users = users();
         if !users.is_empty() || inner.pins.contains_key(name) {
-            return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            return Err(EngineError::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
         }
         let path = self.root.join(name);
         match std::fs::remove_dir_all(&path) {
@@ -197,7 +200,8 @@ fn no_such(name: &str) -> EngineError {
 /// `type=none,o=bind,device=/path`: the volume is that path.
 fn bound_device(options: Option<&BTreeMap<String, String>>) -> Option<&str> {
     let options = options?;
-    let bind = options.get("o").is_some_and(|words| words.split(',').any(|word| word == "bind" || word == "rbind"));
+    let bind =
+        options.get("o").is_some_and(|words| words.split(',').any(|word| word == "bind" || word == "rbind"));
     options.get("device").map(String::as_str).filter(|_| bind)
 }
 
@@ -210,7 +214,9 @@ fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
     }
     match bound_device(Some(options)) {
         Some(device) if device.starts_with('/') => Ok(()),
-        Some(device) => Err(EngineError::invalid(format!("create {name}: device {device:?} is no absolute path"))),
+        Some(device) => {
+            Err(EngineError::invalid(format!("create {name}: device {device:?} is no absolute path")))
+        }
         None => Err(EngineError::not_implemented(format!(
             "create {name}: of the local driver's options only type=none,o=bind,device=/path is supported yet (DriverOpts)"
         ))),
@@ -239,7 +245,12 @@ impl Engine {
     }
 
     fn volume_event(&self, action: &str, name: &str) {
-        self.events.publish("volume", action, name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
+        self.events.publish(
+            "volume",
+            action,
+            name,
+            BTreeMap::from([("driver".to_owned(), "local".to_owned())]),
+        );
     }
 
     /// Finds or makes a volume for a container that is being made.
@@ -414,12 +425,21 @@ mod tests {
     #[test]
     fn options_of_the_local_driver() {
         let options = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
         };
         let bind = options(&[("type", "none"), ("o", "bind"), ("device", "/srv")]);
         assert!(check_options("v", &bind).is_ok());
         assert_eq!(bound_device(Some(&bind)), Some("/srv"));
-        assert_eq!(check_options("v", &options(&[("type", "nfs")])).unwrap_err().kind(), Kind::NotImplemented);
-        assert_eq!(check_options("v", &options(&[("size", "1")])).unwrap_err().kind(), Kind::InvalidParameter);
+        assert_eq!(
+            check_options("v", &options(&[("type", "nfs")])).unwrap_err().kind(),
+            Kind::NotImplemented
+        );
+        assert_eq!(
+            check_options("v", &options(&[("size", "1")])).unwrap_err().kind(),
+            Kind::InvalidParameter
+        );
     }
 }

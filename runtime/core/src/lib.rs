@@ -22,16 +22,14 @@ mod error;
 mod exec;
 mod hooks;
 mod init;
-pub mod lifecycle;
 mod namespaces;
 mod parent;
 mod protocol;
-pub mod state;
 mod steps;
 mod stdio;
 
 pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
 pub use error::{ChildFailure, Error, FailureKind};
-pub use exec::{ExecChild, ExecOptions, ExecTarget, exec};
-pub use hooks::run_hooks;
+pub use exec::{ExecChild, ExecRequest, exec};
+pub use hooks::{ContainerState, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};

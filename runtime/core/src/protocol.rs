@@ -3,6 +3,7 @@
 //! ```text
 //!  parent                                    child
 //!    │ clone3 ─────────────────────────────────▶│ joins cgroup and namespaces
+//!    │◀──────────────── Forked(pid) + pidfd ────│ only from a process in between (exec, joined pid namespace)
 //!    │◀──────────────── NamespacesReady ────────│ only if the parent has steps to do (id maps, …)
 //!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── RunHooks ───────────────│ only with prestart or createRuntime hooks
@@ -29,6 +30,8 @@ use crate::error::{ChildFailure, Error};
 /// Messages of the child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromChild {
+    /// An intermediate process has forked the one that goes on; its pidfd comes along.
+    Forked(i32),
     NamespacesReady,
     RunHooks,
     Console,

@@ -1,64 +1,301 @@
-use crate::stdio::Console;
+//! The container itself: berth-core's and berth-cgroup's operations in the shim protocol's words.
+
+use std::{
+    fs::File,
+    io::{self, BufReader},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
 use berth_cgroup::{CgroupError, OomWatch};
-use berth_shim_protocol::{Create, Failure, Stats, oci};
-use berth_sys::pidfd::ExitStatus;
-use nix::{errno::Errno, unistd::Pid};
-use std::{os::fd::OwnedFd, path::Path};
-pub(crate) struct Container {}
-pub(crate) struct Child {
-    pub(crate) pid: Pid,
-    pub(crate) pidfd: OwnedFd,
+use berth_core::{
+    ConsoleSink, CreateRequest, CreatedContainer, ExecChild, ExecRequest, Gate, RootfsSource, Stdio,
+};
+use berth_shim_protocol::{Create, Failure, FailureKind, NETNS_PLACEHOLDER, Rootfs, Stats, StdinMode, files, oci};
+use berth_sys::{
+    mountfd::{Overlay, overlay},
+    pidfd::{self, ExitStatus},
+};
+use nix::{errno::Errno, libc::SIGKILL, unistd::Pid};
+
+use crate::{
+    record::{self, Leftovers},
+    stats,
+    stdio::{Console, has_terminal},
+};
+
+/// A container that was created.
+pub(crate) struct Container {
+    core: CreatedContainer,
+    spec: oci::Spec,
+    /// config.json names it by its number here.
+    _netns: Option<OwnedFd>,
+    oom_kills: u64,
 }
+
 impl Container {
-    pub(crate) fn create(_: &Create, _: Option<OwnedFd>, _: &Path) -> Result<(Self, Console), Failure> {
-        todo!()
+    /// Make everything of it but its program. Also our ends of its streams.
+    pub(crate) fn create(create: &Create, netns: Option<OwnedFd>, dir: &Path) -> Result<(Self, Console), Failure> {
+        let spec = read_spec(create, netns.as_ref())?;
+        // Intent before effect: from here on a shim that is killed leaves something to sweep up.
+        let planned = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+        let planned = planned.map(|cgroup| Leftovers { cgroup });
+        if let Some(leftovers) = &planned {
+            record::write(dir, files::STATE, leftovers).map_err(system)?;
+        }
+        let result = make(create, &spec);
+        let (mut core, mut console) = match result {
+            Ok(made) => made,
+            Err(failure) => {
+                if let Err(error) = record::remove(dir, files::STATE) {
+                    eprintln!("{error}");
+                }
+                return Err(failure);
+            }
+        };
+        if let Some(master) = core.console.take() {
+            console = Console::Terminal(master);
+        }
+        complain(&std::mem::take(&mut core.warnings));
+        let container = Self { core, spec, _netns: netns, oom_kills: 0 };
+        let made = Leftovers { cgroup: container.core.cgroup.path().to_owned() };
+        if planned.as_ref() != Some(&made)
+            && let Err(error) = record::write(dir, files::STATE, &made)
+        {
+            container.remove();
+            return Err(system(error));
+        }
+        Ok((container, console))
     }
+
+    /// Run its program; returns when that was loaded.
     pub(crate) fn start(&mut self) -> Result<(), Failure> {
-        todo!()
+        let started = self.core.start().map_err(|error| core_failure(&error));
+        complain(&self.core.warnings);
+        started
     }
-    pub(crate) fn exec(&self, _: &oci::Process, _: bool, _: bool) -> Result<(Child, Console), Failure> {
-        todo!()
+
+    /// Run one more process in it. Without `piped` its streams are /dev/null, without `stdin` its standard input.
+    pub(crate) fn exec(
+        &self,
+        process: &oci::Process,
+        piped: bool,
+        stdin: bool,
+    ) -> Result<(ExecChild, Console), Failure> {
+        let (stdio, mut console) = match (has_terminal(process), piped) {
+            (true, _) => (Stdio::Terminal(ConsoleSink::Return), Console::None),
+            (false, true) => pipes(stdin)?,
+            (false, false) => nothing()?,
+        };
+        let request = ExecRequest {
+            init: self.core.pidfd.as_fd(),
+            cgroup: &self.core.cgroup,
+            spec: &self.spec,
+            state: self.core.state(),
+            process,
+            stdio,
+            preserve_fds: 0,
+            die_with_parent: true,
+        };
+        let mut child = berth_core::exec(request).map_err(|error| core_failure(&error))?;
+        complain(&child.warnings);
+        if let Some(master) = child.console.take() {
+            console = Console::Terminal(master);
+        }
+        Ok((child, console))
     }
+
     pub(crate) fn pid(&self) -> i32 {
-        todo!()
+        self.core.pid.as_raw()
     }
-    pub(crate) fn oom_watch(&self) -> Option<OomWatch> {
-        todo!()
-    }
-    pub(crate) fn cgroup_path(&self) -> &Path {
-        todo!()
-    }
+
+    /// How init ended, if it has; reaps it.
     pub(crate) fn try_wait(&self) -> Option<ExitStatus> {
-        todo!()
+        pidfd::wait(&self.core.pidfd, false).ok().flatten()
     }
-    pub(crate) fn kill(&self, _: i32) -> Result<(), Errno> {
-        todo!()
+
+    pub(crate) fn kill(&self, signal: i32) -> Result<(), Errno> {
+        pidfd::send_signal(&self.core.pidfd, signal)
     }
-    pub(crate) fn kill_all(&self, _: i32) -> Result<(), Failure> {
-        todo!()
+
+    /// Send a signal to every process of the cgroup.
+    pub(crate) fn kill_all(&self, signal: i32) -> Result<(), Failure> {
+        if signal == SIGKILL {
+            return self.core.cgroup.kill_all().map_err(system);
+        }
+        for pid in self.pids()? {
+            // By pidfd, for nix knows no real-time signals. It may have ended since it was listed.
+            match pidfd::open(Pid::from_raw(pid)).and_then(|pidfd| pidfd::send_signal(pidfd, signal)) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(Errno::EINVAL) => {
+                    return Err(Failure::new(FailureKind::Invalid, format!("invalid signal: {signal}")));
+                }
+                Err(errno) => return Err(system(format!("sending signal {signal} to {pid}: {errno}"))),
+            }
+        }
+        Ok(())
     }
+
+    /// Kill what init left behind: nobody, if it had a pid namespace of its own.
     pub(crate) fn kill_rest(&self) -> Result<(), CgroupError> {
-        todo!()
+        self.core.cgroup.kill_all()
     }
+
     pub(crate) fn pause(&self) -> Result<(), Failure> {
-        todo!()
+        self.core.cgroup.freeze().map_err(system)
     }
+
     pub(crate) fn resume(&self) -> Result<(), Failure> {
-        todo!()
+        self.core.cgroup.thaw().map_err(system)
     }
-    pub(crate) fn update(&self, _: &oci::LinuxResources) -> Result<(), Failure> {
-        todo!()
+
+    pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), Failure> {
+        self.core.cgroup.set(resources).map_err(system)
     }
+
     pub(crate) fn stats(&self) -> Result<Stats, Failure> {
-        Ok(crate::stats::translate(todo!()))
+        self.core.cgroup.stats().map(stats::translate).map_err(system)
     }
+
     pub(crate) fn pids(&self) -> Result<Vec<i32>, Failure> {
-        todo!()
+        self.core.cgroup.pids().map_err(system)
     }
+
+    /// A notification of out-of-memory kills. A host that cannot give one only costs us the event.
+    pub(crate) fn oom_watch(&self) -> Option<OomWatch> {
+        self.core.cgroup.oom_watch().unwrap_or_else(|error| {
+            eprintln!("no notice will be given of out-of-memory kills: {error}");
+            None
+        })
+    }
+
+    /// Whether the kernel has killed a process for want of memory since this was asked last.
     pub(crate) fn new_oom_kills(&mut self) -> bool {
-        todo!()
+        let before = self.oom_kills;
+        // Without the counter there is nothing to report.
+        self.oom_kills = self.core.cgroup.oom_kills().unwrap_or(before);
+        self.oom_kills > before
     }
+
+    /// Undo everything, past errors, which are returned.
     pub(crate) fn remove(self) -> Vec<String> {
-        todo!()
+        let mut problems = Vec::new();
+        // ESRCH and ECHILD: it was reaped already, as usual.
+        if self.kill(SIGKILL).is_ok()
+            && let Err(errno) = pidfd::wait(&self.core.pidfd, true)
+        {
+            problems.push(format!("waiting for init: {errno}"));
+        }
+        if let Err(error) = self.kill_rest() {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = self.core.run_poststop_hooks() {
+            problems.push(error.to_string());
+        }
+        if let Err(errors) = self.core.cgroup.remove() {
+            problems.extend(errors.iter().map(ToString::to_string));
+        }
+        problems
     }
+}
+
+/// config.json, with the network namespace's placeholder replaced.
+fn read_spec(create: &Create, netns: Option<&OwnedFd>) -> Result<oci::Spec, Failure> {
+    let path = create.bundle.join(files::CONFIG);
+    let invalid = |problem: String| Failure::new(FailureKind::Invalid, format!("{}: {problem}", path.display()));
+    let file = File::open(&path).map_err(|error| invalid(error.to_string()))?;
+    let mut spec: oci::Spec =
+        serde_json::from_reader(BufReader::new(file)).map_err(|error| invalid(error.to_string()))?;
+    if spec.process().as_ref().is_some_and(has_terminal) != create.terminal {
+        return Err(invalid("process.terminal is not what the engine says".to_owned()));
+    }
+    if let (Rootfs::Path(rootfs), Some(root)) = (&create.rootfs, spec.root_mut().as_mut()) {
+        root.set_path(rootfs.clone());
+    }
+    let placeholder = Path::new(NETNS_PLACEHOLDER);
+    let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
+    for namespace in namespaces.into_iter().flatten() {
+        if namespace.path().as_deref() == Some(placeholder) {
+            let netns = netns.ok_or_else(|| invalid("a network namespace is named but was not sent".to_owned()))?;
+            namespace.set_path(Some(format!("/proc/self/fd/{}", netns.as_raw_fd()).into()));
+        }
+    }
+    Ok(spec)
+}
+
+fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console), Failure> {
+    let rootfs = match &create.rootfs {
+        Rootfs::Path(_) => RootfsSource::Path,
+        Rootfs::Overlay { lower, upper, work } => {
+            let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
+            let request =
+                Overlay { lower: &lower, upper: Some(upper), work: Some(work), options: &[], attrs: 0 };
+            RootfsSource::Detached(overlay(&request).map_err(system)?)
+        }
+    };
+    let (stdio, console) = match create.terminal {
+        true => (Stdio::Terminal(ConsoleSink::Return), Console::None),
+        false => pipes(create.stdin != StdinMode::Closed)?,
+    };
+    let request =
+        CreateRequest {
+            id: &create.id,
+            bundle: &create.bundle,
+            spec,
+            rootfs,
+            stdio,
+            gate: Gate::InProcess,
+            preserve_fds: 0,
+            no_pivot: false,
+            no_new_keyring: false,
+            die_with_parent: true,
+        };
+    let core = berth_core::create(request).map_err(|error| core_failure(&error))?;
+    Ok((core, console))
+}
+
+/// The process' ends of three pipes, and ours.
+fn pipes(stdin: bool) -> Result<(Stdio, Console), Failure> {
+    let failed = |error: io::Error| system(format!("making pipes: {error}"));
+    let (stdin, feed): (OwnedFd, _) = match stdin {
+        true => {
+            let (reader, writer) = io::pipe().map_err(failed)?;
+            (reader.into(), Some(writer))
+        }
+        false => (File::open("/dev/null").map_err(failed)?.into(), None),
+    };
+    let ((stdout, out), (stderr, err)) = (io::pipe().map_err(failed)?, io::pipe().map_err(failed)?);
+    let console = Console::Pipes { stdin: feed, stdout, stderr };
+    Ok((Stdio::Fds { stdin, stdout: out.into(), stderr: err.into() }, console))
+}
+
+/// For a process that nobody listens to.
+fn nothing() -> Result<(Stdio, Console), Failure> {
+    let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    let failed = |error: io::Error| system(format!("opening /dev/null: {error}"));
+    let (stdin, stdout, stderr) = (null().map_err(failed)?, null().map_err(failed)?, null().map_err(failed)?);
+    Ok((Stdio::Fds { stdin, stdout, stderr }, Console::None))
+}
+
+/// Warnings go to shim.log.
+fn complain(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+fn core_failure(error: &berth_core::Error) -> Failure {
+    let message = error.to_string();
+    let kind = match error.kind() {
+        berth_core::FailureKind::NotFound => FailureKind::NotFound,
+        berth_core::FailureKind::PermissionDenied => FailureKind::PermissionDenied,
+        berth_core::FailureKind::IsDirectory => FailureKind::IsDirectory,
+        berth_core::FailureKind::Other if message.contains("exec format error") => FailureKind::NotExecutable,
+        berth_core::FailureKind::Other => FailureKind::System,
+    };
+    Failure::new(kind, message)
+}
+
+fn system(error: impl ToString) -> Failure {
+    Failure::new(FailureKind::System, error.to_string())
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use berth_shim_protocol::{
     Answer, Attach, Create, Event, Failure, FailureKind, Log as LogRequest, Op, Reply, StdinMode, WindowSize,
 };
+use berth_cgroup::OomWatch;
 use jiff::Timestamp;
 use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
 
@@ -14,8 +15,8 @@ use crate::{
     log::Log,
     machine::{self, Change},
     poll::{Registration, Token},
-    record::{self, Leftovers},
     shim::Shim,
+    stdio::Console,
 };
 
 /// What is left to do when the reply is on its way: the engine shall hear the answer before its consequences.
@@ -129,36 +130,37 @@ impl Shim {
         let (container, console) = Container::create(create, netns, &self.dir)?;
         let pid = container.pid();
         let oom = container.oom_watch();
-        let leftovers = Leftovers { cgroup: container.cgroup_path().to_owned() };
         self.container = Some(container);
         self.change(Change::Created);
-        let finished = record::write(&self.dir, berth_shim_protocol::files::STATE, &leftovers)
-            .map_err(|error| Failure::new(FailureKind::System, error.to_string()))
-            .and_then(|()| {
-                self.hub.set_log(log);
-                if create.stdin == StdinMode::OpenOnce {
-                    self.hub.close_stdin_with_client();
-                }
-                self.hub
-                    .connect(console, create.stdin != StdinMode::Closed)
-                    .map_err(system("joining its streams"))?;
-                if let Some(size) = create.console_size {
-                    self.hub.resize(size).map_err(system("setting its terminal's size"))?;
-                }
-                let Some(watch) = oom else { return Ok(()) };
-                let mut registration = Registration::default();
-                let wanted = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
-                self.poller
-                    .set(&watch, Token::Oom, &mut registration, wanted)
-                    .map_err(system("watching its memory"))?;
-                self.oom = Some((watch, registration));
-                Ok(())
-            });
-        if let Err(failure) = finished {
+        if let Err(failure) = self.join(create, console, oom, log) {
             self.shut_down();
             return Err(failure);
         }
         Ok((Answer::Created { pid }, After::Nothing))
+    }
+
+    /// Take over the streams and notifications of a new container.
+    fn join(
+        &mut self,
+        create: &Create,
+        console: Console,
+        oom: Option<OomWatch>,
+        log: Option<Log>,
+    ) -> Result<(), Failure> {
+        self.hub.set_log(log);
+        if create.stdin == StdinMode::OpenOnce {
+            self.hub.close_stdin_with_client();
+        }
+        self.hub.connect(console, create.stdin != StdinMode::Closed).map_err(system("joining its streams"))?;
+        if let Some(size) = create.console_size {
+            self.hub.resize(size).map_err(system("setting its terminal's size"))?;
+        }
+        let Some(watch) = oom else { return Ok(()) };
+        let mut registration = Registration::default();
+        let wanted = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
+        self.poller.set(&watch, Token::Oom, &mut registration, wanted).map_err(system("watching its memory"))?;
+        self.oom = Some((watch, registration));
+        Ok(())
     }
 
     fn start(&mut self) -> Outcome {

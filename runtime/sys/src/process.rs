@@ -75,6 +75,19 @@ pub fn set_rlimit(pid: Option<Pid>, resource: u32, soft: u64, hard: u64) -> Resu
     Errno::result(ret).map(drop)
 }
 
+/// The soft and hard limit of a process; `None` is the caller.
+///
+/// # Errors
+/// See `prlimit(2)`.
+pub fn rlimit(pid: Option<Pid>, resource: u32) -> Result<(u64, u64), Errno> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let pid = pid.map_or(0, Pid::as_raw);
+    // SAFETY: no new limit is given, and `limit` is a live structure of the type the call fills.
+    let ret = unsafe { libc::prlimit64(pid, resource, std::ptr::null(), std::ptr::from_mut(&mut limit)) };
+    Errno::result(ret)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// Sets the I/O priority of this process: class 1 realtime, 2 best effort, 3 idle; level 0 to 7.
 ///
 /// # Errors

@@ -1,8 +1,9 @@
 //! `berth attach`.
 
 use anyhow::{Result, bail};
-use berth_api::container::{ContainerInspect, WaitResponse};
-use berth_client::{Client, Query};
+use berth_api::container::ContainerInspect;
+use berth_api::options::{self, WaitCondition};
+use berth_client::Client;
 use clap::Args;
 
 use crate::exit::Exit;
@@ -27,8 +28,7 @@ pub(crate) struct Attach {
 
 pub(crate) async fn run(session: &Session, args: Attach) -> Result<Exit> {
     let client = session.client().await?;
-    let path = format!("/containers/{}", Client::path_segment(&args.container));
-    let inspect: ContainerInspect = client.get(&format!("{path}/json"), &Query::new()).await?;
+    let inspect = client.container_inspect(&args.container, false).await?;
     if !inspect.state.running {
         bail!("cannot attach to a stopped container, start it first: berth start -a {}", args.container);
     }
@@ -36,12 +36,12 @@ pub(crate) async fn run(session: &Session, args: Attach) -> Result<Exit> {
         bail!("cannot attach to a paused container, unpause it first: berth unpause {}", args.container);
     }
     let stdin = !args.no_stdin && inspect.config.open_stdin;
-    let ended = client.ask_early::<WaitResponse>(&format!("{path}/wait"), &Query::new()).await?;
+    let ended = client.container_wait(&inspect.id, WaitCondition::NotRunning).await?;
     let options = Options { detach_keys: args.detach_keys, stdin, sig_proxy: args.sig_proxy };
     if streams(&client, &inspect, &options, async { Ok(()) }).await? == pump::Ended::Detached {
         return Ok(Exit::Success);
     }
-    Ok(Exit::of_program(ended.await?.status_code))
+    Ok(Exit::of_program(ended.exit().await?.status_code))
 }
 
 /// How to attach.
@@ -61,17 +61,19 @@ pub(crate) async fn streams(
 ) -> Result<pump::Ended> {
     let (id, tty) = (&inspect.id, inspect.config.tty);
     terminal::check(tty, options.stdin)?;
-    let query = Query::new()
-        .with("stream", 1)
-        .flag("stdin", options.stdin)
-        .with("stdout", 1)
-        .with("stderr", 1)
-        .maybe("detachKeys", options.detach_keys.as_ref());
-    let connection = client.hijack::<()>(&format!("/containers/{id}/attach"), &query, None).await?;
+    let streams = options::Attach {
+        detach_keys: options.detach_keys.clone(),
+        logs: false,
+        stream: true,
+        stdin: options.stdin,
+        stdout: true,
+        stderr: true,
+    };
+    let connection = client.container_attach(id, &streams, tty).await?;
     let _proxied = if options.sig_proxy && !tty { signals::proxy(client, id) } else { Vec::new() };
     then.await?;
     let _raw = if tty && options.stdin { terminal::Raw::enter()? } else { None };
-    let _size = if tty { signals::follow_size(client, format!("/containers/{id}/resize")) } else { None };
+    let _size = if tty { signals::follow_size(client, signals::Window::Container(id.clone())) } else { None };
     let detach = detach::keys(options.detach_keys.as_deref());
     pump::run(connection, pump::Plan { tty, stdin: options.stdin, detach }).await
 }

@@ -1,8 +1,8 @@
 //! `berth create`, and what `run` shares with it.
 
 use anyhow::{Context, Result, bail};
-use berth_api::container::{CreateRequest, CreateResponse};
-use berth_client::{Client, Query};
+use berth_api::container::CreateRequest;
+use berth_client::Client;
 use clap::Args;
 
 use super::pull;
@@ -69,18 +69,19 @@ pub(crate) async fn create(
     if let Some(path) = flags.cidfile.as_deref().filter(|path| path.exists()) {
         bail!("--cidfile {}: the file exists; remove it if its container is gone", path.display());
     }
-    let query = Query::new().maybe("name", flags.name.as_ref()).maybe("platform", flags.platform.as_ref());
+    let name = flags.name.as_deref().unwrap_or_default();
+    let platform = flags.platform.as_deref().unwrap_or_default();
     let image = &request.config.image;
     let show = if quiet { Show::Quiet } else { Show::All };
     if flags.pull == "always" {
         pull::pull(client, image, flags.platform.as_deref(), show).await?;
     }
-    let answer = client.post::<_, CreateResponse>("/containers/create", &query, request).await;
+    let answer = client.container_create(name, platform, request).await;
     let response = match answer {
         Err(error) if error.is_not_found() && error.to_string().contains("o such image") && flags.pull == "missing" => {
             eprintln!("Unable to find image '{image}' locally");
-            pull::pull_to_stderr(client, image, flags.platform.as_deref()).await?;
-            client.post("/containers/create", &query, request).await?
+            pull::pull_to_stderr(client, image, flags.platform.as_deref(), quiet).await?;
+            client.container_create(name, platform, request).await?
         }
         other => other?,
     };

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use berth_api::IdResponse;
-use berth_api::exec::{ExecConfig, ExecInspect, ExecStartRequest};
-use berth_client::{Client, Query};
+use berth_api::exec::{ExecConfig, ExecStartRequest};
 use clap::Args;
 
-use crate::exit::{Exit, Failure, of_start_failure};
+use crate::exit::{Exit, Failure, describe, of_start_failure};
 use crate::flags::environment;
 use crate::session::Session;
 use crate::streams::{detach, pump, signals, terminal};
@@ -71,17 +69,15 @@ pub(crate) async fn run(session: &Session, args: Exec) -> Result<Exit> {
         working_dir: args.workdir.clone().unwrap_or_default(),
         cmd: Some(args.command.clone()),
     };
-    let path = format!("/containers/{}/exec", Client::path_segment(&args.container));
-    let exec: IdResponse = client.post(&path, &Query::new(), &config).await?;
+    let id = client.exec_create(&args.container, &config).await?;
     let start = ExecStartRequest { detach: args.detach, tty: args.tty, console_size: size };
-    let path = format!("/exec/{}/start", exec.id);
     if args.detach {
-        client.post_only(&path, &Query::new(), &start).await.map_err(start_failure)?;
+        client.exec_start_detached(&id, &start).await.map_err(start_failure)?;
         return Ok(Exit::Success);
     }
-    let connection = client.hijack(&path, &Query::new(), Some(&start)).await.map_err(start_failure)?;
+    let connection = client.exec_start(&id, &start).await.map_err(start_failure)?;
     let raw = if args.tty && args.interactive { terminal::Raw::enter()? } else { None };
-    let _size = if args.tty { signals::follow_size(&client, format!("/exec/{}/resize", exec.id)) } else { None };
+    let _size = if args.tty { signals::follow_size(&client, signals::Window::Exec(id.clone())) } else { None };
     let plan = pump::Plan {
         tty: args.tty,
         stdin: args.interactive,
@@ -92,15 +88,14 @@ pub(crate) async fn run(session: &Session, args: Exec) -> Result<Exit> {
     if copied? == pump::Ended::Detached {
         return Ok(Exit::Success);
     }
-    let state: ExecInspect = client.get(&format!("/exec/{}/json", exec.id), &Query::new()).await?;
+    let state = client.exec_inspect(&id).await?;
     Ok(Exit::of_program(state.exit_code.context("the engine does not know how the command ended")?))
 }
 
 /// A command that could not be started has the exit code that the engine's words say.
-fn start_failure(error: berth_client::ClientError) -> anyhow::Error {
-    let message = error.to_string();
-    match of_start_failure(&message) {
+fn start_failure(error: berth_client::Error) -> anyhow::Error {
+    match of_start_failure(&error.to_string()) {
         125 => error.into(),
-        code => Failure { message, code }.into(),
+        code => Failure { message: describe(&error.into()), code }.into(),
     }
 }

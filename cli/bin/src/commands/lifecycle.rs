@@ -1,11 +1,10 @@
 //! `stop`, `restart`, `kill`, `pause`, `unpause`, `rename`, `wait`: one request for each container.
 
 use anyhow::Result;
-use berth_api::container::WaitResponse;
-use berth_client::{Client, Query};
+use berth_api::options::{StopContainer, WaitCondition};
 use clap::Args;
 
-use super::each;
+use super::{each, each_quietly};
 use crate::exit::Exit;
 use crate::session::Session;
 
@@ -62,13 +61,12 @@ pub(crate) enum StopOr {
 
 pub(crate) async fn stop(session: &Session, args: Stop, what: StopOr) -> Result<Exit> {
     let client = session.client().await?;
-    let verb = match what {
-        StopOr::Stop => "stop",
-        StopOr::Restart => "restart",
-    };
-    let query = Query::new().maybe("t", args.timeout).maybe("signal", args.signal.as_ref());
+    let options = StopContainer { signal: args.signal, timeout: args.timeout };
     each(&args.containers, async |name: &str| {
-        client.act(&format!("/containers/{}/{verb}", Client::path_segment(name)), &query).await?;
+        match what {
+            StopOr::Stop => drop(client.container_stop(name, &options).await?),
+            StopOr::Restart => client.container_restart(name, &options).await?,
+        }
         Ok(())
     })
     .await
@@ -76,36 +74,28 @@ pub(crate) async fn stop(session: &Session, args: Stop, what: StopOr) -> Result<
 
 pub(crate) async fn kill(session: &Session, args: Kill) -> Result<Exit> {
     let client = session.client().await?;
-    let query = Query::new().with("signal", &args.signal);
-    each(&args.containers, async |name: &str| {
-        client.act(&format!("/containers/{}/kill", Client::path_segment(name)), &query).await?;
-        Ok(())
-    })
-    .await
+    each(&args.containers, async |name: &str| Ok(client.container_kill(name, &args.signal).await?)).await
 }
 
-/// `pause` and `unpause`.
-pub(crate) async fn simple(session: &Session, verb: &str, args: Names) -> Result<Exit> {
+pub(crate) async fn pause(session: &Session, args: Names) -> Result<Exit> {
     let client = session.client().await?;
-    each(&args.containers, async |name: &str| {
-        client.act(&format!("/containers/{}/{verb}", Client::path_segment(name)), &Query::new()).await?;
-        Ok(())
-    })
-    .await
+    each(&args.containers, async |name: &str| Ok(client.container_pause(name).await?)).await
+}
+
+pub(crate) async fn unpause(session: &Session, args: Names) -> Result<Exit> {
+    let client = session.client().await?;
+    each(&args.containers, async |name: &str| Ok(client.container_unpause(name).await?)).await
 }
 
 pub(crate) async fn rename(session: &Session, args: Rename) -> Result<Exit> {
-    let client = session.client().await?;
-    let path = format!("/containers/{}/rename", Client::path_segment(&args.container));
-    client.act(&path, &Query::new().with("name", &args.name)).await?;
+    session.client().await?.container_rename(&args.container, &args.name).await?;
     Ok(Exit::Success)
 }
 
 pub(crate) async fn wait(session: &Session, args: Names) -> Result<Exit> {
     let client = session.client().await?;
-    super::each_quietly(&args.containers, async |name: &str| {
-        let path = format!("/containers/{}/wait", Client::path_segment(name));
-        let ended: WaitResponse = client.ask(&path, &Query::new()).await?;
+    each_quietly(&args.containers, async |name: &str| {
+        let ended = client.container_wait(name, WaitCondition::NotRunning).await?.exit().await?;
         println!("{}", ended.status_code);
         Ok(())
     })

@@ -1,12 +1,10 @@
 //! `berth logs`.
 
 use anyhow::Result;
-use berth_api::container::ContainerInspect;
-use berth_client::{Client, Query, StdStream};
+use berth_api::options;
 use clap::Args;
-use futures_util::{StreamExt, TryStreamExt};
-use tokio_util::io::StreamReader;
 
+use super::events::point_in_time;
 use crate::exit::Exit;
 use crate::session::Session;
 use crate::streams::pump;
@@ -38,24 +36,21 @@ pub(crate) struct Logs {
 
 pub(crate) async fn run(session: &Session, args: Logs) -> Result<Exit> {
     let client = session.client().await?;
-    let path = format!("/containers/{}", Client::path_segment(&args.container));
-    let inspect: ContainerInspect = client.get(&format!("{path}/json"), &Query::new()).await?;
-    let query = Query::new()
-        .with("stdout", 1)
-        .with("stderr", 1)
-        .flag("follow", args.follow)
-        .flag("timestamps", args.timestamps)
-        .flag("details", args.details)
-        .maybe("since", args.since.as_deref().map(super::events::point_in_time).transpose()?)
-        .maybe("until", args.until.as_deref().map(super::events::point_in_time).transpose()?)
-        .with("tail", &args.tail);
-    let mut stream = client.get_stream(&format!("{path}/logs"), &query).await?;
-    if inspect.config.tty {
-        while let Some(chunk) = stream.next().await {
-            pump::show(StdStream::Stdout, &chunk?)?;
-        }
-    } else {
-        pump::copy_frames(StreamReader::new(stream.map_err(std::io::Error::other))).await?;
+    let inspect = client.container_inspect(&args.container, false).await?;
+    let Ok(tail) = args.tail.parse();
+    let options = options::Logs {
+        follow: args.follow,
+        stdout: true,
+        stderr: true,
+        since: args.since.as_deref().map(point_in_time).transpose()?.flatten(),
+        until: args.until.as_deref().map(point_in_time).transpose()?.flatten(),
+        timestamps: args.timestamps,
+        details: args.details,
+        tail,
+    };
+    let mut output = client.container_logs(&inspect.id, &options, inspect.config.tty).await?;
+    while let Some((channel, bytes)) = output.next_output().await? {
+        pump::show(channel, &bytes)?;
     }
     Ok(Exit::Success)
 }

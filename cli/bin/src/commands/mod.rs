@@ -53,7 +53,7 @@ pub(crate) async fn each_quietly(names: &[String], act: impl AsyncFn(&str) -> Re
     let mut failures = Vec::new();
     for name in names {
         if let Err(error) = act(name).await {
-            failures.push(format!("{error:#}"));
+            failures.push(crate::exit::describe(&error));
         }
     }
     if failures.is_empty() { Ok(Exit::Success) } else { Err(Failure { message: failures.join("\n"), code: 1 }.into()) }

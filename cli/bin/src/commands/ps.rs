@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use berth_api::container::{ContainerSummary, PortSummary};
-use berth_client::Query;
+use berth_api::options::ListContainers;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -64,12 +64,13 @@ const HEADINGS: &[Column] = &[
 pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
     let client = session.client().await?;
     let limit = if args.latest { Some(1) } else { args.last };
-    let query = Query::new()
-        .flag("all", args.all || limit.is_some())
-        .maybe("limit", limit)
-        .flag("size", args.size)
-        .maybe("filters", filter::parse(&args.filter)?);
-    let containers: Vec<ContainerSummary> = client.get("/containers/json", &query).await?;
+    let options = ListContainers {
+        all: args.all || limit.is_some(),
+        limit: limit.unwrap_or(0),
+        size: args.size,
+        filters: filter::parse(&args.filter)?,
+    };
+    let containers = client.container_list(&options).await?;
     let rows: Vec<Value> = containers.iter().map(|c| row(c, args.no_trunc)).collect();
     let mut columns = COLUMNS.to_vec();
     if args.size {

@@ -1,10 +1,9 @@
 //! `berth pull`.
 
 use anyhow::Result;
-use berth_client::{ByteStream, Client, Query};
+use berth_api::progress::ProgressMessage;
+use berth_client::{Client, JsonStream, PullOptions};
 use clap::Args;
-use futures_util::stream;
-use http::Method;
 
 use crate::credentials;
 use crate::exit::Exit;
@@ -39,19 +38,31 @@ pub(crate) async fn pull(client: &Client, image: &str, platform: Option<&str>, s
 }
 
 /// The same for `run`, whose standard output belongs to the container: only the end is told.
-pub(crate) async fn pull_to_stderr(client: &Client, image: &str, platform: Option<&str>) -> Result<()> {
-    eprintln!("Pulling {image}");
+pub(crate) async fn pull_to_stderr(
+    client: &Client,
+    image: &str,
+    platform: Option<&str>,
+    quiet: bool,
+) -> Result<()> {
+    if !quiet {
+        eprintln!("Pulling {image}");
+    }
     pull(client, image, platform, Show::Quiet).await?;
-    eprintln!("Pulled {image}");
+    if !quiet {
+        eprintln!("Pulled {image}");
+    }
     Ok(())
 }
 
-async fn begin(client: &Client, image: &str, platform: Option<&str>) -> Result<ByteStream> {
+async fn begin(client: &Client, image: &str, platform: Option<&str>) -> Result<JsonStream<ProgressMessage>> {
     let (name, tag) = split(image);
-    let query = Query::new().with("fromImage", name).with("tag", tag).maybe("platform", platform);
-    let auth = credentials::header_for(image)?;
-    let headers = [("X-Registry-Auth", auth.as_str())];
-    Ok(client.send_stream(Method::POST, "/images/create", &query, &headers, stream::empty()).await?)
+    let options = PullOptions {
+        image: name.to_owned(),
+        tag: tag.to_owned(),
+        platform: platform.unwrap_or_default().to_owned(),
+        auth: credentials::for_image(image)?,
+    };
+    Ok(client.image_pull(&options).await?)
 }
 
 /// Name, and tag or digest; `latest` if there is neither.

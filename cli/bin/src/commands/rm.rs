@@ -1,7 +1,7 @@
 //! `berth rm`.
 
 use anyhow::Result;
-use berth_client::{Client, Query};
+use berth_api::options::RemoveContainer;
 use clap::Args;
 
 use super::each;
@@ -27,16 +27,15 @@ pub(crate) struct Rm {
 
 pub(crate) async fn run(session: &Session, args: Rm) -> Result<Exit> {
     let client = session.client().await?;
-    let query = Query::new().flag("force", args.force).flag("v", args.volumes).flag("link", args.link);
+    let options = RemoveContainer { volumes: args.volumes, force: args.force, link: args.link };
     each(&args.containers, async |name: &str| {
-        let removed = client.delete(&format!("/containers/{}", Client::path_segment(name)), &query).await;
-        match removed {
+        match client.container_remove(name, options).await {
             // As `rm -f` does with files.
             Err(error) if args.force && error.is_not_found() => {
                 eprintln!("{error}");
                 Ok(())
             }
-            other => Ok(other.map(drop)?),
+            other => Ok(other?),
         }
     })
     .await

@@ -1,12 +1,14 @@
 //! `berth run`: create, attach, start, wait.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use berth_api::container::WaitResponse;
-use berth_client::{Client, ClientError, Query};
+use berth_api::options::{Attach, WaitCondition};
+use berth_client::{Client, Error};
 use clap::Args;
 
 use super::create::{self, ImageAndWords};
-use crate::exit::{Exit, Failure, of_start_failure};
+use crate::exit::{Exit, Failure, describe, of_start_failure};
 use crate::flags::container::ContainerFlags;
 use crate::session::Session;
 use crate::streams::{detach, pump, signals, terminal};
@@ -43,14 +45,17 @@ pub(crate) async fn run(session: &Session, args: Run) -> Result<Exit> {
     // Everything before the program runs is a failure of ours: 125, unless the engine's words say otherwise.
     execute(session, args).await.map_err(|error| match error.downcast::<Failure>() {
         Ok(failure) => failure.into(),
-        Err(error) => Failure { code: of_start_failure(&start_words(&error)), message: format!("{error:#}") }.into(),
+        Err(error) => Failure { code: of_start_failure(&start_words(&error)), message: describe(&error) }.into(),
     })
 }
 
 /// Only the engine's own words tell 126 and 127 apart from 125; a missing file of ours is no missing program.
 fn start_words(error: &anyhow::Error) -> String {
-    error.downcast_ref::<ClientError>().filter(|e| e.status().is_some()).map(ToString::to_string).unwrap_or_default()
+    error.downcast_ref::<Error>().filter(|e| e.status().is_some()).map(ToString::to_string).unwrap_or_default()
 }
+
+/// How long a container that could not be started may take to be removed.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Which streams are ours.
 struct Streams {
@@ -82,7 +87,7 @@ async fn execute(session: &Session, args: Run) -> Result<Exit> {
     }
     let id = create::create(&client, &args.flags, &request, args.quiet).await?;
     if args.detach {
-        client.act(&format!("/containers/{id}/start"), &Query::new()).await?;
+        client.container_start(&id, "").await?;
         println!("{id}");
         return Ok(Exit::Success);
     }
@@ -92,23 +97,27 @@ async fn execute(session: &Session, args: Run) -> Result<Exit> {
 /// Attach, wait and start, in the order that loses nothing; then the streams until the end.
 async fn foreground(client: &Client, args: &Run, id: &str, streams: &Streams) -> Result<Exit> {
     let tty = args.flags.tty;
-    let query = Query::new()
-        .with("stream", 1)
-        .flag("stdin", streams.stdin)
-        .flag("stdout", streams.stdout)
-        .flag("stderr", streams.stderr)
-        .maybe("detachKeys", args.detach_keys.as_ref());
-    let connection = client.hijack::<()>(&format!("/containers/{id}/attach"), &query, None).await?;
-    let condition = if args.flags.rm { "removed" } else { "next-exit" };
-    let wait = client.ask_early::<WaitResponse>(
-        &format!("/containers/{id}/wait"),
-        &Query::new().with("condition", condition),
-    );
-    let ended = wait.await?;
+    let attach = Attach {
+        detach_keys: args.detach_keys.clone(),
+        logs: false,
+        stream: true,
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+    };
+    let connection = client.container_attach(id, &attach, tty).await?;
+    let condition = if args.flags.rm { WaitCondition::Removed } else { WaitCondition::NextExit };
+    let ended = client.container_wait(id, condition).await?;
     let _proxied = if args.sig_proxy && !tty { signals::proxy(client, id) } else { Vec::new() };
-    client.act(&format!("/containers/{id}/start"), &Query::new()).await?;
+    if let Err(error) = client.container_start(id, args.detach_keys.as_deref().unwrap_or_default()).await {
+        if args.flags.rm {
+            // The engine removes what never ran; whoever looks after us must not find it. Its failure is told below.
+            tokio::time::timeout(REMOVAL, ended.exit()).await.ok();
+        }
+        return Err(error.into());
+    }
     let raw = if tty && streams.stdin { terminal::Raw::enter()? } else { None };
-    let _size = if tty { signals::follow_size(client, format!("/containers/{id}/resize")) } else { None };
+    let _size = if tty { signals::follow_size(client, signals::Window::Container(id.to_owned())) } else { None };
     let plan =
         pump::Plan { tty, stdin: streams.stdin, detach: detach::keys(args.detach_keys.as_deref()) };
     let copied = pump::run(connection, plan).await;
@@ -116,7 +125,7 @@ async fn foreground(client: &Client, args: &Run, id: &str, streams: &Streams) ->
     if copied? == pump::Ended::Detached {
         return Ok(Exit::Success);
     }
-    let status = ended.await?;
+    let status = ended.exit().await?;
     match status.error {
         Some(error) => Err(Failure { message: error.message, code: 125 }.into()),
         None => Ok(Exit::of_program(status.status_code)),

@@ -1,8 +1,7 @@
 //! `berth start`.
 
 use anyhow::{Result, bail};
-use berth_api::container::{ContainerInspect, WaitResponse};
-use berth_client::{Client, Query};
+use berth_api::options::WaitCondition;
 use clap::Args;
 
 use super::attach::{self, Options};
@@ -32,7 +31,7 @@ pub(crate) async fn run(session: &Session, args: Start) -> Result<Exit> {
     let client = session.client().await?;
     if !args.attach && !args.interactive {
         return each(&args.containers, async |name: &str| {
-            client.act(&format!("/containers/{}/start", Client::path_segment(name)), &Query::new()).await?;
+            client.container_start(name, "").await?;
             Ok(())
         })
         .await;
@@ -40,22 +39,21 @@ pub(crate) async fn run(session: &Session, args: Start) -> Result<Exit> {
     let [name] = args.containers.as_slice() else {
         bail!("you cannot start and attach multiple containers at once");
     };
-    let path = format!("/containers/{}", Client::path_segment(name));
-    let inspect: ContainerInspect = client.get(&format!("{path}/json"), &Query::new()).await?;
-    let condition = if inspect.host_config.auto_remove { "removed" } else { "next-exit" };
-    let wait = Query::new().with("condition", condition);
-    let ended = client.ask_early::<WaitResponse>(&format!("{path}/wait"), &wait).await?;
+    let inspect = client.container_inspect(name, false).await?;
+    let condition =
+        if inspect.host_config.auto_remove { WaitCondition::Removed } else { WaitCondition::NextExit };
+    let ended = client.container_wait(&inspect.id, condition).await?;
     let options = Options {
         detach_keys: args.detach_keys,
         stdin: args.interactive && inspect.config.open_stdin,
         sig_proxy: true,
     };
     let start = async {
-        client.act(&format!("{path}/start"), &Query::new()).await?;
+        client.container_start(&inspect.id, "").await?;
         Ok(())
     };
     match attach::streams(&client, &inspect, &options, start).await? {
         Ended::Detached => Ok(Exit::Success),
-        Ended::Closed => Ok(Exit::of_program(ended.await?.status_code)),
+        Ended::Closed => Ok(Exit::of_program(ended.exit().await?.status_code)),
     }
 }

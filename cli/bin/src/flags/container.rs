@@ -496,12 +496,12 @@ fn networking(flags: &NetworkFlags, mode: &str) -> Result<NetworkingConfig> {
                 });
             }
         }
-        config.endpoints_config.insert(name.clone(), endpoint);
+        config.endpoints_config.insert(name.clone(), Some(endpoint));
     }
     if !own && let Some(mac) = &flags.mac_address {
         let name = if mode == "default" { "bridge" } else { mode };
         let endpoint = EndpointSettings { mac_address: mac.clone(), ..EndpointSettings::default() };
-        config.endpoints_config.insert(name.to_owned(), endpoint);
+        config.endpoints_config.insert(name.to_owned(), Some(endpoint));
     }
     Ok(config)
 }

@@ -1,22 +1,18 @@
-//! `--filter key=value`, as the API's JSON.
-
-use std::collections::BTreeMap;
+//! `--filter key=value`.
 
 use anyhow::{Result, bail};
+use berth_api::Filters;
 
-/// The `filters` parameter of a list or prune request; `None` without filters.
-pub(crate) fn parse(filters: &[String]) -> Result<Option<String>> {
-    let mut map: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+/// The filters of a list or prune request.
+pub(crate) fn parse(filters: &[String]) -> Result<Filters> {
+    let mut parsed = Filters::new();
     for filter in filters {
         let Some((key, value)) = filter.split_once('=') else {
             bail!("invalid argument {filter:?} for --filter: expected key=value, such as status=exited");
         };
-        map.entry(key.trim().to_lowercase()).or_default().push(value.trim());
+        parsed.add(key.trim().to_lowercase(), value.trim());
     }
-    if map.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(serde_json::to_string(&map)?))
+    Ok(parsed)
 }
 
 #[cfg(test)]
@@ -27,8 +23,8 @@ mod tests {
     fn filters() {
         let all = ["status=exited", "label=a=b", "Status=dead"].map(String::from);
         let parsed = parse(&all).expect("valid");
-        assert_eq!(parsed.as_deref(), Some(r#"{"label":["a=b"],"status":["exited","dead"]}"#));
-        assert_eq!(parse(&[]).expect("valid"), None);
+        assert_eq!((parsed.get("status"), parsed.get("label")), (&["exited".into(), "dead".into()][..], &["a=b".into()][..]));
+        assert!(parse(&[]).expect("valid").is_empty());
         assert!(parse(&["status".to_owned()]).is_err());
     }
 }

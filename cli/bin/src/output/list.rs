@@ -71,7 +71,7 @@ fn text(row: &Value, field: &str) -> String {
 }
 
 /// Columns as wide as their widest cell and three blanks, at least ten (docker's tabwriter).
-fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
+pub(crate) fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let mut lines = vec![heading];
     lines.extend(rows);
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);

@@ -5,8 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Result, bail};
 use berth_api::progress::ProgressMessage;
-use berth_client::ByteStream;
-use futures_util::StreamExt;
+use berth_client::{Error, JsonStream};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// What is done with each kind of message.
@@ -22,37 +21,14 @@ pub(crate) enum Show {
 ///
 /// # Errors
 /// With the engine's words if the stream tells of a failure.
-pub(crate) async fn show(mut stream: ByteStream, how: Show) -> Result<Vec<serde_json::Value>> {
+pub(crate) async fn show(mut stream: JsonStream<ProgressMessage>, how: Show) -> Result<Vec<serde_json::Value>> {
     let mut screen = Screen::new(how);
     let mut aux = Vec::new();
-    let mut buffer = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        buffer.extend_from_slice(&chunk?);
-        let used = messages(&buffer, |message| {
-            if let Some(value) = &message.aux {
-                aux.push(value.clone());
-            }
-            screen.show(&message)
-        })?;
-        buffer.drain(..used);
+    while let Some(message) = stream.next().await? {
+        screen.show(&message)?;
+        aux.extend(message.aux);
     }
     Ok(aux)
-}
-
-/// Calls `each` for every whole message in `buffer`; gives how much of it they were.
-fn messages(buffer: &[u8], mut each: impl FnMut(ProgressMessage) -> Result<()>) -> Result<usize> {
-    let mut stream = serde_json::Deserializer::from_slice(buffer).into_iter::<ProgressMessage>();
-    let mut used = 0;
-    loop {
-        match stream.next() {
-            Some(Ok(message)) => {
-                used = stream.byte_offset();
-                each(message)?;
-            }
-            Some(Err(e)) if !e.is_eof() => bail!("the engine's answer is not understood: {e}"),
-            _ => return Ok(used),
-        }
-    }
 }
 
 struct Screen {
@@ -69,7 +45,7 @@ impl Screen {
 
     fn show(&mut self, message: &ProgressMessage) -> Result<()> {
         if let Some(error) = &message.error {
-            bail!("{}", error.trim_end());
+            bail!(Error::InBand { message: error.trim_end().to_owned(), code: None });
         }
         if self.how == Show::Quiet {
             return Ok(());
@@ -113,23 +89,5 @@ impl Screen {
         if counts.is_none() {
             bar.tick();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_taken_as_they_become_whole() {
-        let mut seen = Vec::new();
-        let text = b"{\"stream\":\"a\"}\r\n{\"stream\":\"b\"}\n{\"str";
-        let used = messages(text, |m| {
-            seen.extend(m.stream);
-            Ok(())
-        });
-        assert_eq!(used.expect("valid"), text.len() - 6);
-        assert_eq!(seen, ["a", "b"]);
-        assert!(messages(b"{]", |_| Ok(())).is_err());
     }
 }

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use berth_client::{FrameReader, Hijacked, StdStream};
+use berth_api::stdcopy::Stream as Channel;
+use berth_client::{HijackReader, Hijacked};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::detach::Watch;
@@ -20,11 +21,11 @@ pub(crate) enum Ended {
 /// What is copied.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The container has a terminal: its output is not framed.
+    /// The container has a terminal: the detach keys mean something.
     pub(crate) tty: bool,
     /// Our standard input goes in.
     pub(crate) stdin: bool,
-    /// The detach keys, watched for where there is a terminal.
+    /// The detach keys.
     pub(crate) detach: Vec<u8>,
 }
 
@@ -45,12 +46,9 @@ pub(crate) async fn run(connection: Hijacked, plan: Plan) -> Result<Ended> {
         // `input` lives until the output has ended: closing half of it was the end of file.
         std::future::pending().await
     };
-    let shown = async {
-        if plan.tty { copy_raw(output).await } else { copy_frames(output).await }
-    };
     tokio::select! {
         ended = typed => Ok(ended),
-        shown = shown => shown.map(|()| Ended::Closed),
+        shown = copy(output) => shown.map(|()| Ended::Closed),
     }
 }
 
@@ -78,35 +76,22 @@ async fn feed(input: &mut (impl tokio::io::AsyncWrite + Unpin), mut watch: Watch
     }
 }
 
-async fn copy_raw(mut output: impl tokio::io::AsyncRead + Unpin) -> Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let n = output.read(&mut buffer).await.context("the container's output broke off")?;
-        if n == 0 {
-            return Ok(());
-        }
-        show(StdStream::Stdout, &buffer[..n])?;
-    }
-}
-
-/// Takes frames apart onto standard output and standard error.
-pub(crate) async fn copy_frames(output: impl tokio::io::AsyncRead + Unpin) -> Result<()> {
-    let mut frames = FrameReader::new(output);
-    let mut buffer = vec![0; BUFFER];
-    while let Some((stream, n)) = frames.read(&mut buffer).await.context("the container's output broke off")? {
-        show(stream, &buffer[..n])?;
+/// What a container prints, onto standard output and standard error.
+async fn copy(mut output: HijackReader) -> Result<()> {
+    while let Some((channel, bytes)) = output.next_output().await.context("the container's output broke off")? {
+        show(channel, &bytes)?;
     }
     Ok(())
 }
 
 /// Writes to our own stream of the same name.
-pub(crate) fn show(stream: StdStream, bytes: &[u8]) -> Result<()> {
-    match stream {
-        StdStream::Stdout => {
+pub(crate) fn show(channel: Channel, bytes: &[u8]) -> Result<()> {
+    match channel {
+        Channel::Stdin | Channel::Stdout => {
             let mut out = std::io::stdout().lock();
             out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to standard output")
         }
-        StdStream::Stderr | StdStream::System => {
+        Channel::Stderr | Channel::SystemError => {
             std::io::stderr().write_all(bytes).context("cannot write to standard error")
         }
     }

@@ -1,6 +1,6 @@
 //! Signals that belong to the container, and the size of its window.
 
-use berth_client::{Client, Query};
+use berth_client::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -20,28 +20,40 @@ const PROXIED: &[(i32, &str)] = &[
 pub(crate) fn proxy(client: &Client, id: &str) -> Vec<Guard> {
     let spawn = |(number, name): &(i32, &'static str)| {
         let mut arrivals = signal(SignalKind::from_raw(*number)).ok()?;
-        let (client, path, name) = (client.clone(), format!("/containers/{id}/kill"), *name);
+        let (client, id, name) = (client.clone(), id.to_owned(), *name);
         Some(Guard(tokio::spawn(async move {
             while arrivals.recv().await.is_some() {
                 // The container may have ended between the signal and us.
-                client.act(&path, &Query::new().with("signal", name)).await.ok();
+                client.container_kill(&id, name).await.ok();
             }
         })))
     };
     PROXIED.iter().filter_map(spawn).collect()
 }
 
-/// Tells the size of our window to `path` (a resize endpoint), now and whenever it changes, until dropped.
-pub(crate) fn follow_size(client: &Client, path: String) -> Option<Guard> {
+/// Whose window has the size of ours.
+#[derive(Debug)]
+pub(crate) enum Window {
+    /// A container's.
+    Container(String),
+    /// An exec's.
+    Exec(String),
+}
+
+/// Tells the size of our window, now and whenever it changes, until dropped.
+pub(crate) fn follow_size(client: &Client, window: Window) -> Option<Guard> {
     terminal::size()?;
     let mut changes = signal(SignalKind::window_change()).ok()?;
     let client = client.clone();
     Some(Guard(tokio::spawn(async move {
         loop {
             if let Some((rows, columns)) = terminal::size() {
-                let size = Query::new().with("h", rows).with("w", columns);
-                // A container that has just ended has no window.
-                client.act(&path, &size).await.ok();
+                let told = match &window {
+                    Window::Container(id) => client.container_resize(id, rows, columns).await,
+                    Window::Exec(id) => client.exec_resize(id, rows, columns).await,
+                };
+                // What has just ended has no window.
+                told.ok();
             }
             if changes.recv().await.is_none() {
                 return;

@@ -90,8 +90,10 @@ impl Engine {
     ) -> Result<()> {
         let container = self.containers.find(name)?;
         let (engine, name) = (Arc::clone(self), name.to_owned());
-        self.detached(async move { engine.blocking(move |engine| engine.put(&container, &name, &options, tar)).await })
-            .await
+        self.detached(async move {
+            engine.blocking(move |engine| engine.put(&container, &name, &options, tar)).await
+        })
+        .await
     }
 
     fn put(&self, container: &Container, name: &str, options: &PutArchive, tar: impl Read) -> Result<()> {
@@ -107,7 +109,8 @@ impl Engine {
         refuse_read_only(container, &wanted.path)?;
         let definition = container.definition();
         let owner = if options.copy_uid_gid && !definition.config.user.is_empty() {
-            let user = crate::spec::user::Accounts::read(root.as_fd()).resolve(&definition.config.user, &[])?;
+            let user =
+                crate::spec::user::Accounts::read(root.as_fd()).resolve(&definition.config.user, &[])?;
             Some((user.uid, user.gid))
         } else {
             None
@@ -133,7 +136,8 @@ const VOLUME_READ_ONLY: &str = "mounted volume is marked read-only";
 
 fn refuse_read_only(container: &Container, path: &str) -> Result<()> {
     let definition = container.definition();
-    let below = |target: &str| path == target || path.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'));
+    let below =
+        |target: &str| path == target || path.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'));
     let mounts = definition.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs && below(&plan.target));
     match mounts.max_by_key(|plan| plan.target.len()) {
         Some(plan) if plan.read_only => Err(EngineError::invalid(VOLUME_READ_ONLY)),
@@ -145,7 +149,9 @@ fn refuse_read_only(container: &Container, path: &str) -> Result<()> {
 fn told(error: unpack::UnpackError, container: &Container) -> EngineError {
     match error.errno() {
         // Reached by a link that the check above did not see.
-        Some(Errno::EROFS) if container.definition().host.readonly_rootfs => EngineError::invalid(ROOT_READ_ONLY),
+        Some(Errno::EROFS) if container.definition().host.readonly_rootfs => {
+            EngineError::invalid(ROOT_READ_ONLY)
+        }
         Some(Errno::EROFS) => EngineError::invalid(VOLUME_READ_ONLY),
         Some(_) => EngineError::internal(error.to_string()),
         None => EngineError::invalid(error.to_string()),
@@ -160,13 +166,15 @@ fn find(root: &Root, name: &str, path: &str) -> Result<Found> {
         error => EngineError::io("open in the container", path, error),
     };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    let open = |path: &str| berth_sys::path::open_in_root(root.as_fd(), path, flags, Mode::empty()).map_err(failed);
+    let open =
+        |path: &str| berth_sys::path::open_in_root(root.as_fd(), path, flags, Mode::empty()).map_err(failed);
     let (parent, entry) = match wanted.split() {
         Some((parent, entry)) => (open(parent)?, entry),
         // The root itself, or a directory asked for by a trailing slash.
         None => (open(&wanted.path)?, "."),
     };
-    let entry = std::ffi::CString::new(entry).map_err(|_| EngineError::invalid("a path cannot contain a NUL byte"))?;
+    let entry = std::ffi::CString::new(entry)
+        .map_err(|_| EngineError::invalid("a path cannot contain a NUL byte"))?;
     let stat = fsutil::lstat_at(parent.as_fd(), &entry)
         .map_err(|error| failed(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
     Ok(Found { base: wanted.base, parent, name: entry, stat })
@@ -176,7 +184,8 @@ fn path_stat(root: &Root, found: &Found, path: &str) -> Result<PathStat> {
     let stat = &found.stat;
     let mut link_target = String::new();
     if fsutil::kind(stat) == SFlag::S_IFLNK {
-        let text = readlinkat(&found.parent, found.name.as_c_str()).map_err(|error| EngineError::io("read the link", path, error))?;
+        let text = readlinkat(&found.parent, found.name.as_c_str())
+            .map_err(|error| EngineError::io("read the link", path, error))?;
         link_target = root.follow(&Wanted::parse(path).path, &text.to_string_lossy());
     }
     let nanos = i32::try_from(stat.st_mtime_nsec).unwrap_or(0);

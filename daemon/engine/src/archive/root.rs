@@ -52,7 +52,8 @@ impl Engine {
         let status = container.status();
         if status.phase.is_alive() {
             let path = format!("/proc/{}/root", status.pid);
-            let fd = fsutil::open_host_dir(Path::new(&path)).during("open the root of the container", &path)?;
+            let fd =
+                fsutil::open_host_dir(Path::new(&path)).during("open the root of the container", &path)?;
             // The process may have ended, and its number be somebody else's, between the two.
             let now = container.status();
             if now.phase.is_alive() && now.pid == status.pid {
@@ -87,12 +88,16 @@ impl Engine {
         let failed = |error: Errno| EngineError::io("attach the volume", target, error);
         let copy = mountfd::open_tree(AT_FDCWD.as_fd(), source, mountfd::Tree::Clone).map_err(failed)?;
         if read_only {
-            let attributes = mountfd::MountAttr { set: mountfd::attr::RDONLY, ..mountfd::MountAttr::default() };
+            let attributes =
+                mountfd::MountAttr { set: mountfd::attr::RDONLY, ..mountfd::MountAttr::default() };
             mountfd::mount_setattr(&copy, &attributes, false).map_err(failed)?;
         }
         match mountfd::move_mount(&copy, &place) {
             Err(Errno::EINVAL) => {
-                tracing::warn!(target, "this kernel cannot show the volume of a stopped container to docker cp");
+                tracing::warn!(
+                    target,
+                    "this kernel cannot show the volume of a stopped container to docker cp"
+                );
                 Ok(())
             }
             other => other.map_err(failed),

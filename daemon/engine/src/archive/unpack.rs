@@ -11,7 +11,9 @@ use berth_sys::path::{mkdir_all_in_root, open_in_root};
 use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use tar::{Archive, Entry, EntryType};
@@ -97,8 +99,10 @@ fn entries(target: &Target<'_>, from: impl Read) -> Result<(), UnpackError> {
         one(target, &mut entry, &name, &shown, &mut dirs)?;
     }
     for (path, time) in dirs.into_iter().rev() {
-        let system = |source: Errno| UnpackError::System { path: path.display().to_string(), source: source.into() };
-        let dir = open_in_root(target.root, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map_err(system)?;
+        let system =
+            |source: Errno| UnpackError::System { path: path.display().to_string(), source: source.into() };
+        let dir = open_in_root(target.root, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+            .map_err(system)?;
         nix::sys::stat::futimens(&dir, &time, &time).map_err(system)?;
     }
     Ok(())
@@ -134,7 +138,8 @@ fn one<R: Read>(
         // The directory itself: it is there, and keeps what it is.
         return Ok(());
     };
-    let last = CString::new(last.as_bytes()).map_err(|_| refuse("the name contains a NUL byte".to_owned()))?;
+    let last =
+        CString::new(last.as_bytes()).map_err(|_| refuse("the name contains a NUL byte".to_owned()))?;
     let within = Path::new(target.dir).join(name);
     let parent = parent_of(target, &within).map_err(|error| system(error.into()))?;
     clear(target, parent.as_fd(), &last, kind, shown)?;
@@ -180,7 +185,8 @@ fn clear(
         return Ok(());
     }
     if target.keep_kind && is_dir != wants_dir {
-        let (new, old) = if wants_dir { ("directory", "non-directory") } else { ("non-directory", "directory") };
+        let (new, old) =
+            if wants_dir { ("directory", "non-directory") } else { ("non-directory", "directory") };
         return Err(UnpackError::Refused {
             path: shown.to_owned(),
             reason: format!("cannot overwrite {old} {shown:?} with {new}"),
@@ -231,7 +237,8 @@ fn make<R: Read>(
     mode: Mode,
 ) -> Result<(), Made> {
     let link = || -> Result<PathBuf, Made> {
-        let bytes = entry.link_name_bytes().ok_or_else(|| Made::Refused("a link without target".to_owned()))?;
+        let bytes =
+            entry.link_name_bytes().ok_or_else(|| Made::Refused("a link without target".to_owned()))?;
         Ok(PathBuf::from(OsStr::from_bytes(&bytes)))
     };
     match kind {
@@ -258,12 +265,16 @@ fn make<R: Read>(
             Ok(mknodat(parent, name.as_c_str(), special, mode, device)?)
         }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let mut file = std::fs::File::from(openat(parent, name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+            let flags =
+                OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let mut file =
+                std::fs::File::from(openat(parent, name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
             io::copy(entry, &mut file)?;
             Ok(())
         }
-        other => Err(Made::Refused(format!("entries of type {:?} are not taken", char::from(other.as_byte())))),
+        other => {
+            Err(Made::Refused(format!("entries of type {:?} are not taken", char::from(other.as_byte()))))
+        }
     }
 }
 

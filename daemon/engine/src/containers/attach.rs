@@ -38,7 +38,8 @@ pub struct PreparedAttach {
 pub(crate) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(DEFAULT_KEYS.to_vec()) };
     let key = |word: &str| {
-        let invalid = || EngineError::invalid(format!("Invalid detach keys ({text}): unknown character: '{word}'"));
+        let invalid =
+            || EngineError::invalid(format!("Invalid detach keys ({text}): unknown character: '{word}'"));
         let single = |text: &str| if let [byte] = text.as_bytes() { Some(*byte) } else { None };
         match word.strip_prefix("ctrl-").and_then(single) {
             Some(letter @ b'a'..=b'z') => Ok(letter - b'a' + 1),
@@ -108,9 +109,11 @@ impl PreparedAttach {
             match live.shim.clone() {
                 Some(shim) => shim,
                 None => {
-                    let stream = stream.try_clone().map_err(|error| EngineError::internal(error.to_string()))?;
+                    let stream =
+                        stream.try_clone().map_err(|error| EngineError::internal(error.to_string()))?;
                     write_all(&stream, &greeting).map_err(gone)?;
-                    live.waiting.push(WaitingAttach { attach: protocol::Attach { hold: false, ..attach }, stream });
+                    live.waiting
+                        .push(WaitingAttach { attach: protocol::Attach { hold: false, ..attach }, stream });
                     return Ok(());
                 }
             }
@@ -119,7 +122,8 @@ impl PreparedAttach {
         write_all(&stream, &greeting).map_err(gone)?;
         let attached = attached?;
         if self.options.logs {
-            let logs = self.engine.replay(&self.container, &self.log_options(), attached.log_position).await?;
+            let logs =
+                self.engine.replay(&self.container, &self.log_options(), attached.log_position).await?;
             self.copy(logs, &stream).await?;
         }
         Ok(shim.release(attached.session).await?)

@@ -16,7 +16,8 @@ impl Engine {
     /// When there is no such container.
     pub async fn container_changes(self: &Arc<Self>, name: &str) -> Result<Option<Vec<FilesystemChange>>> {
         let container = self.containers.find(name)?;
-        let changes = self.blocking(move |engine| Ok(engine.store.snapshots().changes(&container.id)?)).await?;
+        let changes =
+            self.blocking(move |engine| Ok(engine.store.snapshots().changes(&container.id)?)).await?;
         let changes: Vec<FilesystemChange> = changes
             .into_iter()
             .map(|change| FilesystemChange {

@@ -8,8 +8,8 @@ use berth_runtime_client::Shim;
 use berth_store::NewImage;
 use jiff::Timestamp;
 
-use super::{Container, Definition};
 use super::machine::Phase;
+use super::{Container, Definition};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::images::changes;
@@ -27,12 +27,16 @@ impl Engine {
             let _operation = container.operation.lock().await;
             if matches!(container.phase(), Phase::Removing | Phase::Dead) {
                 let id = &container.id;
-                return Err(EngineError::conflict(format!("You cannot commit container {id} which is being removed")));
+                return Err(EngineError::conflict(format!(
+                    "You cannot commit container {id} which is being removed"
+                )));
             }
             let frozen = engine.freeze(&container, options.pause).await;
             let result = {
                 let (container, reference) = (Arc::clone(&container), reference.clone());
-                engine.blocking(move |engine| engine.commit_now(&container, &options, reference.as_ref())).await
+                engine
+                    .blocking(move |engine| engine.commit_now(&container, &options, reference.as_ref()))
+                    .await
             };
             if let Some(shim) = frozen
                 && let Err(error) = shim.resume().await
@@ -41,7 +45,11 @@ impl Engine {
             }
             let id = result?;
             let name = reference.map(|reference| reference.familiar()).unwrap_or_default();
-            let attributes = container.attributes(&[("comment", String::new()), ("imageID", id.clone()), ("imageRef", name)]);
+            let attributes = container.attributes(&[
+                ("comment", String::new()),
+                ("imageID", id.clone()),
+                ("imageRef", name),
+            ]);
             engine.events.publish("container", "commit", &container.id, attributes);
             Ok(id)
         })
@@ -63,7 +71,12 @@ impl Engine {
         }
     }
 
-    fn commit_now(&self, container: &Container, options: &Commit, reference: Option<&Reference>) -> Result<String> {
+    fn commit_now(
+        &self,
+        container: &Container,
+        options: &Commit,
+        reference: Option<&Reference>,
+    ) -> Result<String> {
         let definition = container.definition();
         let lease = self.store.lease();
         let parent = berth_oci::Digest::parse(&definition.image_id)

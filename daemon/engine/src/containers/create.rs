@@ -42,7 +42,10 @@ impl Engine {
         request: CreateRequest,
     ) -> Result<CreateResponse> {
         let (engine, name, platform) = (Arc::clone(self), name.to_owned(), platform.to_owned());
-        self.detached(async move { engine.blocking(move |engine| engine.create(&name, &platform, request)).await }).await
+        self.detached(
+            async move { engine.blocking(move |engine| engine.create(&name, &platform, request)).await },
+        )
+        .await
     }
 
     fn create(&self, name: &str, platform: &str, request: CreateRequest) -> Result<CreateResponse> {
@@ -53,8 +56,9 @@ impl Engine {
         spec::security::parse(host.security_opt.as_deref().unwrap_or_default())?;
         spec::resources::ulimits(host.resources.ulimits.as_ref())?;
         spec::devices::collect(&host)?;
-        let reserved = self.reserve_name(name, &id)?;
+        // The image first: a client that hears that it is missing pulls it and asks again.
         let image = self.find_image(&config.image, platform)?;
+        let reserved = self.reserve_name(name, &id)?;
         let mut config = merge::merge(config, &self.store.images().config_of(&image.id)?)?;
         ports::normalize(&mut config, &mut host)?;
         if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
@@ -106,7 +110,8 @@ impl Engine {
         }
         let image = self.store.images().resolve(wanted)?;
         if !platform.is_empty() {
-            let platform = berth_oci::Platform::parse(platform).map_err(|error| EngineError::invalid(error.to_string()))?;
+            let platform = berth_oci::Platform::parse(platform)
+                .map_err(|error| EngineError::invalid(error.to_string()))?;
             let offered = self.store.images().config_of(&image.id)?.platform();
             if !platform.matches(&offered) {
                 return Err(EngineError::not_found(format!(
@@ -159,7 +164,8 @@ impl Engine {
             crate::networks::check_endpoint(&name, &settings)?;
             if name == primary {
                 first = Some(settings);
-            } else if matches!(primary.as_str(), "host" | "none") || matches!(name.as_str(), "host" | "none") {
+            } else if matches!(primary.as_str(), "host" | "none") || matches!(name.as_str(), "host" | "none")
+            {
                 return Err(EngineError::invalid(
                     "container sharing network namespace with another container or host cannot be connected to any \
                      other network",
@@ -182,9 +188,14 @@ impl Engine {
         for spec in specs {
             let (name, mode) = mounts::parse_volumes_from(spec)?;
             let donor = self.containers.find(name)?.definition();
-            inherited.extend(donor.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs).cloned().map(|plan| {
-                MountPlan { read_only: plan.read_only || mode == Some("ro"), anonymous: false, no_copy: true, ..plan }
-            }));
+            inherited.extend(donor.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs).cloned().map(
+                |plan| MountPlan {
+                    read_only: plan.read_only || mode == Some("ro"),
+                    anonymous: false,
+                    no_copy: true,
+                    ..plan
+                },
+            ));
         }
         Ok(inherited)
     }
@@ -210,7 +221,8 @@ impl Engine {
                 Ok(id)
             }
             Err(error) => {
-                let new: Vec<String> = made.iter().filter(|pin| pin.made).map(|pin| pin.name.clone()).collect();
+                let new: Vec<String> =
+                    made.iter().filter(|pin| pin.made).map(|pin| pin.name.clone()).collect();
                 drop(made);
                 for problem in self.unmake(&id, &new) {
                     tracing::warn!(container = id, error = %problem, "undoing a creation");
@@ -299,7 +311,9 @@ pub(crate) fn prepare_bind(plan: &MountPlan) -> Result<()> {
 /// Removes a directory of the engine's own; that it does not exist is no error.
 pub(crate) fn remove_tree(dir: &std::path::Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(EngineError::io("remove", dir, error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::io("remove", dir, error))
+        }
         _ => Ok(()),
     }
 }

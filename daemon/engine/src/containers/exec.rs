@@ -96,8 +96,13 @@ impl Engine {
         }
         let keys = detach_keys(Some(&config.detach_keys))?;
         let id = ids::random();
-        let exec =
-            Arc::new(Exec { id: id.clone(), container: found.id.clone(), config, keys, state: Mutex::default() });
+        let exec = Arc::new(Exec {
+            id: id.clone(),
+            container: found.id.clone(),
+            config,
+            keys,
+            state: Mutex::default(),
+        });
         self.exec_event(&found, &format!("exec_create: {}", exec.command()), &exec, &[]);
         self.execs().insert(id.clone(), exec);
         Ok(id)
@@ -116,7 +121,8 @@ impl Engine {
         greeting: Vec<u8>,
         ahead: Vec<u8>,
     ) -> Result<()> {
-        write_all(&stream, &greeting).map_err(|error| EngineError::internal(format!("writing to the client: {error}")))?;
+        write_all(&stream, &greeting)
+            .map_err(|error| EngineError::internal(format!("writing to the client: {error}")))?;
         let exec = self.find_exec(id)?;
         let config = &exec.config;
         let attach = protocol::Attach {
@@ -136,7 +142,11 @@ impl Engine {
     ///
     /// # Errors
     /// See [`Self::start_exec`].
-    pub async fn start_exec_detached(self: &Arc<Self>, id: &str, console_size: Option<[u16; 2]>) -> Result<()> {
+    pub async fn start_exec_detached(
+        self: &Arc<Self>,
+        id: &str,
+        console_size: Option<[u16; 2]>,
+    ) -> Result<()> {
         let exec = self.find_exec(id)?;
         let engine = Arc::clone(self);
         self.detached(async move { engine.run_exec(&exec, console_size, None).await }).await
@@ -213,8 +223,10 @@ impl Engine {
         let user = if config.user.is_empty() { &own.user } else { &config.user };
         let root = format!("/proc/{}/root", container.status().pid);
         let root = crate::fsutil::open_host_dir(root.as_ref()).during("open", &root)?;
-        let user = Accounts::read(root.as_fd()).resolve(user, host.group_add.as_deref().unwrap_or_default())?;
-        let environment = env::container(definition.hostname(), own.tty, own.env.as_deref().unwrap_or_default());
+        let user =
+            Accounts::read(root.as_fd()).resolve(user, host.group_add.as_deref().unwrap_or_default())?;
+        let environment =
+            env::container(definition.hostname(), own.tty, own.env.as_deref().unwrap_or_default());
         let environment = env::exec(environment, config.tty, config.env.as_deref().unwrap_or_default());
         let cwd = match (config.working_dir.as_str(), own.working_dir.as_str()) {
             ("", "") => "/",
@@ -360,7 +372,12 @@ impl Engine {
             open_stdout: config.attach_stdout,
             can_remove: false,
             container_id: exec.container.clone(),
-            detach_keys: String::from_utf8_lossy(if config.detach_keys.is_empty() { b"" } else { &exec.keys }).into_owned(),
+            detach_keys: String::from_utf8_lossy(if config.detach_keys.is_empty() {
+                b""
+            } else {
+                &exec.keys
+            })
+            .into_owned(),
             pid: i64::from(state.pid),
         })
     }

@@ -12,10 +12,10 @@ use berth_runtime_client::protocol::{Event, ExitRecord};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::Container;
 use super::machine::{Change, Phase};
 use super::mounts::MountKind;
 use super::restart::{self, End};
-use super::Container;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -25,12 +25,16 @@ const LOST_CODE: i32 = 137;
 impl Engine {
     /// Follows a run to its end.
     pub(crate) fn watch(self: &Arc<Self>, container: Arc<Container>, mut events: EventStream) {
+        let Some(shim) = container.live().shim.clone() else { return };
         let engine = Arc::clone(self);
         // Not among the tasks that a shutdown waits for: it lasts as long as the container.
         tokio::spawn(async move {
-            let shim = container.live().shim.clone();
-            let Some(shim) = shim else { return };
-            while let Some(event) = events.recv().await {
+            loop {
+                let event = tokio::select! {
+                    event = events.recv() => event,
+                    () = engine.closed.cancelled() => return,
+                };
+                let Some(event) = event else { break };
                 match event {
                     Event::Oom => {
                         engine.note(container.note(&engine.db, |status| status.oom_killed = true));
@@ -89,7 +93,8 @@ impl Engine {
         };
         let pause = restart::pause(&definition.host.restart_policy, &end);
         // The die event comes before anyone who waits goes on; `stop` follows it.
-        let attributes = [("exitCode", record.code.to_string()), ("execDuration", ran_for.as_secs().to_string())];
+        let attributes =
+            [("exitCode", record.code.to_string()), ("execDuration", ran_for.as_secs().to_string())];
         self.events.publish("container", "die", &container.id, container.attributes(&attributes));
         let change = if pause.is_some() { Change::EndedToRestart } else { Change::Ended };
         let calls_off = CancellationToken::new();
@@ -117,7 +122,12 @@ impl Engine {
     }
 
     /// Starts the container again after a pause, unless that is called off.
-    fn restart_later(self: &Arc<Self>, container: Arc<Container>, pause: Duration, called_off: CancellationToken) {
+    fn restart_later(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+        pause: Duration,
+        called_off: CancellationToken,
+    ) {
         let engine = Arc::clone(self);
         tokio::spawn(async move {
             tokio::select! {

@@ -54,12 +54,17 @@ impl Engine {
             return Ok(());
         }
         self.write_hosts(&definition, endpoints.iter())?;
-        let joined = endpoints.iter().map(|endpoint| (endpoint.network_name.clone(), endpoint.clone())).collect();
+        let joined =
+            endpoints.iter().map(|endpoint| (endpoint.network_name.clone(), endpoint.clone())).collect();
         self.refresh_neighbours(container, &joined);
         Ok(())
     }
 
-    fn write_hosts<'a>(&self, definition: &Definition, endpoints: impl Iterator<Item = &'a Endpoint>) -> Result<()> {
+    fn write_hosts<'a>(
+        &self,
+        definition: &Definition,
+        endpoints: impl Iterator<Item = &'a Endpoint>,
+    ) -> Result<()> {
         let endpoints: Vec<&Endpoint> = endpoints.collect();
         let names = resolve_files::own_names(definition.hostname(), &definition.config.domainname);
         let own: Vec<HostLine> = endpoints
@@ -75,7 +80,8 @@ impl Engine {
             }
         }
         let extra = definition.host.extra_hosts.as_deref().unwrap_or_default();
-        let gateway = extra.iter().any(|entry| entry.ends_with("host-gateway")).then(|| self.host_gateway()).flatten();
+        let gateway =
+            extra.iter().any(|entry| entry.ends_with("host-gateway")).then(|| self.host_gateway()).flatten();
         let text = resolve_files::hosts(extra, gateway, &own, &neighbours);
         write(&self.container_dir(&definition.id).join("hosts"), &text)
     }

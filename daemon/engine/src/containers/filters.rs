@@ -9,8 +9,21 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
 const KNOWN: [&str; 15] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 /// What a list is to show.
@@ -43,7 +56,8 @@ pub(crate) fn boolean(filters: &Filters, key: &str) -> Result<Option<bool>> {
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
     match filters.get("until") {
         [] => Ok(None),
-        [value] => berth_api::when::parse(value, Timestamp::now()).map_err(|error| EngineError::invalid(error.to_string())),
+        [value] => berth_api::when::parse(value, Timestamp::now())
+            .map_err(|error| EngineError::invalid(error.to_string())),
         _ => Err(EngineError::invalid("more than one until filter specified")),
     }
 }
@@ -56,7 +70,8 @@ impl ContainerFilter {
         statuses(filters)?;
         boolean(filters, "is-task")?;
         let names = filters.get("name").iter().map(|text| {
-            Regex::new(text).map_err(|error| EngineError::invalid(format!("invalid filter 'name={text}': {error}")))
+            Regex::new(text)
+                .map_err(|error| EngineError::invalid(format!("invalid filter 'name={text}': {error}")))
         });
         let exited = filters.get("exited").iter().map(|text| {
             text.parse().map_err(|_| EngineError::invalid(format!("invalid filter 'exited={text}'")))
@@ -67,7 +82,8 @@ impl ContainerFilter {
             }
         }
         let moment = |key: &str| -> Result<Option<Timestamp>> {
-            let found = filters.get(key).iter().map(|name| Ok(engine.containers.find(name)?.definition().created));
+            let found =
+                filters.get(key).iter().map(|name| Ok(engine.containers.find(name)?.definition().created));
             Ok(found.collect::<Result<Vec<_>>>()?.into_iter().next())
         };
         let mut ancestors = Vec::new();
@@ -79,7 +95,9 @@ impl ContainerFilter {
             }
         }
         let mut networks = filters.get("network").to_vec();
-        networks.extend(filters.get("network").iter().filter_map(|name| Some(engine.network.network(name).ok()?.name)));
+        networks.extend(
+            filters.get("network").iter().filter_map(|name| Some(engine.network.network(name).ok()?.name)),
+        );
         Ok(Self {
             names: names.collect::<Result<_>>()?,
             exited: exited.collect::<Result<_>>()?,
@@ -98,7 +116,9 @@ impl ContainerFilter {
 
     pub(crate) fn matches(&self, container: &Container) -> Result<bool> {
         let (definition, status) = (container.definition(), container.status());
-        Ok(self.matches_identity(&definition) && self.matches_state(&status) && self.matches_ports(&definition, &status)?)
+        Ok(self.matches_identity(&definition)
+            && self.matches_state(&status)
+            && self.matches_ports(&definition, &status)?)
     }
 
     fn one_of(&self, key: &str, test: impl Fn(&String) -> bool) -> bool {
@@ -119,11 +139,14 @@ impl ContainerFilter {
             && self.filters.matches_labels(&definition.config.labels)
             && self.before.is_none_or(|before| definition.created < before)
             && self.since.is_none_or(|since| definition.created > since)
-            && (self.networks.is_empty() || self.networks.iter().any(|name| definition.networks.contains_key(name)))
+            && (self.networks.is_empty()
+                || self.networks.iter().any(|name| definition.networks.contains_key(name)))
             && self.one_of("volume", |volume| {
                 definition.mounts.iter().any(|mount| mount.source == *volume || mount.target == *volume)
             })
-            && self.one_of("is-task", |value| !matches!(value.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE"))
+            && self.one_of("is-task", |value| {
+                !matches!(value.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE")
+            })
             && self.one_of("isolation", |value| value.is_empty() || value == "default")
     }
 
@@ -143,7 +166,9 @@ impl ContainerFilter {
             }
             Ok(found)
         };
-        let published = |text: &str| status.ports().try_fold(false, |found, port| Ok(found | ports::is_published(port, text)?));
+        let published = |text: &str| {
+            status.ports().try_fold(false, |found, port| Ok(found | ports::is_published(port, text)?))
+        };
         let exposed = |text: &str| {
             let mut ports = definition.config.exposed_ports.keys();
             ports.try_fold(false, |found, port| Ok(found | ports::is_exposed(port, text)?))
@@ -222,15 +247,29 @@ mod tests {
         let container = Container::new(definition, status);
         let passes = |text: &str| filter(text).matches(&container).unwrap();
         for text in [
-            "{}", r#"{"name":["^/web"]}"#, r#"{"name":["web"]}"#, r#"{"id":["abc"]}"#, r#"{"label":["a","a=1"]}"#,
-            r#"{"status":["exited","running"]}"#, r#"{"exited":["3"]}"#, r#"{"ancestor":["busybox"]}"#,
-            r#"{"network":["bridge"]}"#, r#"{"expose":["80"]}"#, r#"{"health":["none"]}"#,
+            "{}",
+            r#"{"name":["^/web"]}"#,
+            r#"{"name":["web"]}"#,
+            r#"{"id":["abc"]}"#,
+            r#"{"label":["a","a=1"]}"#,
+            r#"{"status":["exited","running"]}"#,
+            r#"{"exited":["3"]}"#,
+            r#"{"ancestor":["busybox"]}"#,
+            r#"{"network":["bridge"]}"#,
+            r#"{"expose":["80"]}"#,
+            r#"{"health":["none"]}"#,
         ] {
             assert!(passes(text), "{text}");
         }
         for text in [
-            r#"{"name":["db"]}"#, r#"{"id":["b"]}"#, r#"{"label":["a","a=2"]}"#, r#"{"status":["running"]}"#,
-            r#"{"exited":["0"]}"#, r#"{"network":["x"]}"#, r#"{"publish":["80"]}"#, r#"{"volume":["v"]}"#,
+            r#"{"name":["db"]}"#,
+            r#"{"id":["b"]}"#,
+            r#"{"label":["a","a=2"]}"#,
+            r#"{"status":["running"]}"#,
+            r#"{"exited":["0"]}"#,
+            r#"{"network":["x"]}"#,
+            r#"{"publish":["80"]}"#,
+            r#"{"volume":["v"]}"#,
         ] {
             assert!(!passes(text), "{text}");
         }

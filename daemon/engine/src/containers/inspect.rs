@@ -89,11 +89,16 @@ impl Engine {
         shown.map(|plan| plan.point(|name| self.volumes.mountpoint(name).display().to_string())).collect()
     }
 
-    pub(crate) fn endpoints_of(&self, definition: &Definition, status: &Status) -> BTreeMap<String, EndpointSettings> {
+    pub(crate) fn endpoints_of(
+        &self,
+        definition: &Definition,
+        status: &Status,
+    ) -> BTreeMap<String, EndpointSettings> {
         let endpoint = |(name, wanted): (&String, &EndpointSettings)| {
             let network = self.network.network(name).ok();
             let known = status.ever_started || status.phase.is_alive();
-            let id = network.as_ref().filter(|_| known).map(|network| network.id.to_string()).unwrap_or_default();
+            let id =
+                network.as_ref().filter(|_| known).map(|network| network.id.to_string()).unwrap_or_default();
             let custom = network.is_some_and(|network| !network.is_predefined());
             (name.clone(), endpoint_settings(wanted, status.endpoints.get(name), definition, id, custom))
         };

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Container;
 use super::machine::Phase;
 use super::signal::{self, SIGKILL, SIGTERM};
-use super::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 

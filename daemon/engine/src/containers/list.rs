@@ -45,13 +45,17 @@ impl Engine {
         Ok(summaries)
     }
 
-    fn summary(&self, container: &Container, images: &mut HashMap<String, Option<String>>) -> ContainerSummary {
+    fn summary(
+        &self,
+        container: &Container,
+        images: &mut HashMap<String, Option<String>>,
+    ) -> ContainerSummary {
         let (definition, status) = (container.definition(), container.status());
         let (path, args) = definition.command();
         let name = &definition.config.image;
-        let meant = images.entry(name.clone()).or_insert_with(|| {
-            self.store.images().resolve(name).ok().map(|image| image.id.to_string())
-        });
+        let meant = images
+            .entry(name.clone())
+            .or_insert_with(|| self.store.images().resolve(name).ok().map(|image| image.id.to_string()));
         // The name may have been given to another image since.
         let image = match meant {
             Some(id) if *id != definition.image_id => definition.image_id.clone(),
@@ -81,7 +85,8 @@ impl Engine {
 
 /// `Up 5 seconds`, `Exited (137) 2 minutes ago`, …
 fn status_text(status: &Status, now: Timestamp) -> String {
-    let since = |moment: Option<Timestamp>| human(moment.map_or(Duration::ZERO, |moment| elapsed(moment, now)));
+    let since =
+        |moment: Option<Timestamp>| human(moment.map_or(Duration::ZERO, |moment| elapsed(moment, now)));
     match status.phase {
         Phase::Running => format!("Up {}", since(status.started_at)),
         Phase::Paused => format!("Up {} (Paused)", since(status.started_at)),
@@ -121,9 +126,18 @@ mod tests {
     #[test]
     fn durations_are_gos() {
         for (seconds, text) in [
-            (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"),
-            (119, "About a minute"), (120, "2 minutes"), (3600, "About an hour"), (5400, "2 hours"),
-            (47 * 3600, "47 hours"), (48 * 3600, "2 days"), (15 * 86400, "2 weeks"), (70 * 86400, "2 months"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3600, "About an hour"),
+            (5400, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (15 * 86400, "2 weeks"),
+            (70 * 86400, "2 months"),
             (800 * 86400, "2 years"),
         ] {
             assert_eq!(human(Duration::from_secs(seconds)), text, "{seconds}");
@@ -135,8 +149,13 @@ mod tests {
         let now = Timestamp::from_second(1000).unwrap();
         let at = |second| Some(Timestamp::from_second(second).unwrap());
         let text = |phase| {
-            let status =
-                Status { phase, exit_code: 137, started_at: at(995), finished_at: at(880), ..Status::default() };
+            let status = Status {
+                phase,
+                exit_code: 137,
+                started_at: at(995),
+                finished_at: at(880),
+                ..Status::default()
+            };
             status_text(&status, now)
         };
         assert_eq!(text(Phase::Running), "Up 5 seconds");

@@ -121,8 +121,14 @@ mod tests {
     use super::*;
 
     const PHASES: [Phase; 8] = [
-        Phase::Creating, Phase::Created, Phase::Running, Phase::Paused, Phase::Restarting, Phase::Exited,
-        Phase::Dead, Phase::Removing,
+        Phase::Creating,
+        Phase::Created,
+        Phase::Running,
+        Phase::Paused,
+        Phase::Restarting,
+        Phase::Exited,
+        Phase::Dead,
+        Phase::Removing,
     ];
 
     fn walk(changes: &[Change]) -> Result<Phase, Impossible> {
@@ -132,7 +138,10 @@ mod tests {
     #[test]
     fn whole_lives() {
         use Change as C;
-        assert_eq!(walk(&[C::Made, C::Started, C::Paused, C::Resumed, C::Ended, C::Started]), Ok(Phase::Running));
+        assert_eq!(
+            walk(&[C::Made, C::Started, C::Paused, C::Resumed, C::Ended, C::Started]),
+            Ok(Phase::Running)
+        );
         assert_eq!(walk(&[C::Made, C::Started, C::EndedToRestart, C::Started]), Ok(Phase::Running));
         assert_eq!(walk(&[C::Made, C::Started, C::EndedToRestart, C::Ended, C::Remove]), Ok(Phase::Removing));
         assert_eq!(walk(&[C::Made, C::Remove, C::RemovalFailed, C::Remove]), Ok(Phase::Removing));

@@ -156,9 +156,8 @@ fn apply_mode(plan: &mut MountPlan, mode: &str) -> Result<(), ()> {
 /// Parses one of `Mounts`.
 pub(crate) fn parse_mount(mount: &Mount) -> Result<MountPlan> {
     let kind = mount.kind.as_str();
-    let refuse = |reason: String| {
-        EngineError::invalid(format!("invalid mount config for type \"{kind}\": {reason}"))
-    };
+    let refuse =
+        |reason: String| EngineError::invalid(format!("invalid mount config for type \"{kind}\": {reason}"));
     let base = MountPlan {
         target: target(kind, &mount.target).map_err(EngineError::invalid)?,
         read_only: mount.read_only,
@@ -178,8 +177,12 @@ pub(crate) fn parse_mount(mount: &Mount) -> Result<MountPlan> {
         "bind" => bind_mount(mount, base, refuse),
         "volume" => volume_mount(mount, base, refuse),
         "tmpfs" => tmpfs_mount(mount, base, refuse),
-        "image" => Err(EngineError::not_implemented("mounts of type \"image\" are not supported yet (Mounts.Type)")),
-        _ => Err(EngineError::invalid(format!("invalid mount config for type \"{kind}\": mount type unknown"))),
+        "image" => {
+            Err(EngineError::not_implemented("mounts of type \"image\" are not supported yet (Mounts.Type)"))
+        }
+        _ => {
+            Err(EngineError::invalid(format!("invalid mount config for type \"{kind}\": mount type unknown")))
+        }
     }
 }
 
@@ -217,9 +220,13 @@ fn volume_mount(mount: &Mount, base: MountPlan, refuse: impl Fn(String) -> Engin
     }
     let subpath = Path::new(&options.subpath);
     if subpath.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(refuse(format!("subpath must be a relative path within the volume: {}", options.subpath)));
+        return Err(refuse(format!(
+            "subpath must be a relative path within the volume: {}",
+            options.subpath
+        )));
     }
-    let VolumeDriverConfig { name: driver, options: driver_options } = options.driver_config.unwrap_or_default();
+    let VolumeDriverConfig { name: driver, options: driver_options } =
+        options.driver_config.unwrap_or_default();
     Ok(MountPlan {
         kind: MountKind::Volume,
         source: mount.source.clone(),
@@ -264,8 +271,24 @@ fn tmpfs_mount(mount: &Mount, base: MountPlan, refuse: impl Fn(String) -> Engine
 /// Parses one of `Tmpfs`: path → options.
 fn parse_tmpfs(path: &str, options: &str) -> Result<MountPlan> {
     const FLAGS: [&str; 18] = [
-        "exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw", "atime", "noatime", "relatime", "norelatime",
-        "strictatime", "nostrictatime", "diratime", "nodiratime", "sync", "async",
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "ro",
+        "rw",
+        "atime",
+        "noatime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "diratime",
+        "nodiratime",
+        "sync",
+        "async",
     ];
     const KEYS: [&str; 6] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"];
     let target = target("tmpfs", path).map_err(EngineError::invalid)?;
@@ -283,7 +306,14 @@ fn parse_tmpfs(path: &str, options: &str) -> Result<MountPlan> {
         words.push(word.to_owned());
     }
     let read_only = words.iter().any(|word| word == "ro");
-    Ok(MountPlan { kind: MountKind::Tmpfs, target, read_only, tmpfs_options: words, hidden: true, ..MountPlan::default() })
+    Ok(MountPlan {
+        kind: MountKind::Tmpfs,
+        target,
+        read_only,
+        tmpfs_options: words,
+        hidden: true,
+        ..MountPlan::default()
+    })
 }
 
 /// `name[:mode]` of `VolumesFrom`.
@@ -293,7 +323,10 @@ pub(crate) fn parse_volumes_from(spec: &str) -> Result<(&str, Option<&str>)> {
         return Err(EngineError::invalid(format!("invalid volumes-from specification: {spec}")));
     }
     if mode.is_some_and(|mode| !["ro", "rw", "z", "Z"].contains(&mode)) {
-        return Err(EngineError::invalid(format!("invalid mode for volumes-from: {}", mode.unwrap_or_default())));
+        return Err(EngineError::invalid(format!(
+            "invalid mode for volumes-from: {}",
+            mode.unwrap_or_default()
+        )));
     }
     Ok((name, mode))
 }
@@ -366,16 +399,25 @@ mod tests {
     #[test]
     fn binds_in_every_form() {
         let plan = bind("/tmp/../srv:/data/:ro");
-        assert_eq!((plan.kind, plan.source.as_str(), plan.target.as_str()), (MountKind::Bind, "/srv", "/data"));
+        assert_eq!(
+            (plan.kind, plan.source.as_str(), plan.target.as_str()),
+            (MountKind::Bind, "/srv", "/data")
+        );
         assert!(plan.read_only && plan.create_source);
         assert_eq!(plan.propagation, "rprivate");
         assert_eq!(bind("/a:/b:rshared,ro").propagation, "rshared");
         let named = bind("data:/v");
-        assert_eq!((named.kind, named.source.as_str(), named.mode.as_str()), (MountKind::Volume, "data", "z"));
+        assert_eq!(
+            (named.kind, named.source.as_str(), named.mode.as_str()),
+            (MountKind::Volume, "data", "z")
+        );
         assert_eq!(bind("data:/v:ro").mode, "ro");
         assert!(bind("data:/v:nocopy").no_copy);
         let anonymous = bind("/v");
-        assert_eq!((anonymous.kind, anonymous.source.as_str(), anonymous.mode.as_str()), (MountKind::Volume, "", ""));
+        assert_eq!(
+            (anonymous.kind, anonymous.source.as_str(), anonymous.mode.as_str()),
+            (MountKind::Volume, "", "")
+        );
     }
 
     #[test]
@@ -386,7 +428,9 @@ mod tests {
             "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' \
              mount path must be absolute"
         );
-        for spec in ["", ":/a", "/a:", "/a:/b:ro:x", "/a:/b:ro,rw", "/a:/b:nocopy", "v:/b:rshared", "/a:/", "/a:/b:x"] {
+        for spec in
+            ["", ":/a", "/a:", "/a:/b:ro:x", "/a:/b:ro,rw", "/a:/b:nocopy", "v:/b:rshared", "/a:/", "/a:/b:x"]
+        {
             assert!(message(spec).starts_with("invalid volume specification:"), "{spec}");
         }
     }
@@ -394,15 +438,21 @@ mod tests {
     #[test]
     fn long_form() {
         let parse = |json: &str| parse_mount(&serde_json::from_str::<Mount>(json).unwrap());
-        let plan = parse(r#"{"Type":"bind","Source":"/s","Target":"/t","BindOptions":{"NonRecursive":true}}"#).unwrap();
+        let plan =
+            parse(r#"{"Type":"bind","Source":"/s","Target":"/t","BindOptions":{"NonRecursive":true}}"#)
+                .unwrap();
         assert!(plan.non_recursive && !plan.create_source);
-        let plan = parse(r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":4096,"Mode":448}}"#).unwrap();
+        let plan =
+            parse(r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":4096,"Mode":448}}"#).unwrap();
         assert_eq!(plan.tmpfs_options, ["noexec", "nosuid", "nodev", "mode=700", "size=4096"]);
         let error = parse(r#"{"Type":"bind","Target":"/t"}"#).unwrap_err();
         assert_eq!(error.message(), "invalid mount config for type \"bind\": field Source must not be empty");
         assert!(parse(r#"{"Type":"volume","Target":"/t","BindOptions":{}}"#).is_err());
         assert!(parse(r#"{"Type":"bogus","Target":"/t"}"#).is_err());
-        assert!(parse(r#"{"Type":"volume","Source":"v","Target":"/t","VolumeOptions":{"Subpath":"../x"}}"#).is_err());
+        assert!(
+            parse(r#"{"Type":"volume","Source":"v","Target":"/t","VolumeOptions":{"Subpath":"../x"}}"#)
+                .is_err()
+        );
         assert_eq!(parse(r#"{"Type":"image","Target":"/t"}"#).unwrap_err().kind(), Kind::NotImplemented);
     }
 
@@ -414,14 +464,16 @@ mod tests {
             ..HostConfig::default()
         };
         let volumes = ["/a".to_owned(), "/z".to_owned()];
-        let inherited = vec![MountPlan { target: "/b".into(), source: "other".into(), ..MountPlan::default() }];
+        let inherited =
+            vec![MountPlan { target: "/b".into(), source: "other".into(), ..MountPlan::default() }];
         let plans = plan(&host, volumes.iter(), inherited).unwrap();
         let targets: Vec<&str> = plans.iter().map(|plan| plan.target.as_str()).collect();
         assert_eq!(targets, ["/a", "/b", "/t", "/z"]);
         assert_eq!(plans[0].source, "v");
         assert_eq!(plans[1].source, "/h");
         assert_eq!(plans[2].tmpfs_options, ["nosuid", "nodev", "size=1m", "exec"]);
-        let twice = HostConfig { binds: Some(vec!["/h:/b".into(), "/i:/b/".into()]), ..HostConfig::default() };
+        let twice =
+            HostConfig { binds: Some(vec!["/h:/b".into(), "/i:/b/".into()]), ..HostConfig::default() };
         assert_eq!(plan(&twice, [].iter(), vec![]).unwrap_err().message(), "Duplicate mount point: /b");
     }
 

@@ -20,7 +20,9 @@ impl Engine {
             let _operation = container.operation.lock().await;
             let id = &container.id;
             match container.phase() {
-                Phase::Paused => return Err(EngineError::conflict(format!("container {id} is already paused"))),
+                Phase::Paused => {
+                    return Err(EngineError::conflict(format!("container {id} is already paused")));
+                }
                 Phase::Restarting => {
                     return Err(EngineError::conflict(format!(
                         "container {id} is restarting, wait until the container is running"
@@ -29,9 +31,11 @@ impl Engine {
                 Phase::Running => {}
                 _ => return Err(container.not_running()),
             }
-            container.shim()?.pause().await.map_err(|error| {
-                EngineError::internal(format!("cannot pause container {id}: {error}"))
-            })?;
+            container
+                .shim()?
+                .pause()
+                .await
+                .map_err(|error| EngineError::internal(format!("cannot pause container {id}: {error}")))?;
             container.change(&engine.db, Change::Paused, |_| {})?;
             engine.events.publish("container", "pause", id, container.attributes(&[]));
             Ok(())
@@ -52,9 +56,11 @@ impl Engine {
             if container.phase() != Phase::Paused {
                 return Err(EngineError::internal(format!("Container {id} is not paused")));
             }
-            container.shim()?.resume().await.map_err(|error| {
-                EngineError::internal(format!("cannot unpause container {id}: {error}"))
-            })?;
+            container
+                .shim()?
+                .resume()
+                .await
+                .map_err(|error| EngineError::internal(format!("cannot unpause container {id}: {error}")))?;
             container.change(&engine.db, Change::Resumed, |_| {})?;
             engine.events.publish("container", "unpause", id, container.attributes(&[]));
             Ok(())
@@ -72,7 +78,9 @@ impl Engine {
         match resized {
             // Docker takes no notice of a container without terminal.
             Err(error) if error.kind() == Some(FailureKind::NoTerminal) => {}
-            Err(error) if error.kind() == Some(FailureKind::NotRunning) => return Err(container.not_running()),
+            Err(error) if error.kind() == Some(FailureKind::NotRunning) => {
+                return Err(container.not_running());
+            }
             other => other?,
         }
         let size = [("height", rows.to_string()), ("width", columns.to_string())];

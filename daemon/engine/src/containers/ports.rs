@@ -13,7 +13,11 @@ use crate::error::{EngineError, Result};
 fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "sctp" => return Err(EngineError::not_implemented(format!("publishing {text}: sctp is not supported yet"))),
+        "sctp" => {
+            return Err(EngineError::not_implemented(format!(
+                "publishing {text}: sctp is not supported yet"
+            )));
+        }
         other => other.parse::<Protocol>().map_err(EngineError::invalid)?,
     };
     let number = number
@@ -79,7 +83,9 @@ fn expand(text: &str) -> Result<Vec<String>> {
 fn host_ip(text: &str) -> Result<Option<IpAddr>> {
     match text.trim_start_matches('[').trim_end_matches(']') {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IP address: {text}"))),
+        text => {
+            text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IP address: {text}")))
+        }
     }
 }
 
@@ -119,9 +125,11 @@ pub(crate) fn map(definition: &Definition, status: &Status) -> PortMap {
     if !status.phase.is_alive() || definition.has_host_network() || definition.network_donor().is_some() {
         return PortMap::new();
     }
-    let mut ports: PortMap = definition.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
+    let mut ports: PortMap =
+        definition.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
     for port in status.ports() {
-        let binding = PortBinding { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
+        let binding =
+            PortBinding { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
         let entry = ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default();
         entry.get_or_insert_default().push(binding);
     }
@@ -199,7 +207,10 @@ mod tests {
     fn bad_ports_are_refused() {
         let message = |host| definition("{}", host).unwrap_err().message().to_owned();
         assert_eq!(message(r#"{"PortBindings":{"80/bogus":[]}}"#), "invalid proto: bogus");
-        assert_eq!(message(r#"{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}"#), "invalid port specification: \"x\"");
+        assert_eq!(
+            message(r#"{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}"#),
+            "invalid port specification: \"x\""
+        );
         assert!(message(r#"{"PortBindings":{"0/tcp":[]}}"#).starts_with("invalid port"));
         assert!(message(r#"{"PortBindings":{"80/tcp":[{"HostPort":"9-8"}]}}"#).starts_with("invalid port"));
         assert!(message(r#"{"PortBindings":{"80/tcp":[{"HostIp":"x"}]}}"#).starts_with("invalid IP"));

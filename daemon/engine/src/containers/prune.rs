@@ -25,7 +25,10 @@ impl Engine {
         for container in self.containers.all() {
             let definition = container.definition();
             let old_enough = until.is_none_or(|until| definition.created <= until);
-            if container.phase().is_running() || !old_enough || !filters.matches_labels(&definition.config.labels) {
+            if container.phase().is_running()
+                || !old_enough
+                || !filters.matches_labels(&definition.config.labels)
+            {
                 continue;
             }
             let size = self.container_sizes(&container).await.map_or(0, |(own, _)| own);

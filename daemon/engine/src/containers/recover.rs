@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use berth_runtime_client::{Reconnected, Shim};
 use berth_runtime_client::protocol::Phase as ShimPhase;
+use berth_runtime_client::{Reconnected, Shim};
 
 use super::exit::lost;
 use super::machine::{Change, Phase};
@@ -41,8 +41,12 @@ impl Engine {
         let id = definition.id.clone();
         let phase = status.phase;
         if phase == Phase::Creating {
-            let made: Vec<String> =
-                definition.mounts.iter().filter(|plan| plan.anonymous).map(|plan| plan.source.clone()).collect();
+            let made: Vec<String> = definition
+                .mounts
+                .iter()
+                .filter(|plan| plan.anonymous)
+                .map(|plan| plan.source.clone())
+                .collect();
             for error in self.unmake(&id, &made) {
                 tracing::warn!(container = id, %error, "undoing an interrupted creation");
             }
@@ -136,7 +140,9 @@ impl Engine {
                 shim.wait().await.ok();
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(container = container.id, %error, "ending a start that was interrupted"),
+            Err(error) => {
+                tracing::warn!(container = container.id, %error, "ending a start that was interrupted")
+            }
         }
     }
 

@@ -72,7 +72,12 @@ impl Containers {
     }
 
     /// Gives a container another name, if `write` succeeds.
-    pub(crate) fn rename(&self, container: &Container, new: &str, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn rename(
+        &self,
+        container: &Container,
+        new: &str,
+        write: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let mut inner = self.write();
         if let Some(owner) = inner.names.get(new) {
             return Err(taken(new, owner));
@@ -97,7 +102,8 @@ impl Containers {
         if wanted.is_empty() {
             return Err(none());
         }
-        let mut matching = inner.by_id.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
+        let mut matching =
+            inner.by_id.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
         match (matching.next(), matching.next()) {
             (Some((_, container)), None) => Ok(Arc::clone(container)),
             (Some(_), Some(_)) => {
@@ -153,7 +159,11 @@ mod tests {
         drop(containers.reserve("db", "bb").unwrap());
         containers.reserve("db", "cc").unwrap();
         let error = containers.reserve("web", "dd").unwrap_err();
-        assert!(error.message().starts_with("Conflict. The container name \"/web\" is already in use by container \"aa11\"."));
+        assert!(
+            error.message().starts_with(
+                "Conflict. The container name \"/web\" is already in use by container \"aa11\"."
+            )
+        );
         let container = containers.find("web").unwrap();
         containers.rename(&container, "new", || Ok(())).unwrap();
         assert!(containers.reserve("web", "ee").is_ok());

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use berth_api::options::RemoveContainer;
 use berth_runtime_client::bundle;
 
+use super::Container;
 use super::machine::{Change, Phase};
 use super::mounts::MountKind;
-use super::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
@@ -25,7 +25,12 @@ impl Engine {
         self.detached(async move { engine.remove(&container, &name, options).await }).await
     }
 
-    async fn remove(self: &Arc<Self>, container: &Arc<Container>, name: &str, options: RemoveContainer) -> Result<()> {
+    async fn remove(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        name: &str,
+        options: RemoveContainer,
+    ) -> Result<()> {
         let killed = options.force && container.phase().is_running();
         if killed {
             // Ahead of the lock: a stop that waits for its time-out holds it.
@@ -56,7 +61,11 @@ impl Engine {
     }
 
     /// Removes a container that has ended; the caller holds the operation lock.
-    pub(crate) async fn remove_locked(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
+    pub(crate) async fn remove_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        volumes: bool,
+    ) -> Result<()> {
         container.change(&self.db, Change::Remove, |_| {})?;
         container.live().waiting.clear();
         let removed = {
@@ -80,7 +89,9 @@ impl Engine {
         let definition = container.definition();
         let mut errors: Vec<EngineError> = Vec::new();
         if !self.network.container_endpoints(id).is_empty() {
-            errors.extend(self.network.detach_all(id).err().unwrap_or_default().into_iter().map(EngineError::from));
+            errors.extend(
+                self.network.detach_all(id).err().unwrap_or_default().into_iter().map(EngineError::from),
+            );
         }
         self.forget_execs(id);
         errors.extend(bundle::remove(&self.run_dir(id)).err().map(EngineError::from));
@@ -93,7 +104,9 @@ impl Engine {
         if volumes || definition.host.auto_remove {
             // Not among the users any more once the row and the entry are gone.
             self.containers.remove(container);
-            for plan in definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume && plan.anonymous) {
+            for plan in
+                definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume && plan.anonymous)
+            {
                 if let Err(error) = self.drop_volume(&plan.source) {
                     tracing::warn!(container = id, volume = plan.source, %error, "removing an anonymous volume");
                 }

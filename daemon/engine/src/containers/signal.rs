@@ -44,9 +44,15 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in
-            [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34), ("USR1", 10)]
-        {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("sigterm", 15),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("RTMIN", 34),
+            ("USR1", 10),
+        ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for text in ["BOGUS", "0", "65", "-1", "RTMIN+40", ""] {

@@ -21,11 +21,11 @@ use berth_spec::defaults::NamespaceMode;
 use berth_spec::oci;
 use jiff::Timestamp;
 
+use super::Container;
 use super::create::prepare_bind;
 use super::machine::{Change, Phase};
 use super::mounts::MountKind;
 use super::record::Definition;
-use super::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::spec::user::Accounts;
@@ -65,10 +65,14 @@ impl Engine {
             match container.phase() {
                 Phase::Running => return Err(EngineError::not_modified("")),
                 Phase::Paused => {
-                    return Err(EngineError::conflict("cannot start a paused container, try unpause instead"));
+                    return Err(EngineError::conflict(
+                        "cannot start a paused container, try unpause instead",
+                    ));
                 }
                 Phase::Removing | Phase::Dead => {
-                    return Err(EngineError::conflict("container is marked for removal and cannot be started"));
+                    return Err(EngineError::conflict(
+                        "container is marked for removal and cannot be started",
+                    ));
                 }
                 Phase::Creating | Phase::Created | Phase::Exited | Phase::Restarting => {}
             }
@@ -148,9 +152,11 @@ impl Engine {
         bundle::write(&run_dir, &spec).map_err(|error| host(error.into()))?;
         let events = shim.events();
         self.attach_waiting(container, &shim).await;
-        shim.create(create, joined.netns.as_ref().map(OwnedFd::as_fd)).await.map_err(failed_start)?;
+        shim.create(create, joined.netns.as_ref().map(OwnedFd::as_fd))
+            .await
+            .map_err(|error| failed_start(error, &run_dir))?;
         made.created = true;
-        let (pid, at) = shim.start().await.map_err(failed_start)?;
+        let (pid, at) = shim.start().await.map_err(|error| failed_start(error, &run_dir))?;
         self.note_started(container, pid, at, joined).map_err(host)?;
         self.watch(Arc::clone(container), events);
         Ok(())
@@ -170,8 +176,11 @@ impl Engine {
             status.error.clear();
             status.oom_killed = false;
             status.ever_started = true;
-            status.endpoints =
-                joined.endpoints.into_iter().map(|endpoint| (endpoint.network_name.clone(), endpoint)).collect();
+            status.endpoints = joined
+                .endpoints
+                .into_iter()
+                .map(|endpoint| (endpoint.network_name.clone(), endpoint))
+                .collect();
         })?;
         self.mount_events(container);
         self.events.publish("container", "start", &container.id, container.attributes(&[]));
@@ -196,7 +205,8 @@ impl Engine {
     /// Everything for `Create` that does not need the network. Blocking.
     fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec)> {
         let id = &definition.id;
-        let missing = || EngineError::internal(format!("the snapshot of container {id} is gone: remove the container"));
+        let missing =
+            || EngineError::internal(format!("the snapshot of container {id} is gone: remove the container"));
         let snapshot = self.store.snapshots().get(id)?.ok_or_else(missing)?;
         let accounts = {
             let root = self.store.snapshots().mount(id)?;
@@ -255,7 +265,9 @@ impl Engine {
         let pid = match host.pid_mode.as_str() {
             "" => NamespaceMode::Private,
             "host" => NamespaceMode::Host,
-            mode => NamespaceMode::Path(self.namespace_of(mode.trim_start_matches("container:"), "pid", "PID")?),
+            mode => {
+                NamespaceMode::Path(self.namespace_of(mode.trim_start_matches("container:"), "pid", "PID")?)
+            }
         };
         let mut shm = None;
         let ipc = match host.ipc_mode.as_str() {
@@ -297,7 +309,9 @@ impl Engine {
             Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
             None => self.container_dir(&definition.id),
         };
-        for (file, target) in [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")] {
+        for (file, target) in
+            [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
+        {
             if !taken(target) {
                 mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
             }
@@ -388,8 +402,16 @@ fn network_failed(error: berth_network::NetworkError, name: &str) -> EngineError
 }
 
 /// A failed create or start, with the exit code that the container is said to have.
-fn failed_start(error: ClientError) -> (EngineError, i32) {
-    let Some(failure) = error.failure() else { return (error.into(), START_FAILED_CODE) };
+fn failed_start(error: ClientError, run_dir: &Path) -> (EngineError, i32) {
+    let Some(failure) = error.failure() else {
+        // The shim is gone; the file with its last words goes with the container.
+        let log = run_dir.join(berth_runtime_client::protocol::files::SHIM_LOG);
+        let words = std::fs::read_to_string(log).unwrap_or_default();
+        let words = words.trim();
+        let error = EngineError::from(error);
+        let told = if words.is_empty() { error } else { EngineError::internal(format!("{error}: {words}")) };
+        return (told, START_FAILED_CODE);
+    };
     let code = failure.kind.exit_code();
     let kind = match failure.kind {
         FailureKind::NotFound

@@ -7,7 +7,8 @@ use std::time::Duration;
 use berth_api::Time;
 use berth_api::options::Stats;
 use berth_api::stats::{
-    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, ThrottlingData,
+    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
+    ThrottlingData,
 };
 use berth_runtime_client::protocol;
 use futures_util::StreamExt as _;
@@ -126,7 +127,8 @@ fn cpu(stats: &protocol::CpuStats, cpus: usize) -> CpuStats {
 /// The first line of /proc/stat: user nice system idle iowait irq softirq, in ticks; guest time is in user already.
 fn system_cpu(text: &str) -> u64 {
     let line = text.lines().next().unwrap_or_default();
-    line.split_whitespace().skip(1).take(7).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * TICK_NS
+    line.split_whitespace().skip(1).take(7).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
+        * TICK_NS
 }
 
 fn memory(stats: protocol::MemoryStats) -> MemoryStats {
@@ -142,7 +144,8 @@ fn memory(stats: protocol::MemoryStats) -> MemoryStats {
 /// /proc/PID/net/dev: two lines of head, then `eth0: ` and sixteen counters.
 fn network(pid: i32) -> Option<BTreeMap<String, NetworkStats>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
-    let interfaces: BTreeMap<_, _> = text.lines().skip(2).filter_map(interface).filter(|(name, _)| name != "lo").collect();
+    let interfaces: BTreeMap<_, _> =
+        text.lines().skip(2).filter_map(interface).filter(|(name, _)| name != "lo").collect();
     (!interfaces.is_empty()).then_some(interfaces)
 }
 
@@ -152,14 +155,26 @@ fn interface(line: &str) -> Option<(String, NetworkStats)> {
     let [rx_bytes, rx_packets, rx_errors, rx_dropped, ..] = numbers[..] else { return None };
     let [tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = *numbers.get(8..)? else { return None };
     let stats = NetworkStats {
-        rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped,
+        rx_bytes,
+        rx_packets,
+        rx_errors,
+        rx_dropped,
+        tx_bytes,
+        tx_packets,
+        tx_errors,
+        tx_dropped,
     };
     Some((name.trim().to_owned(), stats))
 }
 
 fn blkio(stats: protocol::BlkioStats) -> BlkioStats {
     let entries = |list: Vec<protocol::BlkioEntry>| {
-        let entry = |one: protocol::BlkioEntry| BlkioEntry { major: one.major, minor: one.minor, op: one.op, value: one.value };
+        let entry = |one: protocol::BlkioEntry| BlkioEntry {
+            major: one.major,
+            minor: one.minor,
+            op: one.op,
+            value: one.value,
+        };
         Some(list.into_iter().map(entry).collect())
     };
     BlkioStats {

@@ -33,7 +33,11 @@ impl Engine {
     }
 
     /// Stops it; the caller holds the operation lock.
-    async fn stop_locked(self: &Arc<Self>, container: &Arc<Container>, options: &StopContainer) -> Result<()> {
+    async fn stop_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        options: &StopContainer,
+    ) -> Result<()> {
         let number = match &options.signal {
             Some(signal) => signal::parse(signal)?,
             None => Self::stop_signal(container),
@@ -48,7 +52,12 @@ impl Engine {
         Ok(())
     }
 
-    async fn end_process(self: &Arc<Self>, container: &Arc<Container>, number: i32, timeout: Option<i64>) -> Result<()> {
+    async fn end_process(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        number: i32,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let mut status = container.watch();
         match self.send_signal(container, number).await {
             Ok(()) => {}

@@ -44,7 +44,8 @@ impl Engine {
 /// The lines of these processes. The last column takes what is left of the line.
 fn parse(text: &str, pids: &[i32]) -> Result<TopResponse> {
     let mut lines = text.lines();
-    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let column = titles.iter().position(|title| title == "PID");
     let column = column.ok_or_else(|| EngineError::internal("Couldn't find PID field in ps output"))?;
     let mut processes = Vec::new();

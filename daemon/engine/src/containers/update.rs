@@ -15,12 +15,17 @@ impl Engine {
     ///
     /// # Errors
     /// Values that are refused, by the checks or by the kernel; nothing is changed then.
-    pub async fn update_container(self: &Arc<Self>, name: &str, request: UpdateRequest) -> Result<UpdateResponse> {
+    pub async fn update_container(
+        self: &Arc<Self>,
+        name: &str,
+        request: UpdateRequest,
+    ) -> Result<UpdateResponse> {
         let container = self.containers.find(name)?;
         let engine = Arc::clone(self);
         self.detached(async move {
             let _operation = container.operation.lock().await;
-            let failed = |error: EngineError| error.context(format!("Cannot update container {}", container.id));
+            let failed =
+                |error: EngineError| error.context(format!("Cannot update container {}", container.id));
             let mut host = container.definition().host.clone();
             validate::resources(&request.resources, &engine.facts)?;
             merge(&mut host.resources, &request.resources)?;
@@ -29,12 +34,16 @@ impl Engine {
             if !policy.name.is_empty() {
                 restart::validate(&mut policy)?;
                 if host.auto_remove && policy.name != "no" {
-                    return Err(EngineError::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+                    return Err(EngineError::invalid(
+                        "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                    ));
                 }
                 host.restart_policy = policy;
             }
             if matches!(container.phase(), Phase::Removing | Phase::Dead) {
-                return Err(failed(EngineError::conflict("container is marked for removal and cannot be \"update\"")));
+                return Err(failed(EngineError::conflict(
+                    "container is marked for removal and cannot be \"update\"",
+                )));
             }
             if container.phase().is_alive() {
                 let limits = resources::limits(&host.resources)?;
@@ -61,7 +70,7 @@ fn merge(old: &mut Resources, new: &Resources) -> Result<()> {
             old.clone_from(new);
         }
     };
-    if new.nano_cpus > 0 && old.cpu_quota != 0 || new.nano_cpus > 0 && old.cpu_period != 0 {
+    if new.nano_cpus > 0 && (old.cpu_quota != 0 || old.cpu_period != 0) {
         return Err(EngineError::invalid(
             "Conflicting options: Nano CPUs cannot be updated as CPU Quota/Period has already been set",
         ));

@@ -27,7 +27,11 @@ fn unsupported<T>(field: &str, what: &str) -> Result<T> {
 }
 
 /// Checks and completes a whole request.
-pub(crate) fn complete(config: &mut ContainerConfig, host: &mut HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
+pub(crate) fn complete(
+    config: &mut ContainerConfig,
+    host: &mut HostConfig,
+    facts: &HostFacts,
+) -> Result<Vec<String>> {
     portable(config)?;
     resources(&host.resources, facts)?;
     refuse_unsupported(host)?;
@@ -37,7 +41,10 @@ pub(crate) fn complete(config: &mut ContainerConfig, host: &mut HostConfig, fact
         return invalid("can't create 'AutoRemove' container with restart policy");
     }
     if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return invalid(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
+        return invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        ));
     }
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0");
@@ -85,7 +92,10 @@ pub(crate) fn resources(wanted: &Resources, facts: &HostFacts) -> Result<()> {
         return unsupported("OomKillDisable", "the OOM killer cannot be disabled on cgroup v2");
     }
     if wanted.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
-        return unsupported("DeviceRequests", "could not select device driver: GPUs and CDI are not supported yet");
+        return unsupported(
+            "DeviceRequests",
+            "could not select device driver: GPUs and CDI are not supported yet",
+        );
     }
     if wanted.kernel_memory_tcp != 0 || wanted.kernel_memory != 0 {
         return unsupported("KernelMemory", "kernel memory limits have left the kernel");
@@ -128,13 +138,20 @@ fn cpu(wanted: &Resources, facts: &HostFacts) -> Result<()> {
     let most = i64::try_from(facts.cpus).unwrap_or(i64::MAX / 1_000_000_000) * 1_000_000_000;
     if wanted.nano_cpus < 0 || wanted.nano_cpus > most {
         let cpus = facts.cpus;
-        return invalid(format!("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"));
+        return invalid(format!(
+            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        ));
     }
     if wanted.cpu_shares < 0 {
-        return invalid(format!("invalid CPU shares ({}): value must be a positive integer", wanted.cpu_shares));
+        return invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            wanted.cpu_shares
+        ));
     }
     if wanted.cpu_period != 0 && !(1_000..=1_000_000).contains(&wanted.cpu_period) {
-        return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
+        return invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
     }
     if wanted.cpu_quota > 0 && wanted.cpu_quota < 1_000 {
         return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
@@ -145,7 +162,9 @@ fn cpu(wanted: &Resources, facts: &HostFacts) -> Result<()> {
         };
         if name == "cpus" && numbers.iter().any(|cpu| *cpu >= facts.cpus) {
             let available = facts.cpus - 1;
-            return invalid(format!("Requested CPUs are not available - requested {list}, available: 0-{available}"));
+            return invalid(format!(
+                "Requested CPUs are not available - requested {list}, available: 0-{available}"
+            ));
         }
     }
     Ok(())
@@ -202,11 +221,16 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     if donor(&host.network_mode).is_some_and(|name| name.is_empty()) {
         return invalid("invalid container format container:<name|id>");
     }
-    if !host.pid_mode.is_empty() && host.pid_mode != "host" && donor(&host.pid_mode).is_none_or(|n| n.is_empty()) {
+    if !host.pid_mode.is_empty()
+        && host.pid_mode != "host"
+        && donor(&host.pid_mode).is_none_or(|n| n.is_empty())
+    {
         return invalid(format!("invalid PID mode: {}", host.pid_mode));
     }
     let ipc = host.ipc_mode.as_str();
-    if !["", "none", "private", "shareable", "host"].contains(&ipc) && donor(ipc).is_none_or(|name| name.is_empty()) {
+    if !["", "none", "private", "shareable", "host"].contains(&ipc)
+        && donor(ipc).is_none_or(|name| name.is_empty())
+    {
         return invalid(format!("invalid IPC mode: {ipc}"));
     }
     if !["", "host"].contains(&host.uts_mode.as_str()) {
@@ -319,9 +343,12 @@ fn warnings(config: &ContainerConfig, host: &HostConfig) -> Vec<String> {
     if publishes && host.network_mode == "host" {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
-    if config.healthcheck.as_ref().and_then(|check| check.test.as_ref()).is_some_and(|test| {
-        test.first().is_some_and(|kind| kind != "NONE")
-    }) {
+    if config
+        .healthcheck
+        .as_ref()
+        .and_then(|check| check.test.as_ref())
+        .is_some_and(|test| test.first().is_some_and(|kind| kind != "NONE"))
+    {
         warnings.push("Health checks are recorded, but not run yet".to_owned());
     }
     warnings
@@ -356,7 +383,10 @@ mod tests {
             message(r#"{"CpusetCpus":"0-7"}"#),
             "Requested CPUs are not available - requested 0-7, available: 0-1"
         );
-        assert_eq!(message(r#"{"OomScoreAdj":2000}"#), "Invalid value 2000, range for oom score adj is [-1000, 1000]");
+        assert_eq!(
+            message(r#"{"OomScoreAdj":2000}"#),
+            "Invalid value 2000, range for oom score adj is [-1000, 1000]"
+        );
         assert_eq!(
             message(r#"{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}"#),
             "can't create 'AutoRemove' container with restart policy"

@@ -64,7 +64,11 @@ mod tests {
         assert!(is_met(W::NextExit, 3, &status(Phase::Running, 4)));
         assert!(!is_met(W::Removed, 0, &status(Phase::Exited, 9)));
         for condition in [W::NotRunning, W::NextExit, W::Removed] {
-            assert!(is_met(condition, 0, &Status { removed: true, phase: Phase::Removing, ..Status::default() }));
+            assert!(is_met(
+                condition,
+                0,
+                &Status { removed: true, phase: Phase::Removing, ..Status::default() }
+            ));
         }
     }
 }

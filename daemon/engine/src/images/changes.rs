@@ -83,7 +83,9 @@ fn one(config: &mut RuntimeConfig, instruction: &Instruction, keyword: &str) -> 
                 let ports = berth_dockerfile_parser::expose_ports(&expand(&word.text)?)
                     .map_err(|error| EngineError::invalid(error.to_string()))?;
                 let exposed = config.exposed_ports.get_or_insert_default();
-                exposed.extend(ports.iter().map(|port| (format!("{}/{}", port.number, port.protocol), EmptyObject {})));
+                exposed.extend(
+                    ports.iter().map(|port| (format!("{}/{}", port.number, port.protocol), EmptyObject {})),
+                );
             }
         }
         Instruction::Volume(paths) => {
@@ -135,8 +137,17 @@ mod tests {
     #[test]
     fn instructions_change_the_configuration() {
         let config = changed(&[
-            r#"CMD ["a","b"]"#, "ENTRYPOINT run it", "ENV A=2 B=\"$A 3\"", "EXPOSE 80 53/udp", "LABEL k=v", "USER u",
-            "VOLUME /data", "WORKDIR x", "WORKDIR y", "STOPSIGNAL INT", "ONBUILD RUN x",
+            r#"CMD ["a","b"]"#,
+            "ENTRYPOINT run it",
+            "ENV A=2 B=\"$A 3\"",
+            "EXPOSE 80 53/udp",
+            "LABEL k=v",
+            "USER u",
+            "VOLUME /data",
+            "WORKDIR x",
+            "WORKDIR y",
+            "STOPSIGNAL INT",
+            "ONBUILD RUN x",
         ])
         .unwrap();
         assert_eq!(config.cmd.unwrap(), ["a", "b"]);

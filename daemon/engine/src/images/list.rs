@@ -14,7 +14,8 @@ use crate::containers::filters::{boolean, until};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
-const KNOWN: [&str; 8] = ["before", "dangling", "label", "label!", "reference", "since", "until", "containers"];
+const KNOWN: [&str; 8] =
+    ["before", "dangling", "label", "label!", "reference", "since", "until", "containers"];
 
 /// Docker's descriptor of ours.
 pub(super) fn descriptor(descriptor: &berth_oci::Descriptor) -> Descriptor {
@@ -52,7 +53,8 @@ impl Engine {
             Ok(found.collect::<Result<Vec<_>>>()?.into_iter().next())
         };
         let (before, since) = (moment("before")?, moment("since")?);
-        let patterns = filters.get("reference").iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
+        let patterns =
+            filters.get("reference").iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
         let used = self.images_in_use();
         let all = self.store.images().list(options.all || dangling == Some(true))?;
         let shared = if options.shared_size { Some(shared_sizes(self, &all)) } else { None };
@@ -60,7 +62,8 @@ impl Engine {
         for image in all {
             let labels = self.labels(&image)?;
             let references = image.tags.iter().chain(&image.repo_digests);
-            let named = patterns.is_empty() || references.clone().any(|name| patterns.iter().any(|p| matches(p, name)));
+            let named = patterns.is_empty()
+                || references.clone().any(|name| patterns.iter().any(|p| matches(p, name)));
             let passes = named
                 && dangling.is_none_or(|dangling| image.tags.is_empty() == dangling)
                 && until.is_none_or(|until| image.created <= until)
@@ -125,9 +128,15 @@ fn shared_sizes(engine: &Engine, images: &[Image]) -> HashMap<String, i64> {
             }
         }
     }
-    let size = |layer: &berth_oci::DiffId| engine.store.layers().info(layer).ok().flatten().map_or(0, |info| info.size);
-    let bytes = |image: &Image| image.layers.iter().filter(|layer| shared.contains(layer)).map(size).sum::<u64>();
-    images.iter().map(|image| (image.id.to_string(), i64::try_from(bytes(image)).unwrap_or(i64::MAX))).collect()
+    let size = |layer: &berth_oci::DiffId| {
+        engine.store.layers().info(layer).ok().flatten().map_or(0, |info| info.size)
+    };
+    let bytes =
+        |image: &Image| image.layers.iter().filter(|layer| shared.contains(layer)).map(size).sum::<u64>();
+    images
+        .iter()
+        .map(|image| (image.id.to_string(), i64::try_from(bytes(image)).unwrap_or(i64::MAX)))
+        .collect()
 }
 
 /// A pattern of path.Match: `*` and `?` do not match a slash.

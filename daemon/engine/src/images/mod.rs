@@ -70,7 +70,8 @@ pub(crate) fn platform(text: &str) -> Result<Platform> {
     }
     // Newer clients send the platform as JSON.
     if text.starts_with('{') {
-        return serde_json::from_str(text).map_err(|error| EngineError::invalid(format!("invalid platform: {error}")));
+        return serde_json::from_str(text)
+            .map_err(|error| EngineError::invalid(format!("invalid platform: {error}")));
     }
     Platform::parse(text).map_err(|error| EngineError::invalid(error.to_string()))
 }

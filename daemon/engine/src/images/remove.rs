@@ -18,7 +18,11 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such image, it has further names, children, or a container uses it.
-    pub async fn remove_image(self: &Arc<Self>, name: &str, options: RemoveImage) -> Result<Vec<ImageDeleteItem>> {
+    pub async fn remove_image(
+        self: &Arc<Self>,
+        name: &str,
+        options: RemoveImage,
+    ) -> Result<Vec<ImageDeleteItem>> {
         let (engine, name) = (Arc::clone(self), name.to_owned());
         self.detached(async move {
             engine
@@ -93,9 +97,9 @@ impl Engine {
         let dangling = boolean(filters, "dangling")?.unwrap_or(true);
         let until = until(filters)?;
         let (engine, filters) = (Arc::clone(self), filters.clone());
-        self.detached(async move {
-            engine.blocking(move |engine| engine.prune(&filters, dangling, until)).await
-        })
+        self.detached(
+            async move { engine.blocking(move |engine| engine.prune(&filters, dangling, until)).await },
+        )
         .await
     }
 
@@ -117,7 +121,9 @@ impl Engine {
                 continue;
             }
             match self.store.images().remove(image.id.as_str(), true, true) {
-                Ok(removed) => pruned.images_deleted.get_or_insert_default().extend(self.tell_removed(removed)),
+                Ok(removed) => {
+                    pruned.images_deleted.get_or_insert_default().extend(self.tell_removed(removed))
+                }
                 // An image that others are built on stays.
                 Err(error) => tracing::debug!(image = %image.id, %error, "pruning an image"),
             }

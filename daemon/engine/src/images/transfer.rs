@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use berth_api::Filters;
 use berth_api::image::{DescriptorPlatform, DistributionInspect, SearchResult};
 use berth_api::options::Import;
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, AuthResponse};
-use berth_api::Filters;
 use berth_oci::{ImageConfig, Reference};
 use berth_registry::{Event, LayerState};
 use berth_store::LoadEvent;
@@ -44,7 +44,9 @@ pub(crate) fn message(event: Event) -> ProgressMessage {
 
 /// Takes progress from callbacks, which must not wait, to a channel that a slow client fills. What shows how far a
 /// layer is may be dropped; what says what happened may not.
-pub(crate) fn funnel(progress: Progress) -> (impl Fn(ProgressMessage) + Send + Sync + 'static, tokio::task::JoinHandle<()>) {
+pub(crate) fn funnel(
+    progress: Progress,
+) -> (impl Fn(ProgressMessage) + Send + Sync + 'static, tokio::task::JoinHandle<()>) {
     let (sender, mut receiver) = mpsc::unbounded_channel::<ProgressMessage>();
     let pump = tokio::spawn(async move {
         while let Some(message) = receiver.recv().await {
@@ -79,7 +81,8 @@ impl Engine {
         let platform = platform(platform_text)?;
         let credentials = credentials(&auth);
         let (tell, pump) = funnel(progress);
-        let pull = self.registry.pull(&reference, &platform, &credentials, move |event: Event| tell(message(event)));
+        let pull =
+            self.registry.pull(&reference, &platform, &credentials, move |event: Event| tell(message(event)));
         let pulled = tokio::select! {
             pulled = pull => pulled,
             () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
@@ -118,7 +121,9 @@ impl Engine {
         progress.send(ProgressMessage::status(first)).await.ok();
         if references.is_empty() {
             let name = name.familiar_name();
-            return Err(EngineError::not_found(format!("An image does not exist locally with the tag: {name}")));
+            return Err(EngineError::not_found(format!(
+                "An image does not exist locally with the tag: {name}"
+            )));
         }
         let credentials = credentials(&auth);
         for reference in references {
@@ -130,11 +135,12 @@ impl Engine {
             };
             let image = self.store.images().resolve(&reference.to_string()).map_err(missing)?;
             let (tell, pump) = funnel(progress.clone());
-            let push = self.registry.push(&reference, &image.id, &credentials, move |event: Event| match event {
-                // Told already.
-                Event::Status(text) if text.starts_with("The push refers to") => {}
-                event => tell(message(event)),
-            });
+            let push =
+                self.registry.push(&reference, &image.id, &credentials, move |event: Event| match event {
+                    // Told already.
+                    Event::Status(text) if text.starts_with("The push refers to") => {}
+                    event => tell(message(event)),
+                });
             let pushed = tokio::select! {
                 pushed = push => pushed,
                 () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
@@ -277,7 +283,12 @@ impl Engine {
     ///
     /// # Errors
     /// Always: the search of Docker Hub is no part of the registry protocol, and is not supported yet.
-    pub async fn search_images(&self, term: &str, _limit: i64, _filters: &Filters) -> Result<Vec<SearchResult>> {
+    pub async fn search_images(
+        &self,
+        term: &str,
+        _limit: i64,
+        _filters: &Filters,
+    ) -> Result<Vec<SearchResult>> {
         Err(EngineError::not_implemented(format!("searching a registry (for {term:?}) is not supported yet")))
     }
 }

@@ -68,13 +68,21 @@ impl Engine {
             return Err(EngineError::invalid("must specify at least one of 'stdout' or 'stderr'"));
         }
         if container.definition().host.log_config.driver == "none" {
-            return Err(EngineError::new(Kind::NotImplemented, "configured logging driver does not support reading"));
+            return Err(EngineError::new(
+                Kind::NotImplemented,
+                "configured logging driver does not support reading",
+            ));
         }
         self.read_log(&container, options, None)
     }
 
     /// The log for a client that attaches, up to a length of the current file.
-    pub(crate) async fn replay(&self, container: &Container, options: &Logs, end: Option<u64>) -> Result<LogStream> {
+    pub(crate) async fn replay(
+        &self,
+        container: &Container,
+        options: &Logs,
+        end: Option<u64>,
+    ) -> Result<LogStream> {
         self.read_log(container, options.clone(), end)
     }
 

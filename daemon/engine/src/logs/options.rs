@@ -28,7 +28,9 @@ pub(crate) fn limits(config: &LogConfig) -> Result<Limits> {
             _ if driver == "none" => return Err(unknown(key, driver)),
             "max-size" if value == "-1" => limits.max_size = 0,
             "max-size" => limits.max_size = size(value).filter(|size| *size > 0).ok_or_else(invalid)?,
-            "max-file" => limits.max_file = value.parse().ok().filter(|files| *files > 0).ok_or_else(invalid)?,
+            "max-file" => {
+                limits.max_file = value.parse().ok().filter(|files| *files > 0).ok_or_else(invalid)?
+            }
             "mode" if value == "blocking" || value.is_empty() => {}
             "mode" => return Err(not_yet(key)),
             "compress" if ["false", "0"].contains(&value.as_str()) => {}
@@ -48,7 +50,9 @@ fn unknown(key: &str, driver: &str) -> EngineError {
 }
 
 fn not_yet(key: &str) -> EngineError {
-    EngineError::not_implemented(format!("log opt '{key}' is not supported yet (HostConfig.LogConfig.Config)"))
+    EngineError::not_implemented(format!(
+        "log opt '{key}' is not supported yet (HostConfig.LogConfig.Config)"
+    ))
 }
 
 /// `10m`, `1.5g`, `512kb`, `100`.

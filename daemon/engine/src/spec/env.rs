@@ -2,7 +2,8 @@
 
 /// A container's environment: what docker presets, then what image and user say. A bare `NAME` removes.
 pub(crate) fn container(hostname: &str, tty: bool, wanted: &[String]) -> Vec<String> {
-    let mut env = vec![format!("PATH={}", berth_spec::defaults::DEFAULT_PATH), format!("HOSTNAME={hostname}")];
+    let mut env =
+        vec![format!("PATH={}", berth_spec::defaults::DEFAULT_PATH), format!("HOSTNAME={hostname}")];
     if tty {
         env.push("TERM=xterm".to_owned());
     }

@@ -57,7 +57,10 @@ pub(crate) struct HostInfo {
 }
 
 /// The capabilities that a host configuration gives.
-pub(crate) fn capabilities(host: &berth_api::container::HostConfig, bounding: u64) -> Result<Vec<oci::Capability>> {
+pub(crate) fn capabilities(
+    host: &berth_api::container::HostConfig,
+    bounding: u64,
+) -> Result<Vec<oci::Capability>> {
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
     berth_spec::defaults::capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged, bounding)
         .map_err(|error| EngineError::invalid(error.to_string()))
@@ -81,7 +84,8 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
         }
         _ => Some(host.shm_size),
     };
-    let parent = if host.resources.cgroup_parent.is_empty() { cgroup_parent } else { &host.resources.cgroup_parent };
+    let parent =
+        if host.resources.cgroup_parent.is_empty() { cgroup_parent } else { &host.resources.cgroup_parent };
     let size = host.console_size;
     let spec = docker_spec()
         .args(std::iter::once(path).chain(args))
@@ -114,7 +118,9 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
         .sysctls(host.sysctls.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
         .masked_paths(host.masked_paths.clone())
         .readonly_paths(host.readonly_paths.clone())
-        .annotations(host.annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect());
+        .annotations(
+            host.annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        );
     Ok(spec.build())
 }
 
@@ -191,7 +197,11 @@ mod tests {
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.args().as_ref().unwrap(), &["sh", "-c", "x"]);
         let env = process.env().as_ref().unwrap();
-        assert!(["HOSTNAME=box", "TERM=xterm", "A=b", "HOME=/h"].iter().all(|entry| env.contains(&(*entry).to_owned())));
+        assert!(
+            ["HOSTNAME=box", "TERM=xterm", "A=b", "HOME=/h"]
+                .iter()
+                .all(|entry| env.contains(&(*entry).to_owned()))
+        );
         assert!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().is_empty());
         assert_eq!(process.user().uid(), 5);
         let linux = spec.linux().as_ref().unwrap();
@@ -205,7 +215,8 @@ mod tests {
 
     #[test]
     fn mounts_carry_their_options() {
-        let plan = MountPlan { target: "/t".into(), read_only: true, non_recursive: true, ..MountPlan::default() };
+        let plan =
+            MountPlan { target: "/t".into(), read_only: true, non_recursive: true, ..MountPlan::default() };
         assert_eq!(mount(&plan, Path::new("/s")).options().as_ref().unwrap(), &["bind", "ro", "rprivate"]);
         let plan = MountPlan { target: "/t".into(), read_only: true, ..MountPlan::default() };
         assert_eq!(mount(&plan, Path::new("/s")).options().as_ref().unwrap(), &["rbind", "rro", "rprivate"]);

@@ -62,14 +62,18 @@ fn cpu(wanted: &Resources) -> Option<oci::LinuxCpu> {
 fn block_io(wanted: &Resources) -> Result<Option<oci::LinuxBlockIo>> {
     let weight = |device: &WeightDevice| -> Result<oci::LinuxWeightDevice> {
         let (major, minor) = numbers(&device.path)?;
-        let built = oci::LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(device.weight).build();
+        let built =
+            oci::LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(device.weight).build();
         built.map_err(|error| EngineError::internal(error.to_string()))
     };
     let throttle = |devices: &Option<Vec<ThrottleDevice>>| -> Result<Option<Vec<oci::LinuxThrottleDevice>>> {
         let list = devices.iter().flatten().map(|device| {
             let (major, minor) = numbers(&device.path)?;
-            let built =
-                oci::LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(device.rate).build();
+            let built = oci::LinuxThrottleDeviceBuilder::default()
+                .major(major)
+                .minor(minor)
+                .rate(device.rate)
+                .build();
             built.map_err(|error| EngineError::internal(error.to_string()))
         });
         let list = list.collect::<Result<Vec<_>>>()?;
@@ -125,7 +129,10 @@ mod tests {
         let list = ulimits(Some(&vec![ulimit("nofile", 10, 20), ulimit("core", -1, -1)])).unwrap();
         assert_eq!((list[0].soft(), list[0].hard()), (10, 20));
         assert_eq!(list[1].hard(), u64::MAX);
-        assert_eq!(ulimits(Some(&vec![ulimit("bogus", 1, 1)])).unwrap_err().message(), "invalid ulimit type: bogus");
+        assert_eq!(
+            ulimits(Some(&vec![ulimit("bogus", 1, 1)])).unwrap_err().message(),
+            "invalid ulimit type: bogus"
+        );
         assert!(ulimits(Some(&vec![ulimit("nofile", 30, 20)])).is_err());
     }
 

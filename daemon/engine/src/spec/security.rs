@@ -28,8 +28,12 @@ pub(crate) enum SeccompChoice {
 
 /// Parses the options; `systempaths` was taken out before.
 pub(crate) fn parse(options: &[String]) -> Result<Security> {
-    let mut security =
-        Security { no_new_privileges: false, seccomp: SeccompChoice::Default, apparmor: None, writable_cgroups: None };
+    let mut security = Security {
+        no_new_privileges: false,
+        seccomp: SeccompChoice::Default,
+        apparmor: None,
+        writable_cgroups: None,
+    };
     for option in options {
         let invalid = || EngineError::invalid(format!("invalid --security-opt: {option:?}"));
         let boolean = |text: &str| match text {
@@ -59,7 +63,11 @@ pub(crate) fn parse(options: &[String]) -> Result<Security> {
             // Without SELinux labels have no effect, as in docker.
             ("label", _) if !Path::new("/sys/fs/selinux/enforce").exists() => {}
             ("label", "disable") => {}
-            ("label", _) => return Err(EngineError::not_implemented("SELinux labels are not supported yet (SecurityOpt label)")),
+            ("label", _) => {
+                return Err(EngineError::not_implemented(
+                    "SELinux labels are not supported yet (SecurityOpt label)",
+                ));
+            }
             ("writable-cgroups", value) => security.writable_cgroups = Some(boolean(value)?),
             _ => return Err(invalid()),
         }
@@ -68,7 +76,11 @@ pub(crate) fn parse(options: &[String]) -> Result<Security> {
 }
 
 /// The profile for these capabilities.
-pub(crate) fn seccomp(choice: &SeccompChoice, capabilities: &[oci::Capability], kernel: (u32, u32)) -> Result<Seccomp> {
+pub(crate) fn seccomp(
+    choice: &SeccompChoice,
+    capabilities: &[oci::Capability],
+    kernel: (u32, u32),
+) -> Result<Seccomp> {
     Ok(match choice {
         SeccompChoice::Default => Seccomp::Default,
         SeccompChoice::Unconfined => Seccomp::Unconfined,

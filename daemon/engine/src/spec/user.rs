@@ -53,11 +53,12 @@ impl Accounts {
 
     /// Resolves `user`, `user:group`, names or numbers, and further groups.
     pub(crate) fn resolve(&self, wanted: &str, more: &[String]) -> Result<User> {
-        let (name, group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
+        let (name, group) =
+            wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
         let number = name.parse::<u32>().ok();
-        let found = self
-            .users()
-            .find(|(user, uid, ..)| if name.is_empty() { *uid == 0 } else { *user == name || number == Some(*uid) });
+        let found = self.users().find(|(user, uid, ..)| {
+            if name.is_empty() { *uid == 0 } else { *user == name || number == Some(*uid) }
+        });
         let (login, uid, gid, home) = match (found, number) {
             (Some(found), _) => found,
             (None, Some(uid)) => ("", uid, 0, ""),
@@ -73,7 +74,8 @@ impl Accounts {
             Some(group) => user.gid = self.group(group)?,
             None => {
                 let member = |list: &str| !login.is_empty() && list.split(',').any(|member| member == login);
-                user.groups = self.groups().filter(|(_, _, list)| member(list)).map(|(_, gid, _)| gid).collect();
+                user.groups =
+                    self.groups().filter(|(_, _, list)| member(list)).map(|(_, gid, _)| gid).collect();
             }
         }
         for group in more {
@@ -126,9 +128,15 @@ mod tests {
     fn names_numbers_and_groups() {
         let resolve = |wanted| accounts().resolve(wanted, &[]).unwrap();
         assert_eq!(resolve(""), User { uid: 0, gid: 0, groups: vec![10], home: "/root".into() });
-        assert_eq!(resolve("app"), User { uid: 1000, gid: 1001, groups: vec![10, 29], home: "/home/app".into() });
+        assert_eq!(
+            resolve("app"),
+            User { uid: 1000, gid: 1001, groups: vec![10, 29], home: "/home/app".into() }
+        );
         assert_eq!(resolve("1000"), resolve("app"));
-        assert_eq!(resolve("app:wheel"), User { uid: 1000, gid: 10, groups: vec![], home: "/home/app".into() });
+        assert_eq!(
+            resolve("app:wheel"),
+            User { uid: 1000, gid: 10, groups: vec![], home: "/home/app".into() }
+        );
         assert_eq!(resolve("77:88"), User { uid: 77, gid: 88, groups: vec![], home: "/".into() });
         assert_eq!(resolve("77").gid, 0);
         assert_eq!(accounts().resolve("77", &["audio".into(), "5".into()]).unwrap().groups, [29, 5]);

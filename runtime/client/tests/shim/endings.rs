@@ -41,7 +41,7 @@ async fn signals_end_with_128_more() {
     {
         // As pid 1 of its namespace a process gets only those signals that it handles, but for KILL from outside.
         let container =
-            script(&format!("trap 'exit {code}' TERM RTMIN+3; echo ready; while :; do sleep 0.02; done"));
+            script(&format!("trap 'exit {code}' 15 37; echo ready; while :; do sleep 0.02; done"));
         let shim = container.created().await;
         let mut stream = attach(&shim, raw()).await;
         shim.start().await.unwrap();

@@ -25,16 +25,19 @@ use tokio::{
 };
 
 const APPLETS: &[&str] = &[
-    "sh", "cat", "echo", "sleep", "true", "stty", "head", "seq", "tr", "dd", "yes", "mount", "id", "env",
+    "sh", "cat", "echo", "sleep", "true", "stty", "head", "seq", "tr", "wc", "yes", "mount", "id", "env",
     "kill",
 ];
 /// Nothing in these tests takes as long, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// The program under test, built on first use into the directory of this test program.
+/// The program under test: `BERTH_SHIM`, else it is built on first use into the directory of this test program.
 pub(crate) fn spawner() -> ShimSpawner {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let binary = BINARY.get_or_init(|| {
+        if let Some(binary) = std::env::var_os("BERTH_SHIM") {
+            return binary.into();
+        }
         let test = std::env::current_exe().unwrap();
         let profile_dir = test.ancestors().nth(2).unwrap();
         let mut build = Command::new(env!("CARGO"));

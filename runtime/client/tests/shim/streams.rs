@@ -86,7 +86,7 @@ async fn closed_stdin_is_empty() {
 #[tokio::test]
 async fn much_input_goes_through_a_full_pipe() {
     let container =
-        script("sleep 0.2; tr -d '\\n' | dd bs=4k of=/dev/null 2>&1 | cat; cat").stdin(StdinMode::OpenOnce);
+        script("sleep 0.2; wc -c; cat").stdin(StdinMode::OpenOnce);
     let shim = container.started().await;
     let mut stream = attach(&shim, interactive(Framing::Raw)).await;
     let (mut reader, mut writer) = stream.split();
@@ -98,7 +98,7 @@ async fn much_input_goes_through_a_full_pipe() {
     let mut output = String::new();
     let (read, ()) = tokio::join!(reader.read_to_string(&mut output), feed);
     read.unwrap();
-    assert!(output.contains("3000000 bytes"), "{output}");
+    assert!(output.contains("3000000"), "{output}");
     assert_eq!(container.finished(&shim).await, 0);
 }
 

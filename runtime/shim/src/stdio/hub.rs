@@ -59,6 +59,8 @@ pub(crate) struct Hub {
     id: u32,
     stdin: Stdin,
     close_stdin_with_client: bool,
+    /// A client with stdin has half-closed its stream or gone.
+    client_left: bool,
     sources: [Option<Source>; 2],
     terminal: Option<File>,
     sessions: BTreeMap<u32, Session>,
@@ -78,6 +80,7 @@ impl Hub {
             id,
             stdin: Stdin::new(),
             close_stdin_with_client: kind == HubKind::Exec,
+            client_left: false,
             sources: [None, None],
             terminal: None,
             sessions: BTreeMap::new(),
@@ -117,6 +120,10 @@ impl Hub {
                 self.sources = [Some(Source::new(stdout.into())), Some(Source::new(stderr.into()))];
                 self.stdin.connect(stdin.filter(|_| stdin_open).map(OwnedFd::from));
             }
+        }
+        // It may have left before the process came, when it was not known yet what that means.
+        if self.client_left {
+            self.client_stdin_ended();
         }
         Ok(())
     }
@@ -225,7 +232,8 @@ impl Hub {
 
     /// A terminal has no end of input but the one the program reads from a typed ctrl-d.
     fn client_stdin_ended(&mut self) {
-        if self.close_stdin_with_client && self.terminal.is_none() {
+        self.client_left = true;
+        if self.stdin.is_connected() && self.close_stdin_with_client && self.terminal.is_none() {
             self.stdin.close();
         }
     }

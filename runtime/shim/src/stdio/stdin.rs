@@ -42,6 +42,11 @@ impl Stdin {
         self.flush();
     }
 
+    /// Whether the process has come.
+    pub(crate) fn is_connected(&self) -> bool {
+        !matches!(self.state, State::Awaited)
+    }
+
     /// How much input may be read from clients now.
     pub(crate) fn room(&self) -> usize {
         match self.state {

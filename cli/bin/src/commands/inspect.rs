@@ -1,0 +1,124 @@
+//! `berth inspect`, also of one kind only.
+
+use anyhow::Result;
+use berth_client::Client;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::exit::{Exit, Failure, describe};
+use crate::output::list::render_one;
+use crate::session::Session;
+
+/// What can be inspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// A container.
+    Container,
+    /// An image.
+    Image,
+    /// A network.
+    Network,
+    /// A volume.
+    Volume,
+}
+
+/// In the order in which a name is looked for.
+const KINDS: [Kind; 4] = [Kind::Container, Kind::Image, Kind::Network, Kind::Volume];
+
+/// Show all about containers, images, networks or volumes
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Only things of this kind
+    #[arg(long = "type", value_enum)]
+    kind: Option<Kind>,
+    #[command(flatten)]
+    what: What,
+}
+
+/// The names, and how to show what they mean.
+#[derive(Debug, Args)]
+pub(crate) struct What {
+    /// Format: json or a template
+    #[arg(short, long)]
+    format: Option<String>,
+    /// Sizes of containers
+    #[arg(short, long)]
+    size: bool,
+    /// Names or ids
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+pub(crate) async fn run(session: &Session, args: Inspect) -> Result<Exit> {
+    of(session, args.kind, args.what).await
+}
+
+/// Inspects things of one kind, or of any.
+pub(crate) async fn of(session: &Session, kind: Option<Kind>, what: What) -> Result<Exit> {
+    let client = session.client().await?;
+    let kinds = kind.map_or(KINDS.to_vec(), |kind| vec![kind]);
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for name in &what.names {
+        match find(&client, &kinds, name, what.size).await {
+            Ok(Some(value)) => found.push(value),
+            Ok(None) => {
+                let kind = kind.map_or("object".to_owned(), |kind| format!("{kind:?}").to_lowercase());
+                failures.push(format!("Error: No such {kind}: {name}"));
+            }
+            Err(error) => failures.push(describe(&error.into())),
+        }
+    }
+    match what.format.as_deref() {
+        Some(format) => {
+            for value in &found {
+                println!("{}", render_one(format, value)?);
+            }
+        }
+        None => println!("{}", pretty(&found)?),
+    }
+    match failures.is_empty() {
+        true => Ok(Exit::Success),
+        false => Err(Failure { message: failures.join("\n"), code: 1 }.into()),
+    }
+}
+
+async fn find(client: &Client, kinds: &[Kind], name: &str, size: bool) -> berth_client::Result<Option<Value>> {
+    for kind in kinds {
+        let found = match kind {
+            Kind::Container => client.container_inspect_raw(name, size).await,
+            Kind::Image => client.image_inspect_raw(name).await,
+            Kind::Network => client.network_inspect_raw(name, false).await,
+            Kind::Volume => client.volume_inspect_raw(name).await,
+        };
+        match found {
+            Ok(value) => return Ok(Some(value)),
+            // What is no name of an image, such as `Web`, may still be one of a volume.
+            Err(error) if error.is_not_found() => {}
+            Err(error) if kinds.len() > 1 && error.status().is_some_and(|status| status.as_u16() == 400) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// A list with four blanks a level, as docker has it.
+fn pretty(values: &[Value]) -> Result<String> {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    values.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    Ok(String::from_utf8(out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::pretty;
+
+    #[test]
+    fn four_blanks() {
+        assert_eq!(pretty(&[]).expect("serialises"), "[]");
+        assert_eq!(pretty(&[json!({"a": [1]})]).expect("serialises"), "[\n    {\n        \"a\": [\n            1\n        ]\n    }\n]");
+    }
+}

@@ -1,0 +1,156 @@
+//! The child: from clone3 to the program.
+
+use std::os::fd::OwnedFd;
+
+use berth_cgroup::Cgroup;
+use berth_spec::{ContainerPlan, InitStep, ProcessPlan};
+use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
+use berth_sys::{ns, process};
+
+use crate::create::{CreateRequest, Gate, RootfsSource};
+use crate::error::{ChildFailure, Context, Fault};
+use crate::hooks::ContainerState;
+use crate::namespaces::{Namespaces, become_root};
+use crate::protocol::{ChildLink, FromChild};
+use crate::steps::Stage;
+use crate::stdio::Stdio;
+
+/// What a container's init starts with.
+pub(crate) struct Start<'a> {
+    pub(crate) request: CreateRequest<'a>,
+    pub(crate) plan: &'a ContainerPlan,
+    pub(crate) namespaces: &'a Namespaces,
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) link: &'a ChildLink,
+    pub(crate) state: &'a ContainerState,
+}
+
+/// Everything a step may need.
+pub(crate) struct Init<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    pub(crate) link: &'a ChildLink,
+    pub(crate) stage: Stage,
+    pub(crate) gate: Gate,
+    pub(crate) preserve_fds: u32,
+    pub(crate) no_pivot: bool,
+    pub(crate) no_new_keyring: bool,
+    /// The container itself; an exec has none of this.
+    pub(crate) container: Option<InContainer<'a>>,
+}
+
+/// What only the container's first process has.
+pub(crate) struct InContainer<'a> {
+    pub(crate) plan: &'a ContainerPlan,
+    pub(crate) rootfs: Option<OwnedFd>,
+    pub(crate) state: &'a ContainerState,
+}
+
+/// The first process of a container. Never returns: it becomes the program, or tells why not and ends.
+pub(crate) fn run(start: Start<'_>) -> ! {
+    let link = start.link;
+    let failure = match begin(start) {
+        Ok(never) => match never {},
+        Err((step, fault)) => failure(step, fault),
+    };
+    link.fail(failure);
+    process::exit_now(1)
+}
+
+/// Nothing: the other end of [`begin`] is execve.
+pub(crate) enum Never {}
+
+fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
+    let Start { request, plan, namespaces, cgroup, link, state } = start;
+    let named = |step: &'static str| move |fault| (step.to_owned(), fault);
+    if request.die_with_parent {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+            .at(|| "prctl(PR_SET_PDEATHSIG)".into())
+            .map_err(named("Parent"))?;
+    }
+    join_cgroup(cgroup).map_err(named("Cgroup"))?;
+    namespaces.enter().map_err(named("Namespaces"))?;
+    if namespaces.intermediate {
+        fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
+    }
+    settle(namespaces, plan, link).map_err(named("Namespaces"))?;
+    take_streams(request.stdio).map_err(named("Streams"))?;
+    let rootfs = match request.rootfs {
+        RootfsSource::Path => None,
+        RootfsSource::Detached(mount) => Some(mount),
+    };
+    let mut init = Init {
+        process: &plan.process,
+        link,
+        stage: Stage::default(),
+        gate: request.gate,
+        preserve_fds: request.preserve_fds,
+        no_pivot: request.no_pivot,
+        no_new_keyring: request.no_new_keyring,
+        container: Some(InContainer { plan, rootfs, state }),
+    };
+    run_steps(&mut init, &plan.steps)
+}
+
+/// The order of set-up is the plan's, and only the plan's.
+pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> Result<Never, (String, Fault)> {
+    for step in steps {
+        init.run(step).map_err(|fault| (name_of(step), fault))?;
+    }
+    Err(("Exec".to_owned(), Fault::new("the plan has no program")))
+}
+
+/// `Mount` of `Mount(…)`.
+fn name_of(step: &InitStep) -> String {
+    let text = format!("{step:?}");
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn failure(step: String, fault: Fault) -> ChildFailure {
+    ChildFailure { step, message: fault.message, errno: fault.errno.map(|e| e as i32), kind: fault.kind }
+}
+
+/// On version 1 a single-threaded process moves itself: that takes no global lock. On version 2 it was born there.
+pub(crate) fn join_cgroup(cgroup: &Cgroup) -> Result<(), Fault> {
+    if cgroup.dir_fd().is_some() {
+        return Ok(());
+    }
+    cgroup.join_self().map_err(|error| Fault::new(error.to_string()))
+}
+
+/// Forks the process that goes on, tells the parent about it, and ends.
+pub(crate) fn fork_into(namespaces: CloneFlags, link: &ChildLink) -> Result<(), Fault> {
+    let flags = namespaces | CloneFlags::PARENT;
+    match clone3(&Clone3 { flags, cgroup: None }).at(|| "clone3 in the namespaces".into())? {
+        Forked::Child => Ok(()),
+        Forked::Parent { pid, pidfd } => {
+            link.send(&FromChild::Forked(pid.as_raw()), Some(&pidfd)).at(|| "tell the parent of the child".into())?;
+            process::exit_now(0)
+        }
+    }
+}
+
+/// A session of its own, the late cgroup namespace, and the ids of a new user namespace.
+fn settle(namespaces: &Namespaces, plan: &ContainerPlan, link: &ChildLink) -> Result<(), Fault> {
+    process::reset_signals().at(|| "reset signals".into())?;
+    nix::unistd::setsid().map(drop).at(|| "setsid".into())?;
+    if !plan.parent.is_empty() {
+        link.send(&FromChild::NamespacesReady, None).at(|| "report to the parent".into())?;
+        link.wait_for_go().at(|| "wait for the parent".into())?;
+    }
+    if plan.process.in_user_namespace {
+        become_root().at(|| "become root of the user namespace".into())?;
+    }
+    if namespaces.late_cgroup {
+        ns::unshare(CloneFlags::NEWCGROUP).at(|| "unshare the cgroup namespace".into())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn take_streams(stdio: Stdio) -> Result<(), Fault> {
+    match stdio {
+        Stdio::Fds { stdin, stdout, stderr } => {
+            process::set_stdio(&stdin, &stdout, &stderr).at(|| "set standard streams".into())
+        }
+        Stdio::Inherit | Stdio::Terminal(_) => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Which namespaces a child is born in, which it enters afterwards, and when it takes one more fork.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use berth_spec::{NamespaceKind, NamespacePlan};
+use berth_sys::Errno;
+use berth_sys::clone::CloneFlags;
+use berth_sys::ns;
+
+use crate::error::{Context, Error, Fault};
+
+/// A namespace to enter.
+#[derive(Debug)]
+pub(crate) struct Join {
+    kind: NamespaceKind,
+    fd: OwnedFd,
+}
+
+/// The namespaces of a container, opened.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// For clone3.
+    pub(crate) born_in: CloneFlags,
+    /// To enter, in order.
+    pub(crate) joins: Vec<Join>,
+    /// The cgroup namespace is made only once the child sits in its cgroup (version 1: it moves there itself).
+    pub(crate) late_cgroup: bool,
+    /// A process in between enters namespaces first and forks the container's init: a pid namespace holds only for
+    /// children, and other users' namespaces cannot be entered from a new user namespace.
+    pub(crate) intermediate: bool,
+}
+
+impl Namespaces {
+    /// Opens what is to be joined. `born_in_cgroup` tells that clone3 puts the child into its cgroup.
+    pub(crate) fn open(plan: &NamespacePlan, born_in_cgroup: bool) -> Result<Self, Error> {
+        let joins = plan.join.iter().map(|join| {
+            let file = File::open(&join.path).map_err(|e| Error::io("open namespace", &join.path, e))?;
+            let fd = OwnedFd::from(file);
+            let expected = CloneFlags::from_bits_retain(join.kind.clone_flag());
+            match ns::kind(std::os::fd::AsFd::as_fd(&fd)) {
+                Ok(kind) if kind == expected => Ok(Join { kind: join.kind, fd }),
+                _ => Err(Error::Invalid(format!(
+                    "{} is not a namespace of kind {}",
+                    join.path.display(),
+                    join.kind.proc_name()
+                ))),
+            }
+        });
+        let joins = joins.collect::<Result<Vec<_>, Error>>()?;
+        let mut born_in = CloneFlags::from_bits_retain(plan.create);
+        let late_cgroup = plan.creates(NamespaceKind::Cgroup) && !born_in_cgroup;
+        if late_cgroup {
+            born_in = born_in.without(CloneFlags::NEWCGROUP);
+        }
+        let early = |kind| matches!(kind, NamespaceKind::Pid | NamespaceKind::User);
+        let intermediate = joins.iter().any(|join| early(join.kind))
+            || (plan.creates(NamespaceKind::User) && !joins.is_empty());
+        if !plan.time_offsets.is_empty() {
+            return Err(Error::Invalid(
+                "linux.timeOffsets is not supported yet: leave it out to have a time namespace without offsets".into(),
+            ));
+        }
+        Ok(Self { born_in, joins, late_cgroup, intermediate })
+    }
+
+    /// Enters what is to be joined.
+    pub(crate) fn enter(&self) -> Result<(), Fault> {
+        for join in &self.joins {
+            let kind = CloneFlags::from_bits_retain(join.kind.clone_flag());
+            ns::setns(&join.fd, kind).at(|| format!("join the {} namespace", join.kind.proc_name()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The namespaces a running container has of its own, for an exec: those that config.json lists.
+pub(crate) fn of_container(spec: &berth_spec::oci::Spec) -> CloneFlags {
+    use berth_spec::oci::LinuxNamespaceType as Type;
+    let listed = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    listed.fold(CloneFlags::empty(), |all, namespace| {
+        all | match namespace.typ() {
+            Type::Mount => CloneFlags::NEWNS,
+            Type::Cgroup => CloneFlags::NEWCGROUP,
+            Type::Uts => CloneFlags::NEWUTS,
+            Type::Ipc => CloneFlags::NEWIPC,
+            Type::User => CloneFlags::NEWUSER,
+            Type::Pid => CloneFlags::NEWPID,
+            Type::Network => CloneFlags::NEWNET,
+            Type::Time => CloneFlags::NEWTIME,
+        }
+    })
+}
+
+/// Root of the new user namespace: the ids are mapped now, and ours is still the one from outside.
+pub(crate) fn become_root() -> Result<(), Errno> {
+    nix::unistd::setresgid(0.into(), 0.into(), 0.into())?;
+    nix::unistd::setresuid(0.into(), 0.into(), 0.into())
+}

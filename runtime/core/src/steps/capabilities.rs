@@ -1,0 +1,40 @@
+//! Capabilities (capabilities(7)).
+
+use berth_spec::{CapabilityPlan, CapabilitySet};
+use caps::{CapSet, Capability, CapsHashSet};
+
+use crate::error::Fault;
+
+/// Our own bounding set as bits: what a container can be given at most.
+pub(crate) fn bounding() -> Option<u64> {
+    let set = caps::read(None, CapSet::Bounding).ok()?;
+    Some(set.iter().fold(0, |bits, capability| bits | capability.bitmask()))
+}
+
+fn library_set(set: CapabilitySet) -> CapsHashSet {
+    caps::all().into_iter().filter(|capability| set.0 & capability.bitmask() != 0).collect()
+}
+
+fn failed(what: &str) -> impl Fn(caps::errors::CapsError) -> Fault {
+    move |error| Fault::new(format!("set {what} capabilities: {error}"))
+}
+
+/// Drops from the bounding set what is not in `set`.
+pub(super) fn bound(set: CapabilitySet) -> Result<(), Fault> {
+    let mine = bounding().unwrap_or(u64::MAX);
+    let surplus = |capability: &Capability| set.0 & capability.bitmask() == 0 && mine & capability.bitmask() != 0;
+    for capability in caps::all().into_iter().filter(surplus) {
+        caps::drop(None, CapSet::Bounding, capability).map_err(failed("bounding"))?;
+    }
+    Ok(())
+}
+
+/// Sets the other four. Inheritable before permitted, which it may not exceed; effective before permitted shrinks;
+/// ambient last, which needs both.
+pub(super) fn set(plan: &CapabilityPlan) -> Result<(), Fault> {
+    let apply = |which, set, what| caps::set(None, which, &library_set(set)).map_err(failed(what));
+    apply(CapSet::Inheritable, plan.inheritable, "inheritable")?;
+    apply(CapSet::Effective, plan.effective, "effective")?;
+    apply(CapSet::Permitted, plan.permitted, "permitted")?;
+    apply(CapSet::Ambient, plan.ambient, "ambient")
+}

@@ -1,0 +1,42 @@
+//! The terminal: a pty of the container's own devpts.
+
+use berth_spec::TerminalPlan;
+use berth_sys::path::{create_file_in_root, open_in_root};
+use berth_sys::{mountfd, process, tty};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::statfs::fstatfs;
+
+use crate::error::{Context, Fault};
+use crate::init::Init;
+use crate::protocol::FromChild;
+
+/// `DEVPTS_SUPER_MAGIC` of `<linux/magic.h>`.
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+impl Init<'_> {
+    /// Opens a terminal, makes it ours, and gives the other side to the parent.
+    pub(super) fn console(&mut self, plan: TerminalPlan, on_dev_console: bool) -> Result<(), Fault> {
+        let root = self.stage.root()?;
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let devpts = open_in_root(root, "/dev/pts", directory, Mode::empty())
+            .at(|| "open /dev/pts of the container (mount a devpts there to have a terminal)".into())?;
+        let kind = fstatfs(&devpts).at(|| "look at /dev/pts".into())?.filesystem_type();
+        if i64::from(kind.0) != DEVPTS_SUPER_MAGIC {
+            return Err(Fault::new("/dev/pts of the container is no devpts: mount one there to have a terminal"));
+        }
+        let pty = tty::open_in(std::os::fd::AsFd::as_fd(&devpts)).at(|| "open a terminal".into())?;
+        if on_dev_console {
+            let target = create_file_in_root(root, "/dev/console", Mode::from_bits_truncate(0o620))
+                .at(|| "create /dev/console".into())?;
+            let bind = mountfd::clone_of(&pty.slave, false).at(|| "bind the terminal".into())?;
+            mountfd::move_mount(&bind, &target).at(|| "mount /dev/console".into())?;
+        }
+        if let Some((rows, columns)) = plan.size {
+            tty::set_size(&pty.master, rows, columns).at(|| "set the terminal's size".into())?;
+        }
+        tty::set_controlling(&pty.slave).at(|| "take the controlling terminal".into())?;
+        process::set_stdio(&pty.slave, &pty.slave, &pty.slave).at(|| "set standard streams".into())?;
+        self.link.send(&FromChild::Console, Some(&pty.master)).at(|| "hand over the terminal".into())
+    }
+}

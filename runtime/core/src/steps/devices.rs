@@ -1,0 +1,87 @@
+//! Device nodes and the links of /dev.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_spec::{DeviceKind, DeviceMethod, DeviceStep, SymlinkStep};
+use berth_sys::Errno;
+use berth_sys::mountfd::{self, Tree};
+use berth_sys::path::{create_file_in_root, mkdir_all_in_root};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+
+use crate::error::{Context, Fault};
+
+/// The directory of a path in the container, made if it is missing, and the name in it.
+fn place<'a>(root: BorrowedFd<'_>, path: &'a Path) -> Result<(OwnedFd, &'a std::ffi::OsStr), Fault> {
+    let name = path.file_name().ok_or_else(|| Fault::new(format!("{} has no name", path.display())))?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let dir = mkdir_all_in_root(root, parent, Mode::from_bits_truncate(0o755))
+        .at(|| format!("mkdir {}", parent.display()))?;
+    Ok((dir, name))
+}
+
+/// One node.
+pub(super) fn device(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<(), Fault> {
+    let what = || format!("create device {}", step.path.display());
+    match step.method {
+        DeviceMethod::BindHost => bind(root, step),
+        DeviceMethod::Mknod => match mknod(root, step) {
+            Err(Fault { errno: Some(Errno::EPERM), .. }) => bind(root, step),
+            Err(fault) => Err(Fault { message: format!("{}: {}", what(), fault.message), ..fault }),
+            Ok(()) => Ok(()),
+        },
+    }
+}
+
+fn mknod(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<(), Fault> {
+    let (dir, name) = place(root, &step.path)?;
+    let kind = match step.kind {
+        DeviceKind::Block => SFlag::S_IFBLK,
+        DeviceKind::Char => SFlag::S_IFCHR,
+        DeviceKind::Fifo => SFlag::S_IFIFO,
+    };
+    let number = makedev(step.major.into(), step.minor.into());
+    let mode = Mode::from_bits_truncate(step.mode);
+    match mknodat(&dir, name, kind, mode, number) {
+        Err(Errno::EEXIST) => {
+            let there = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).at(|| "stat".into())?;
+            let same = SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind
+                && (kind == SFlag::S_IFIFO || there.st_rdev == number);
+            if !same {
+                return Err(Fault::new("something else is there already"));
+            }
+        }
+        other => other.at(|| "mknod".into())?,
+    }
+    // Not by the umask, and never through a link: the node was made, or looked at, just now in this directory.
+    fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).at(|| "chmod".into())?;
+    let (uid, gid) = (Some(Uid::from_raw(step.uid)), Some(Gid::from_raw(step.gid)));
+    fchownat(&dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).at(|| "chown".into())
+}
+
+/// The host's node of the same path.
+fn bind(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<(), Fault> {
+    let what = || format!("bind device {}", step.path.display());
+    let mount = mountfd::open_tree(AT_FDCWD, &step.path, Tree::Clone).at(what)?;
+    let target = create_file_in_root(root, &step.path, Mode::from_bits_truncate(0o644)).at(what)?;
+    mountfd::move_mount(&mount, &target).at(what)
+}
+
+/// One link.
+pub(super) fn symlink(root: BorrowedFd<'_>, step: &SymlinkStep) -> Result<(), Fault> {
+    if step.if_exists.as_ref().is_some_and(|path| !path.exists()) {
+        return Ok(());
+    }
+    let what = || format!("link {} to {}", step.path.display(), step.target.display());
+    let (dir, name) = place(root, &step.path)?;
+    match symlinkat(&step.target, &dir, name) {
+        Err(Errno::EEXIST) if step.replace => {
+            unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir).at(what)?;
+            symlinkat(&step.target, &dir, name).at(what)
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        other => other.at(what),
+    }
+}

@@ -1,0 +1,56 @@
+//! Who the process is, and where it stands.
+
+use std::path::Path;
+
+use berth_spec::UserPlan;
+use berth_sys::Errno;
+use nix::sys::stat::{Mode, fstat, makedev, umask};
+use nix::unistd::{Gid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
+
+use super::root::standard_streams;
+use crate::error::{Context, FailureKind, Fault};
+
+/// Becomes the user; keeps the permitted capabilities for the step that sets them.
+pub(super) fn user(plan: &UserPlan) -> Result<(), Fault> {
+    own_streams(plan);
+    umask(Mode::from_bits_truncate(plan.umask));
+    nix::sys::prctl::set_keepcaps(true).at(|| "keep capabilities".into())?;
+    let groups: Vec<Gid> = plan.additional_gids.iter().copied().map(Gid::from_raw).collect();
+    match setgroups(&groups) {
+        // In a user namespace without setgroups(2) there are no groups to drop.
+        Err(Errno::EPERM) if groups.is_empty() => {}
+        other => other.at(|| format!("set groups {:?}", plan.additional_gids))?,
+    }
+    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+    setresgid(gid, gid, gid).at(|| format!("become group {}", plan.gid))?;
+    setresuid(uid, uid, uid).at(|| format!("become user {}", plan.uid))?;
+    nix::sys::prctl::set_keepcaps(false).at(|| "stop keeping capabilities".into())
+}
+
+/// The user may open its own streams again through /dev/stdout, as docker's users do. Streams that cannot be given
+/// away (the host's files, a read-only file system) stay as they are.
+fn own_streams(plan: &UserPlan) {
+    for (_, stream) in standard_streams() {
+        let Ok(stat) = fstat(stream) else { continue };
+        if stat.st_uid != plan.uid && stat.st_rdev != makedev(1, 3) {
+            fchown(stream, Some(Uid::from_raw(plan.uid)), None).ok();
+        }
+    }
+}
+
+/// Enters the working directory, as the user.
+pub(super) fn working_directory(path: &Path) -> Result<(), Fault> {
+    chdir(path).map_err(|errno| {
+        let kind = match errno {
+            Errno::ENOENT => FailureKind::NotFound,
+            Errno::EACCES => FailureKind::PermissionDenied,
+            _ => FailureKind::Other,
+        };
+        Fault { kind, ..Fault::os(format!("chdir to cwd ({path:?}) set in config.json failed"), errno) }
+    })?;
+    // A descriptor of the host as working directory would lead out (runc CVE-2024-21626).
+    match getcwd() {
+        Ok(here) if here.is_absolute() => Ok(()),
+        _ => Err(Fault::new("current working directory is outside of container mount namespace root")),
+    }
+}

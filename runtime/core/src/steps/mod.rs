@@ -1,0 +1,129 @@
+//! What each step of the plan does. `run` is the only dispatcher; every arm is one small function elsewhere.
+
+pub(crate) mod capabilities;
+mod console;
+mod devices;
+mod identity;
+mod kernel;
+mod mounts;
+mod program;
+mod restrict;
+mod root;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use berth_spec::InitStep;
+use berth_sys::Errno;
+use berth_sys::procfs::Procfs;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use crate::error::{Context, Fault};
+use crate::hooks::run_hooks;
+use crate::init::Init;
+use crate::protocol::FromChild;
+
+/// What steps leave for later steps.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    /// The container's root: a mount before the pivot, `/` afterwards.
+    root: Option<OwnedFd>,
+    procfs: Option<Procfs>,
+    /// An empty read-only tmpfs, of which masked directories get a bind each.
+    mask: Option<OwnedFd>,
+    /// The program as [`InitStep::ResolveExecutable`] found it.
+    program: Option<CString>,
+}
+
+impl Stage {
+    /// The container's root; for a process that is inside already it is `/`.
+    fn root(&mut self) -> Result<BorrowedFd<'_>, Fault> {
+        if self.root.is_none() {
+            self.root = Some(open_root().at(|| "open /".into())?);
+        }
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| Fault::new("there is no root yet"))
+    }
+
+    /// A procfs that nobody can have tampered with.
+    fn procfs(&mut self) -> Result<&Procfs, Fault> {
+        if self.procfs.is_none() {
+            self.procfs = Some(Procfs::open().at(|| "open procfs".into())?);
+        }
+        self.procfs.as_ref().ok_or_else(|| Fault::new("there is no procfs"))
+    }
+}
+
+fn open_root() -> Result<OwnedFd, Errno> {
+    open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+impl Init<'_> {
+    /// Runs one step.
+    pub(crate) fn run(&mut self, step: &InitStep) -> Result<(), Fault> {
+        match step {
+            InitStep::OomScoreAdj(score) => self.oom_score_adj(*score),
+            InitStep::LoopbackUp => berth_sys::net::loopback_up().at(|| "bring the loopback device up".into()),
+            InitStep::NewKeyring => self.new_keyring(),
+            InitStep::RootPropagation(propagation) => root::propagation(*propagation, "/"),
+            InitStep::MountRoot => self.mount_root(),
+            InitStep::Mount(mount) => self.mount(mount),
+            InitStep::Device(device) => devices::device(self.stage.root()?, device),
+            InitStep::Symlink(link) => devices::symlink(self.stage.root()?, link),
+            InitStep::CreateRuntimeHooks => self.ask_for_hooks(),
+            InitStep::CreateContainerHooks => self.own_hooks("createContainer"),
+            InitStep::PivotRoot { mount_namespace } => self.pivot_root(*mount_namespace),
+            InitStep::CreateWorkingDirectory(path) => self.create_working_directory(path),
+            InitStep::Console(terminal) => self.console(*terminal, true),
+            InitStep::ExecConsole(terminal) => self.console(*terminal, false),
+            InitStep::RemountReadonly(path) => restrict::remount_readonly(self.stage.root()?, path),
+            InitStep::RootMountPropagation(change) => root::propagation(*change, "the container's root"),
+            InitStep::ReadonlyRoot => restrict::readonly_root(self.stage.root()?),
+            InitStep::Hostname(name) => {
+                nix::unistd::sethostname(name).at(|| format!("set the host name to {name:?}"))
+            }
+            InitStep::Domainname(name) => {
+                berth_sys::process::set_domainname(name).at(|| format!("set the domain name to {name:?}"))
+            }
+            InitStep::Sysctls(sysctls) => self.sysctls(sysctls),
+            InitStep::ReadonlyPaths(paths) => restrict::readonly_paths(self.stage.root()?, paths),
+            InitStep::MaskPaths(paths) => self.mask_paths(paths),
+            InitStep::Personality(personality) => kernel::personality(*personality),
+            InitStep::MemoryPolicy(policy) => kernel::memory_policy(policy),
+            InitStep::Rlimits(limits) => self.rlimits(limits),
+            InitStep::Scheduler(scheduler) => kernel::scheduler(scheduler),
+            InitStep::IoPriority(priority) => kernel::io_priority(*priority),
+            InitStep::AppArmor(profile) => self.apparmor(profile),
+            InitStep::SelinuxLabel(label) => self.selinux(label),
+            InitStep::NoNewPrivileges => berth_sys::seccomp::set_no_new_privs().at(|| "set no_new_privs".into()),
+            InitStep::Seccomp => self.seccomp(),
+            InitStep::BoundingCapabilities(set) => capabilities::bound(*set),
+            InitStep::User(user) => identity::user(user),
+            InitStep::WorkingDirectory(path) => identity::working_directory(path),
+            InitStep::Capabilities(plan) => capabilities::set(plan),
+            InitStep::ResolveExecutable => self.resolve_executable(),
+            InitStep::WaitForStart => self.wait_for_start(),
+            InitStep::StartContainerHooks => self.own_hooks("startContainer"),
+            InitStep::Exec => Err(self.exec()),
+        }
+    }
+
+    /// A problem that does not stop us. If nobody listens there is nobody to tell.
+    fn warn(&self, text: String) {
+        self.link.send(&FromChild::Warning(text), None).ok();
+    }
+
+    fn ask_for_hooks(&self) -> Result<(), Fault> {
+        self.link.send(&FromChild::RunHooks, None).at(|| "ask for the runtime's hooks".into())?;
+        self.link.wait_for_go().at(|| "wait for the runtime's hooks".into())
+    }
+
+    fn own_hooks(&self, kind: &'static str) -> Result<(), Fault> {
+        let Some(container) = &self.container else { return Ok(()) };
+        let hooks = match kind {
+            "createContainer" => &container.plan.hooks.create_container,
+            _ => &container.plan.hooks.start_container,
+        };
+        run_hooks(kind, hooks, container.state).map_err(|error| Fault::new(error.to_string()))
+    }
+}

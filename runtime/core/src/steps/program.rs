@@ -1,0 +1,144 @@
+//! The program: finding it, waiting for the word, becoming it. The texts are those that docker's command line takes
+//! its exit codes from.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use berth_sys::{Errno, process};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::{AccessFlags, faccessat};
+
+use crate::create::Gate;
+use crate::error::{Context, FailureKind, Fault};
+use crate::init::Init;
+use crate::protocol::FromChild;
+
+/// Where programs are looked for when the environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Init<'_> {
+    /// Finds the program, so that a missing one fails the creation and not the start.
+    pub(super) fn resolve_executable(&mut self) -> Result<(), Fault> {
+        let name = self.process.args.first().ok_or_else(|| Fault::new("there is no program to run"))?;
+        let path = find(name, self.variable("PATH"))?;
+        self.stage.program = CString::new(path.into_os_string().as_bytes()).ok();
+        Ok(())
+    }
+
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        let value = |entry: &'_ CString| -> Option<usize> {
+            let bytes = entry.as_bytes();
+            (bytes.strip_prefix(name.as_bytes())?.first() == Some(&b'=')).then_some(name.len() + 1)
+        };
+        // The last one counts, as for a shell that is given both.
+        self.process.env.iter().rev().find_map(|e| value(e).map(|at| OsStr::from_bytes(&e.as_bytes()[at..])))
+    }
+
+    /// Tells that everything is ready and waits for `start`.
+    pub(super) fn wait_for_start(&mut self) -> Result<(), Fault> {
+        self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
+        match &self.gate {
+            Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
+            Gate::Fifo(fifo) => {
+                let fd = std::os::fd::AsFd::as_fd(fifo);
+                let opened = self.stage.procfs()?.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
+                nix::unistd::write(&opened, b"0").map(drop).at(|| "answer on the start FIFO".into())
+            }
+        }
+    }
+
+    /// Becomes the program. Returns why not.
+    pub(super) fn exec(&mut self) -> Fault {
+        let Some(program) = self.stage.program.take() else { return Fault::new("there is no program to run") };
+        let mut env = self.process.env.clone();
+        if self.process.needs_home {
+            let home = home_of(self.process.user.uid);
+            env.extend(CString::new(format!("HOME={home}")));
+        }
+        if let Err(errno) = process::cloexec_from(3 + self.preserve_fds) {
+            return Fault::os("close descriptors", errno);
+        }
+        let errno = process::exec(&program, &self.process.args, &env);
+        let kind = match errno {
+            Errno::ENOENT => FailureKind::NotFound,
+            Errno::EACCES => FailureKind::PermissionDenied,
+            _ => FailureKind::Other,
+        };
+        let hint = explain(&program, errno);
+        Fault { kind, ..Fault::os(format!("exec {}{hint}", program.to_string_lossy()), errno) }
+    }
+}
+
+/// Why a file that is there does not run: users of every peer are left alone with a bare errno here.
+fn explain(program: &CStr, errno: Errno) -> String {
+    use std::io::Read;
+    let mut head = Vec::new();
+    if let Ok(file) = std::fs::File::open(OsStr::from_bytes(program.to_bytes())) {
+        // Only for the message: what cannot be read is not explained.
+        file.take(256).read_to_end(&mut head).ok();
+    }
+    let Some(rest) = head.strip_prefix(b"#!") else {
+        return match errno {
+            Errno::ENOENT => " (its ELF interpreter, the dynamic loader, is missing in the image)".into(),
+            Errno::ENOEXEC if head.starts_with(b"\x7fELF") => " (it is built for another architecture)".into(),
+            Errno::ENOEXEC => " (it is neither a program of this architecture nor a script that begins with #!)".into(),
+            _ => String::new(),
+        };
+    };
+    let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();
+    if errno == Errno::ENOENT && line.ends_with(b"\r") {
+        return " (its first line ends in CRLF: save the script with LF line ends)".into();
+    }
+    format!(" (is its interpreter {:?} there?)", String::from_utf8_lossy(line).trim())
+}
+
+fn find(name: &CStr, path: Option<&OsStr>) -> Result<PathBuf, Fault> {
+    let text = OsStr::from_bytes(name.to_bytes());
+    if name.to_bytes().contains(&b'/') {
+        let path = PathBuf::from(text);
+        return check(&path).map(|()| path).map_err(|errno| unusable(text, errno));
+    }
+    let dirs = path.unwrap_or(OsStr::new(DEFAULT_PATH));
+    let found = dirs.as_bytes().split(|b| *b == b':').map(|dir| {
+        let dir = if dir.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(dir)) };
+        dir.join(text)
+    });
+    match found.into_iter().find(|candidate| check(candidate).is_ok()) {
+        Some(path) => Ok(path),
+        None => Err(Fault {
+            message: format!("exec: {text:?}: executable file not found in $PATH"),
+            errno: None,
+            kind: FailureKind::NotFound,
+        }),
+    }
+}
+
+fn unusable(name: &OsStr, errno: Errno) -> Fault {
+    let kind = match errno {
+        Errno::ENOENT | Errno::ENOTDIR => FailureKind::NotFound,
+        Errno::EACCES => FailureKind::PermissionDenied,
+        Errno::EISDIR => FailureKind::IsDirectory,
+        _ => FailureKind::Other,
+    };
+    let stat = if errno == Errno::ENOENT { format!(": stat {}", name.display()) } else { String::new() };
+    Fault { kind, ..Fault::os(format!("exec: {name:?}{stat}"), errno) }
+}
+
+/// Whether this user may execute the file.
+fn check(path: &Path) -> Result<(), Errno> {
+    let metadata = std::fs::metadata(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    if metadata.is_dir() {
+        return Err(Errno::EISDIR);
+    }
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+}
+
+/// The home directory that the container's passwd file has for the user; `/` without one.
+fn home_of(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut homes = fields.filter(|f| f.get(2).and_then(|id| id.parse().ok()) == Some(uid));
+    let home = homes.find_map(|f| f.get(5).filter(|home| !home.is_empty()).map(|home| (*home).to_owned()));
+    home.unwrap_or_else(|| "/".to_owned())
+}

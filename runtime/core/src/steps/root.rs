@@ -1,0 +1,144 @@
+//! The root file system: propagation of the host's tree, the root mount, the pivot.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use berth_spec::Propagation;
+use berth_sys::mountfd::{self, MountAttr, Tree};
+use berth_sys::path::{magic_link, mkdir_all_in_root};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
+
+use crate::error::{Context, Fault};
+use crate::init::Init;
+
+const NONE: Option<&str> = None;
+
+/// Changes what `/` is to other mount namespaces.
+pub(super) fn propagation(change: Propagation, what: &str) -> Result<(), Fault> {
+    mount(NONE, "/", NONE, flags_of(change), NONE).at(|| format!("change the propagation of {what}"))
+}
+
+fn flags_of(change: Propagation) -> MsFlags {
+    let recursive = if change.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    MsFlags::from_bits_truncate(change.flag) | recursive
+}
+
+impl Init<'_> {
+    /// Puts the root mount where a pivot can find it: on `root.path`, or on the bundle for a detached mount whose
+    /// `root.path` does not exist.
+    pub(super) fn mount_root(&mut self) -> Result<(), Fault> {
+        let container = self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
+        let path = &container.plan.root.path;
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let (tree, target) = match container.rootfs.take() {
+            Some(mount) => {
+                let target = open(path, directory, Mode::empty())
+                    .or_else(|_| open(&container.state.bundle, directory, Mode::empty()));
+                (mount, target.at(|| format!("open {}", container.state.bundle.display()))?)
+            }
+            None => {
+                let tree = mountfd::open_tree(AT_FDCWD, path, Tree::CloneRecursive)
+                    .at(|| format!("bind root file system {}", path.display()))?;
+                (tree, open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?)
+            }
+        };
+        private_parent(path);
+        mountfd::move_mount(&tree, &target).at(|| format!("mount the root file system on {}", path.display()))?;
+        let private = MountAttr { propagation: mountfd::propagation::PRIVATE, ..MountAttr::default() };
+        mountfd::mount_setattr(&tree, &private, false).at(|| "make the root file system private".into())?;
+        self.stage.root = Some(tree);
+        Ok(())
+    }
+
+    /// Makes the root mount `/`.
+    pub(super) fn pivot_root(&mut self, own_mounts: bool) -> Result<(), Fault> {
+        if !own_mounts {
+            return self.chroot_only();
+        }
+        let root = self.stage.root()?;
+        fchdir(root).at(|| "enter the root file system".into())?;
+        if self.no_pivot {
+            let slash = super::open_root().at(|| "open /".into())?;
+            mountfd::move_mount(root, &slash).at(|| "move the root file system to /".into())?;
+            chroot(".").at(|| "chroot".into())?;
+        } else {
+            // The old root is stacked on the new one, and taken away without a place for it being needed
+            // (pivot_root(2), "pivot_root(".", ".")").
+            pivot_root(".", ".").at(|| "pivot_root".into())?;
+            let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+            mount(NONE, ".", NONE, slave, NONE).at(|| "detach the old root from the host".into())?;
+            umount2(".", MntFlags::MNT_DETACH).at(|| "unmount the old root".into())?;
+        }
+        chdir("/").at(|| "chdir /".into())?;
+        self.stage.root = Some(super::open_root().at(|| "open /".into())?);
+        // A detached procfs of our pid namespace stays good across the pivot.
+        self.reopen_null()
+    }
+
+    fn chroot_only(&mut self) -> Result<(), Fault> {
+        let container = self.container.as_ref().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
+        let path = &container.plan.root.path;
+        chdir(path).and_then(|()| chroot(".")).and_then(|()| chdir("/")).at(|| format!("chroot {}", path.display()))?;
+        self.stage.root = Some(super::open_root().at(|| "open /".into())?);
+        Ok(())
+    }
+
+    /// Standard streams that are the host's /dev/null become the container's, so that no descriptor of the host's
+    /// file system stays open. A container without one keeps what it has.
+    fn reopen_null(&self) -> Result<(), Fault> {
+        for (number, stream) in standard_streams() {
+            let Ok(stat) = fstat(stream) else { continue };
+            if stat.st_rdev != nix::sys::stat::makedev(1, 3) {
+                continue;
+            }
+            let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { continue };
+            let null = OwnedFd::from(null);
+            let replaced = match number {
+                0 => nix::unistd::dup2_stdin(&null),
+                1 => nix::unistd::dup2_stdout(&null),
+                _ => nix::unistd::dup2_stderr(&null),
+            };
+            replaced.at(|| "reopen /dev/null".into())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn create_working_directory(&mut self, path: &Path) -> Result<(), Fault> {
+        let mode = Mode::from_bits_truncate(0o755);
+        match mkdir_all_in_root(self.stage.root()?, path, mode) {
+            // A read-only root: if the directory is missing, chdir says so in its own words.
+            Ok(_) | Err(berth_sys::Errno::EROFS) => Ok(()),
+            Err(errno) => Err(Fault::os(format!("mkdir {}", path.display()), errno)),
+        }
+    }
+}
+
+/// Standard input, output and error.
+pub(super) fn standard_streams() -> [(i32, std::os::fd::BorrowedFd<'static>); 3] {
+    use std::sync::OnceLock;
+    static STREAMS: OnceLock<(std::io::Stdin, std::io::Stdout, std::io::Stderr)> = OnceLock::new();
+    let (stdin, stdout, stderr) = STREAMS.get_or_init(|| (std::io::stdin(), std::io::stdout(), std::io::stderr()));
+    [(0, stdin.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())]
+}
+
+/// pivot_root(2) refuses a root whose parent mount is shared. With the usual slave propagation nothing is shared any
+/// more; where config.json asks for a shared root, the mount below the root's place is made private.
+fn private_parent(path: &Path) {
+    let mut place = Some(path);
+    while let Some(directory) = place {
+        // EINVAL: it is no mount point, so the next one up is asked. A failure shows at the pivot.
+        if mount(NONE, directory, NONE, MsFlags::MS_PRIVATE, NONE).is_ok() {
+            return;
+        }
+        place = directory.parent();
+    }
+}
+
+/// A path by which a descriptor can be named to mount(2). Only before the pivot: it is the host's /proc.
+pub(super) fn name_of(fd: impl AsFd) -> std::path::PathBuf {
+    magic_link(fd)
+}
