@@ -1,5 +1,6 @@
 //! A private `berthd`: its own root, run root, socket, bridge and firewall table.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -123,6 +124,15 @@ impl Daemon {
         self.wait_until_it_serves();
     }
 
+    /// Stops all containers and ends the daemon, with everything it made (`berth system shutdown --containers`).
+    fn ask_to_shut_down(&self) -> std::io::Result<String> {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket())?;
+        stream.write_all(b"POST /berth/shutdown?containers=stop HTTP/1.1\r\nHost: berth\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     fn wait_until_it_serves(&self) {
         let begin = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
@@ -156,7 +166,7 @@ fn spawn(dir: &Path) -> Child {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let outcome = self.cli(Frontend::Berth).run(&["system", "shutdown", "--containers"]);
+        let answer = self.ask_to_shut_down();
         let ended = self.ends_within(Duration::from_secs(15));
         if !ended {
             self.child.kill().ok();
@@ -166,7 +176,7 @@ impl Drop for Daemon {
             eprintln!("{}", self.log());
             return;
         }
-        assert!(ended && outcome.code == 0, "berthd did not shut down: {}\n{}", outcome.stderr, self.log());
+        assert!(ended, "berthd did not shut down: {answer:?}\n{}", self.log());
         let left = leftovers(self.dir.path());
         assert!(left.is_empty(), "left behind by the daemon: {left:?}\n{}", self.log());
     }

@@ -106,7 +106,8 @@ impl Shim {
     /// [`NETNS_PLACEHOLDER`](berth_shim_protocol::NETNS_PLACEHOLDER); the shim keeps it open. Returns init's pid.
     ///
     /// # Errors
-    /// When it cannot be created; nothing is left of it then, but the shim lives and `create` may be retried.
+    /// When it cannot be created, with runc's message if that is for want of its program. Nothing is left of it
+    /// then and there is no exit record; the shim ends when the last handle is dropped, or by `shutdown`.
     pub async fn create(&self, create: Create, netns: Option<BorrowedFd<'_>>) -> Result<i32, ClientError> {
         let fds: Vec<_> = netns.into_iter().collect();
         match self.call(Op::Create(Box::new(create)), &fds).await? {

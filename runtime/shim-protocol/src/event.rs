@@ -26,7 +26,8 @@ pub struct Reply {
     pub result: Result<Answer, Failure>,
 }
 
-/// Something that happened to the container.
+/// Something that happened to the container. An event that an operation causes comes before its reply, but for
+/// `Exited` after a start that failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {

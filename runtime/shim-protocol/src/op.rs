@@ -26,7 +26,9 @@ pub struct Request {
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Prepare the container up to the point before its program runs. Descriptor 0, if any: the network
-    /// namespace that [`NETNS_PLACEHOLDER`] stands for. Answer: [`Answer::Created`].
+    /// namespace that [`NETNS_PLACEHOLDER`] stands for. Answer: [`Answer::Created`]. A
+    /// program that does not exist may be noticed here already. After a failure nothing is left and the shim has
+    /// no container; attached streams are closed when it ends, at the latest with its last control connection.
     Create(Box<Create>),
     /// Run the container's program. Answer: [`Answer::Started`]. After a failure the container is gone, the
     /// exit record says why, [`Event::Exited`](crate::Event::Exited) follows and the shim ends.

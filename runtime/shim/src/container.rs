@@ -11,7 +11,9 @@ use berth_cgroup::{CgroupError, OomWatch};
 use berth_core::{
     ConsoleSink, CreateRequest, CreatedContainer, ExecChild, ExecRequest, Gate, RootfsSource, Stdio,
 };
-use berth_shim_protocol::{Create, Failure, FailureKind, NETNS_PLACEHOLDER, Rootfs, Stats, StdinMode, files, oci};
+use berth_shim_protocol::{
+    Create, Failure, FailureKind, NETNS_PLACEHOLDER, Rootfs, Stats, StdinMode, files, oci,
+};
 use berth_sys::{
     mountfd::{Overlay, overlay},
     pidfd::{self, ExitStatus},
@@ -35,7 +37,11 @@ pub(crate) struct Container {
 
 impl Container {
     /// Make everything of it but its program. Also our ends of its streams.
-    pub(crate) fn create(create: &Create, netns: Option<OwnedFd>, dir: &Path) -> Result<(Self, Console), Failure> {
+    pub(crate) fn create(
+        create: &Create,
+        netns: Option<OwnedFd>,
+        dir: &Path,
+    ) -> Result<(Self, Console), Failure> {
         let spec = read_spec(create, netns.as_ref())?;
         // Intent before effect: from here on a shim that is killed leaves something to sweep up.
         let planned = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
@@ -202,7 +208,8 @@ impl Container {
 /// config.json, with the network namespace's placeholder replaced.
 fn read_spec(create: &Create, netns: Option<&OwnedFd>) -> Result<oci::Spec, Failure> {
     let path = create.bundle.join(files::CONFIG);
-    let invalid = |problem: String| Failure::new(FailureKind::Invalid, format!("{}: {problem}", path.display()));
+    let invalid =
+        |problem: String| Failure::new(FailureKind::Invalid, format!("{}: {problem}", path.display()));
     let file = File::open(&path).map_err(|error| invalid(error.to_string()))?;
     let mut spec: oci::Spec =
         serde_json::from_reader(BufReader::new(file)).map_err(|error| invalid(error.to_string()))?;
@@ -216,7 +223,8 @@ fn read_spec(create: &Create, netns: Option<&OwnedFd>) -> Result<oci::Spec, Fail
     let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
     for namespace in namespaces.into_iter().flatten() {
         if namespace.path().as_deref() == Some(placeholder) {
-            let netns = netns.ok_or_else(|| invalid("a network namespace is named but was not sent".to_owned()))?;
+            let netns =
+                netns.ok_or_else(|| invalid("a network namespace is named but was not sent".to_owned()))?;
             namespace.set_path(Some(format!("/proc/self/fd/{}", netns.as_raw_fd()).into()));
         }
     }
@@ -237,19 +245,18 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         true => (Stdio::Terminal(ConsoleSink::Return), Console::None),
         false => pipes(create.stdin != StdinMode::Closed)?,
     };
-    let request =
-        CreateRequest {
-            id: &create.id,
-            bundle: &create.bundle,
-            spec,
-            rootfs,
-            stdio,
-            gate: Gate::InProcess,
-            preserve_fds: 0,
-            no_pivot: false,
-            no_new_keyring: false,
-            die_with_parent: true,
-        };
+    let request = CreateRequest {
+        id: &create.id,
+        bundle: &create.bundle,
+        spec,
+        rootfs,
+        stdio,
+        gate: Gate::InProcess,
+        preserve_fds: 0,
+        no_pivot: false,
+        no_new_keyring: false,
+        die_with_parent: true,
+    };
     let core = berth_core::create(request).map_err(|error| core_failure(&error))?;
     Ok((core, console))
 }

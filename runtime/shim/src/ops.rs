@@ -2,10 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
+use berth_cgroup::OomWatch;
 use berth_shim_protocol::{
     Answer, Attach, Create, Event, Failure, FailureKind, Log as LogRequest, Op, Reply, StdinMode, WindowSize,
 };
-use berth_cgroup::OomWatch;
 use jiff::Timestamp;
 use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
 
@@ -19,39 +19,21 @@ use crate::{
     stdio::Console,
 };
 
-/// What is left to do when the reply is on its way: the engine shall hear the answer before its consequences.
-pub(crate) enum After {
-    Nothing,
-    Announce(Event),
-    StartFailed(Failure),
-}
-
-impl After {
-    pub(crate) fn run(self, shim: &mut Shim) {
-        match self {
-            Self::Nothing => {}
-            Self::Announce(event) => shim.announce(event),
-            Self::StartFailed(failure) => shim.start_failed(&failure),
-        }
-    }
-}
-
-type Outcome = Result<(Answer, After), Failure>;
+type Outcome = Result<Answer, Failure>;
 
 impl Shim {
-    /// Do what is asked, and reply.
-    pub(crate) fn answer(&mut self, control: u32, seq: u64, op: Op, fds: Vec<OwnedFd>) -> After {
-        let starts = op == Op::Start;
-        let outcome = machine::admit(self.phase(), &op).and_then(|()| self.perform(op, fds));
-        let (result, after) = match outcome {
-            Ok((answer, after)) => (Ok(answer), after),
-            Err(failure) if starts && self.container.is_some() && self.started_at.is_none() => {
-                (Err(failure.clone()), After::StartFailed(failure))
-            }
-            Err(failure) => (Err(failure), After::Nothing),
-        };
+    /// Do what is asked, and reply. Events that it causes go before the reply, so that an engine which has the
+    /// reply has them too; but the end of a container that could not be started goes behind.
+    pub(crate) fn answer(&mut self, control: u32, seq: u64, op: Op, fds: Vec<OwnedFd>) {
+        let op_starts = op == Op::Start;
+        let admitted = machine::admit(self.phase(), &op);
+        let starts = op_starts && admitted.is_ok();
+        let result = admitted.and_then(|()| self.perform(op, fds));
+        let failure = result.as_ref().err().filter(|_| starts).cloned();
         self.reply(control, &Reply { seq, result });
-        after
+        if let Some(failure) = failure {
+            self.start_failed(&failure);
+        }
     }
 
     fn perform(&mut self, op: Op, fds: Vec<OwnedFd>) -> Outcome {
@@ -67,11 +49,9 @@ impl Shim {
             Op::Attach(attach) => self.attach(&attach, fd),
             Op::Release { session } => self.release(session),
             Op::Exec(exec) => {
-                let started = Exec::start(self, *exec, fd)?;
-                Ok((
-                    Answer::Exec { pid: started.1 },
-                    After::Announce(Event::ExecStarted { exec_id: started.0, pid: started.1 }),
-                ))
+                let (exec_id, pid) = Exec::start(self, *exec, fd)?;
+                self.announce(Event::ExecStarted { exec_id, pid });
+                Ok(Answer::Exec { pid })
             }
             Op::ResizeInit(size) => resized(self.hub.resize(size)),
             Op::ResizeExec { exec_id, size } => self.resize_exec(&exec_id, size),
@@ -83,20 +63,22 @@ impl Shim {
             Op::Pause => {
                 self.container()?.pause()?;
                 self.change(Change::Paused);
-                Ok((Answer::Done, After::Announce(Event::Paused)))
+                self.announce(Event::Paused);
+                done()
             }
             Op::Resume => {
                 self.container()?.resume()?;
                 self.change(Change::Resumed);
-                Ok((Answer::Done, After::Announce(Event::Resumed)))
+                self.announce(Event::Resumed);
+                done()
             }
             Op::Update(resources) => {
                 self.container()?.update(&resources)?;
                 done()
             }
-            Op::Stats => Ok((Answer::Stats(Box::new(self.container()?.stats()?)), After::Nothing)),
-            Op::Pids => Ok((Answer::Pids(self.container()?.pids()?), After::Nothing)),
-            Op::State => Ok((Answer::State(self.state()), After::Nothing)),
+            Op::Stats => Ok(Answer::Stats(Box::new(self.container()?.stats()?))),
+            Op::Pids => Ok(Answer::Pids(self.container()?.pids()?)),
+            Op::State => Ok(Answer::State(self.state())),
             Op::CloseStdin => {
                 self.hub.close_stdin();
                 done()
@@ -136,7 +118,7 @@ impl Shim {
             self.shut_down();
             return Err(failure);
         }
-        Ok((Answer::Created { pid }, After::Nothing))
+        Ok(Answer::Created { pid })
     }
 
     /// Take over the streams and notifications of a new container.
@@ -151,14 +133,18 @@ impl Shim {
         if create.stdin == StdinMode::OpenOnce {
             self.hub.close_stdin_with_client();
         }
-        self.hub.connect(console, create.stdin != StdinMode::Closed).map_err(system("joining its streams"))?;
+        self.hub
+            .connect(console, create.stdin != StdinMode::Closed)
+            .map_err(system("joining its streams"))?;
         if let Some(size) = create.console_size {
             self.hub.resize(size).map_err(system("setting its terminal's size"))?;
         }
         let Some(watch) = oom else { return Ok(()) };
         let mut registration = Registration::default();
         let wanted = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
-        self.poller.set(&watch, Token::Oom, &mut registration, wanted).map_err(system("watching its memory"))?;
+        self.poller
+            .set(&watch, Token::Oom, &mut registration, wanted)
+            .map_err(system("watching its memory"))?;
         self.oom = Some((watch, registration));
         Ok(())
     }
@@ -169,7 +155,8 @@ impl Shim {
         let (pid, at) = (container.pid(), Timestamp::now());
         self.started_at = Some(at);
         self.change(Change::Started);
-        Ok((Answer::Started { pid, at }, After::Announce(Event::Started { pid, at })))
+        self.announce(Event::Started { pid, at });
+        Ok(Answer::Started { pid, at })
     }
 
     fn attach(&mut self, attach: &Attach, fd: Option<OwnedFd>) -> Outcome {
@@ -179,7 +166,7 @@ impl Shim {
             self.hub.discard(&self.poller, session);
             return Err(Failure::new(FailureKind::Invalid, format!("the stream cannot be watched: {errno}")));
         }
-        Ok((Answer::Attached { session, log_position }, After::Nothing))
+        Ok(Answer::Attached { session, log_position })
     }
 
     fn release(&mut self, session: u32) -> Outcome {
@@ -212,7 +199,7 @@ impl Shim {
         if paused && signal == SIGKILL {
             container.resume()?;
             self.change(Change::Resumed);
-            return Ok((Answer::Done, After::Announce(Event::Resumed)));
+            self.announce(Event::Resumed);
         }
         done()
     }
@@ -229,7 +216,7 @@ fn expected_fds(op: &Op) -> std::ops::RangeInclusive<usize> {
 }
 
 fn done() -> Outcome {
-    Ok((Answer::Done, After::Nothing))
+    Ok(Answer::Done)
 }
 
 fn resized(result: Result<bool, Errno>) -> Outcome {

@@ -281,8 +281,7 @@ impl Shim {
         }
         match control.receive() {
             Incoming::Request(Request { seq, op }, fds) => {
-                let after = self.answer(id, seq, op, fds);
-                after.run(self);
+                self.answer(id, seq, op, fds);
             }
             Incoming::Nothing => {}
             Incoming::Closed => self.close_control(id),

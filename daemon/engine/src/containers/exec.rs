@@ -3,11 +3,13 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use berth_api::exec::{ExecConfig, ExecInspect, ExecProcessConfig};
 use berth_runtime_client::Shim;
 use berth_runtime_client::protocol::{self, ExecRecord, FailureKind, Framing, WindowSize};
 use berth_spec::oci;
+use tokio::sync::watch;
 
 use super::Container;
 use super::attach::{detach_keys, write_all};
@@ -20,12 +22,13 @@ use crate::spec::{self, env};
 
 /// Docker's words before the runtime's.
 const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: unable to start container process";
+/// The code of an exec of which nothing is known: its container ended with it.
+const UNKNOWN_CODE: i32 = 137;
 /// So many execs of one container are remembered after their end.
 const REMEMBERED: usize = 256;
 
-/// How long an event may take from the shim to the exec's state: so many pauses.
-const EVENT_PATIENCE: u32 = 500;
-const EVENT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+/// How long an event may take from the shim to the exec's state.
+const EVENT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One exec.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Exec {
     config: ExecConfig,
     keys: Vec<u8>,
     state: Mutex<State>,
+    /// Its exit code, once it has one.
+    code: watch::Sender<Option<i32>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -48,6 +53,26 @@ struct State {
 impl Exec {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Notes its end.
+    fn end(&self, code: i32) {
+        let mut state = self.state();
+        state.running = false;
+        state.exit_code.get_or_insert(code);
+        drop(state);
+        self.code.send_replace(Some(code));
+    }
+
+    /// Its exit code, as soon as it has one.
+    pub(crate) async fn ended(&self) -> i32 {
+        let mut code = self.code.subscribe();
+        let known = code.wait_for(Option::is_some).await.ok().and_then(|code| *code);
+        known.unwrap_or(UNKNOWN_CODE)
     }
 
     fn command(&self) -> String {
@@ -95,17 +120,24 @@ impl Engine {
             _ => return Err(found.not_running()),
         }
         let keys = detach_keys(Some(&config.detach_keys))?;
-        let id = ids::random();
-        let exec = Arc::new(Exec {
-            id: id.clone(),
-            container: found.id.clone(),
-            config,
-            keys,
-            state: Mutex::default(),
-        });
+        let exec = self.register_exec(&found, config, keys);
         self.exec_event(&found, &format!("exec_create: {}", exec.command()), &exec, &[]);
-        self.execs().insert(id.clone(), exec);
-        Ok(id)
+        Ok(exec.id.clone())
+    }
+
+    /// Remembers what is to run.
+    pub(crate) fn register_exec(
+        &self,
+        container: &Container,
+        config: ExecConfig,
+        keys: Vec<u8>,
+    ) -> Arc<Exec> {
+        let (id, container) = (ids::random(), container.id.clone());
+        let exec =
+            Exec { id, container, config, keys, state: Mutex::default(), code: watch::Sender::new(None) };
+        let exec = Arc::new(exec);
+        self.execs().insert(exec.id.clone(), Arc::clone(&exec));
+        exec
     }
 
     /// Runs an exec on a client's stream. `greeting` is written first, also before an error is returned.
@@ -152,7 +184,7 @@ impl Engine {
         self.detached(async move { engine.run_exec(&exec, console_size, None).await }).await
     }
 
-    async fn run_exec(
+    pub(crate) async fn run_exec(
         self: &Arc<Self>,
         exec: &Arc<Exec>,
         console_size: Option<[u16; 2]>,
@@ -171,7 +203,7 @@ impl Engine {
         }
         let started = self.spawn_exec(exec, &container, &shim, console_size, client).await;
         if let Err((error, code)) = started {
-            *exec.state() = State { begun: true, running: false, pid: 0, exit_code: Some(code) };
+            exec.end(code);
             return Err(error);
         }
         Ok(())
@@ -264,11 +296,7 @@ impl Engine {
     pub(crate) fn exec_ended(&self, container: &Container, shim: &Shim, record: ExecRecord) {
         let exec = self.execs().get(&record.exec_id).cloned();
         if let Some(exec) = exec {
-            {
-                let mut state = exec.state();
-                state.running = false;
-                state.exit_code = Some(record.code);
-            }
+            exec.end(record.code);
             self.exec_event(container, "exec_die", &exec, &[("exitCode", record.code.to_string())]);
         }
         if let Err(error) = shim.forget_exec(&record.exec_id) {
@@ -295,13 +323,11 @@ impl Engine {
             if exec.container != container {
                 return true;
             }
-            let mut state = exec.state();
-            if state.running {
-                state.running = false;
-                state.exit_code.get_or_insert(137);
+            if exec.state().running {
+                exec.end(UNKNOWN_CODE);
             }
             // Who started it may still ask how it ended.
-            state.begun
+            exec.state().begun
         });
     }
 
@@ -345,12 +371,8 @@ impl Engine {
                 !state.execs.iter().any(|running| running.exec_id == exec.id)
             };
             if shim.state().await.is_ok_and(|state| ended(&state)) {
-                for _ in 0..EVENT_PATIENCE {
-                    if !exec.state().running {
-                        break;
-                    }
-                    tokio::time::sleep(EVENT_PAUSE).await;
-                }
+                // Longer than that nothing is under way any more; the state is told as it is.
+                tokio::time::timeout(EVENT_PATIENCE, exec.ended()).await.ok();
             }
         }
         let state = exec.state().clone();

@@ -154,7 +154,9 @@ impl ContainerFilter {
         let ended = !status.phase.is_running() && status.ends > 0;
         self.one_of("status", |wanted| wanted == status.phase.as_str())
             && (self.exited.is_empty() || ended && self.exited.contains(&status.exit_code))
-            && self.one_of("health", |wanted| wanted == "none")
+            && self.one_of("health", |wanted| {
+                wanted == status.health.as_ref().map_or("none", |health| &health.status)
+            })
     }
 
     fn matches_ports(&self, definition: &Definition, status: &Status) -> Result<bool> {

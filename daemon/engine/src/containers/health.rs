@@ -78,7 +78,8 @@ impl Check {
         let command = match test.split_first()? {
             (kind, words) if kind == "CMD" && !words.is_empty() => words.to_vec(),
             (kind, [text, ..]) if kind == "CMD-SHELL" => {
-                let shell = config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+                let shell =
+                    config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
                 shell.into_iter().chain([text.clone()]).collect()
             }
             _ => return None,
@@ -99,7 +100,11 @@ impl Check {
 
     /// How long until the next check.
     fn pause(&self, health: &Health, running: Duration) -> Duration {
-        if health.status == STARTING && running < self.start_period { self.start_interval } else { self.interval }
+        if health.status == STARTING && running < self.start_period {
+            self.start_interval
+        } else {
+            self.interval
+        }
     }
 
     /// The health after a result.
@@ -124,7 +129,11 @@ impl Check {
 
 /// The health of a container that has just been started; none without a check.
 pub(super) fn at_start(config: &ContainerConfig) -> Option<Health> {
-    Check::of(config).map(|_| Health { status: STARTING.to_owned(), failing_streak: 0, log: Some(Vec::new()) })
+    Check::of(config).map(|_| Health {
+        status: STARTING.to_owned(),
+        failing_streak: 0,
+        log: Some(Vec::new()),
+    })
 }
 
 impl Engine {
@@ -248,7 +257,8 @@ mod tests {
     fn checks_have_dockers_defaults() {
         assert_eq!(check("{}"), None);
         assert_eq!(check(r#"{"Healthcheck":{"Test":["NONE"]}}"#), None);
-        let shell = check(r#"{"Healthcheck":{"Test":["CMD-SHELL","exit 0"],"Interval":2000000000}}"#).unwrap();
+        let shell =
+            check(r#"{"Healthcheck":{"Test":["CMD-SHELL","exit 0"],"Interval":2000000000}}"#).unwrap();
         assert_eq!(shell.command, ["/bin/sh", "-c", "exit 0"]);
         assert_eq!((shell.interval, shell.timeout), (Duration::from_secs(2), Duration::from_secs(30)));
         assert_eq!((shell.retries, shell.start_interval), (3, Duration::from_secs(5)));
@@ -257,7 +267,8 @@ mod tests {
 
     #[test]
     fn failures_count_after_the_start_period() {
-        let check = check(r#"{"Healthcheck":{"Test":["CMD","x"],"Retries":2,"StartPeriod":10000000000}}"#).unwrap();
+        let check =
+            check(r#"{"Healthcheck":{"Test":["CMD","x"],"Retries":2,"StartPeriod":10000000000}}"#).unwrap();
         let (early, late) = (Duration::from_secs(1), Duration::from_secs(11));
         let start = Health { status: STARTING.into(), ..Health::default() };
         assert_eq!(check.pause(&start, early), check.start_interval);
@@ -287,7 +298,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let message = |json: &str| validate(&serde_json::from_str(json).unwrap()).unwrap_err().message().to_owned();
+        let message =
+            |json: &str| validate(&serde_json::from_str(json).unwrap()).unwrap_err().message().to_owned();
         assert_eq!(message(r#"{"Test":["X"]}"#), "Unknown healthcheck type 'X' (expected 'CMD')");
         assert_eq!(message(r#"{"Interval":5}"#), "Interval in Healthcheck cannot be less than 1ms");
         assert_eq!(message(r#"{"Retries":-1}"#), "Retries in Healthcheck cannot be negative");

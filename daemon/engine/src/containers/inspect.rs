@@ -120,6 +120,6 @@ fn state(status: &Status) -> ContainerState {
         started_at: status.started_at.map(Time).unwrap_or_default(),
         // Docker shows the zero time while the first run lasts.
         finished_at: status.finished_at.map(Time).unwrap_or_default(),
-        health: None,
+        health: status.health.clone(),
     }
 }

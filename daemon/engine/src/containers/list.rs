@@ -88,7 +88,13 @@ fn status_text(status: &Status, now: Timestamp) -> String {
     let since =
         |moment: Option<Timestamp>| human(moment.map_or(Duration::ZERO, |moment| elapsed(moment, now)));
     match status.phase {
-        Phase::Running => format!("Up {}", since(status.started_at)),
+        Phase::Running => match &status.health {
+            None => format!("Up {}", since(status.started_at)),
+            Some(health) if health.status == "starting" => {
+                format!("Up {} (health: starting)", since(status.started_at))
+            }
+            Some(health) => format!("Up {} ({})", since(status.started_at), health.status),
+        },
         Phase::Paused => format!("Up {} (Paused)", since(status.started_at)),
         Phase::Restarting => format!("Restarting ({}) {} ago", status.exit_code, since(status.finished_at)),
         Phase::Removing => "Removal In Progress".to_owned(),

@@ -9,6 +9,7 @@ pub(crate) mod exec;
 mod exit;
 mod files;
 pub(crate) mod filters;
+mod health;
 mod inspect;
 mod kill;
 mod list;

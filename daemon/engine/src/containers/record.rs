@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_api::container::{ContainerConfig, HostConfig};
+use berth_api::container::{ContainerConfig, Health, HostConfig};
 use berth_api::network::EndpointSettings;
 use berth_network::{Endpoint, PublishedPort};
 use jiff::Timestamp;
@@ -74,6 +74,8 @@ pub(crate) struct Status {
     pub(crate) ever_started: bool,
     /// Network name → endpoint, while it runs.
     pub(crate) endpoints: BTreeMap<String, Endpoint>,
+    /// How its check says it is; none without a check.
+    pub(crate) health: Option<Health>,
     /// Ends so far; waiters count them.
     pub(crate) ends: u64,
     /// It is gone. (Never written: the row is deleted.)

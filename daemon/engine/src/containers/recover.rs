@@ -120,6 +120,7 @@ impl Engine {
             status.oom_killed |= state.oom_killed;
         }));
         self.watch(Arc::clone(container), events);
+        self.watch_health(container);
         Ok(())
     }
 

@@ -159,6 +159,7 @@ impl Engine {
         let (pid, at) = shim.start().await.map_err(|error| failed_start(error, &run_dir))?;
         self.note_started(container, pid, at, joined).map_err(host)?;
         self.watch(Arc::clone(container), events);
+        self.watch_health(container);
         Ok(())
     }
 
@@ -169,6 +170,7 @@ impl Engine {
         at: Timestamp,
         joined: Joined,
     ) -> Result<()> {
+        let definition = container.definition();
         container.change(&self.db, Change::Started, |status| {
             status.pid = pid;
             status.started_at = Some(at);
@@ -176,6 +178,7 @@ impl Engine {
             status.error.clear();
             status.oom_killed = false;
             status.ever_started = true;
+            status.health = super::health::at_start(&definition.config);
             status.endpoints = joined
                 .endpoints
                 .into_iter()

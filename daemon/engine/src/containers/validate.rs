@@ -54,7 +54,7 @@ pub(crate) fn complete(
         extra_host(entry)?;
     }
     defaults(host, facts);
-    Ok(warnings(config, host))
+    Ok(warnings(host))
 }
 
 fn portable(config: &ContainerConfig) -> Result<()> {
@@ -69,6 +69,9 @@ fn portable(config: &ContainerConfig) -> Result<()> {
     }
     if config.hostname.len() > 63 || config.hostname.bytes().any(|byte| byte == 0 || byte == b'\n') {
         return invalid(format!("invalid hostname: {:?}", config.hostname));
+    }
+    if let Some(check) = &config.healthcheck {
+        super::health::validate(check)?;
     }
     for entry in config.env.iter().flatten() {
         if entry.is_empty() || entry.starts_with('=') {
@@ -337,19 +340,11 @@ fn defaults(host: &mut HostConfig, facts: &HostFacts) {
     }
 }
 
-fn warnings(config: &ContainerConfig, host: &HostConfig) -> Vec<String> {
+fn warnings(host: &HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
     if publishes && host.network_mode == "host" {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
-    }
-    if config
-        .healthcheck
-        .as_ref()
-        .and_then(|check| check.test.as_ref())
-        .is_some_and(|test| test.first().is_some_and(|kind| kind != "NONE"))
-    {
-        warnings.push("Health checks are recorded, but not run yet".to_owned());
     }
     warnings
 }

@@ -20,6 +20,26 @@ pub(crate) struct Lab {
     pub(crate) dir: Arc<tempfile::TempDir>,
 }
 
+/// A test that fails leaves nothing behind either.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let engine = Arc::clone(&self.engine);
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                let all = berth_api::options::ListContainers { all: true, ..Default::default() };
+                let options = RemoveContainer { force: true, volumes: true, link: false };
+                for container in engine.list_containers(&all).await.unwrap_or_default() {
+                    engine.remove_container(&container.id, options).await.ok();
+                }
+                engine.shutdown(true).await.ok();
+            });
+        });
+    }
+}
+
 fn shim() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let shim = test.ancestors().nth(2).unwrap().join("berth-shim");
@@ -105,9 +125,9 @@ impl Lab {
 
     /// The daemon dies without a word, and another one takes its place.
     pub(crate) async fn restart_daemon(self) -> Self {
-        let Self { engine, dir } = self;
-        engine.shutdown(false).await.unwrap();
-        drop(engine);
+        let dir = Arc::clone(&self.dir);
+        self.engine.shutdown(false).await.unwrap();
+        drop(self);
         // Tasks of the old engine let go of the store's lock when they end.
         for _ in 0..200 {
             match Engine::start(config(dir.path())).await {

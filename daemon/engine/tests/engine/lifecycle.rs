@@ -75,15 +75,15 @@ async fn signals_and_stop() {
     let lab = Lab::new().await;
     let script = r#"{"Cmd":["sh","-c","trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.1; done"],
                      "StopSignal":"SIGUSR1"}"#;
-    lab.start("s", script).await;
-    until("ready", || async { lab.output("s").await == "ready\n" }).await;
-    lab.engine.stop_container("s", &StopContainer::default()).await.unwrap();
-    assert_eq!(lab.inspect("s").await.state.exit_code, 5);
-    assert_eq!(lab.output("s").await, "ready\ngot\n");
-    lab.engine.restart_container("s", &StopContainer::default()).await.unwrap();
-    assert!(lab.inspect("s").await.state.running);
-    lab.engine.kill_container("s", "").await.unwrap();
-    assert_eq!(lab.inspect("s").await.state.exit_code, 137);
+    lab.start("ss", script).await;
+    until("ready", || async { lab.output("ss").await == "ready\n" }).await;
+    lab.engine.stop_container("ss", &StopContainer::default()).await.unwrap();
+    assert_eq!(lab.inspect("ss").await.state.exit_code, 5);
+    assert_eq!(lab.output("ss").await, "ready\ngot\n");
+    lab.engine.restart_container("ss", &StopContainer::default()).await.unwrap();
+    assert!(lab.inspect("ss").await.state.running);
+    lab.engine.kill_container("ss", "").await.unwrap();
+    assert_eq!(lab.inspect("ss").await.state.exit_code, 137);
     lab.finish().await;
 }
 
@@ -127,18 +127,18 @@ async fn auto_remove_tells_the_code() {
 async fn restart_policies() {
     let lab = Lab::new().await;
     let json = r#"{"Cmd":["sh","-c","echo x; exit 1"],"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":2}}}"#;
-    lab.start("f", json).await;
+    lab.start("ff", json).await;
     until("three runs", || async {
-        lab.output("f").await == "x\nx\nx\n" && !lab.inspect("f").await.state.running
+        lab.output("ff").await == "x\nx\nx\n" && !lab.inspect("ff").await.state.running
     })
     .await;
-    assert_eq!(lab.inspect("f").await.restart_count, 2);
-    lab.start("a", r#"{"Cmd":["false"],"HostConfig":{"RestartPolicy":{"Name":"always"}}}"#).await;
-    until("a restart", || async { lab.inspect("a").await.restart_count > 1 }).await;
-    lab.engine.stop_container("a", &StopContainer::default()).await.ok();
-    let count = lab.inspect("a").await.restart_count;
+    assert_eq!(lab.inspect("ff").await.restart_count, 2);
+    lab.start("aa", r#"{"Cmd":["false"],"HostConfig":{"RestartPolicy":{"Name":"always"}}}"#).await;
+    until("a restart", || async { lab.inspect("aa").await.restart_count > 1 }).await;
+    lab.engine.stop_container("aa", &StopContainer::default()).await.ok();
+    let count = lab.inspect("aa").await.restart_count;
     tokio::time::sleep(std::time::Duration::from_millis(900)).await;
-    let after = lab.inspect("a").await;
+    let after = lab.inspect("aa").await;
     assert_eq!((after.restart_count, after.state.status.as_str()), (count, "exited"));
     lab.finish().await;
 }
@@ -181,16 +181,16 @@ async fn health_is_watched() {
     let lab = Lab::new().await;
     let json = r#"{"Cmd":["sleep","1000"],"Healthcheck":{"Test":["CMD-SHELL","echo checked; test -e /tmp/well"],
                    "Interval":100000000,"Retries":2}}"#;
-    lab.start("c", json).await;
-    assert_eq!(lab.inspect("c").await.state.health.unwrap().status, "starting");
+    lab.start("cc", json).await;
+    assert_eq!(lab.inspect("cc").await.state.health.unwrap().status, "starting");
     let is = |wanted: &'static str| {
         let lab = &lab;
-        move || async move { lab.inspect("c").await.state.health.unwrap().status == wanted }
+        move || async move { lab.inspect("cc").await.state.health.unwrap().status == wanted }
     };
     until("unhealthy", is("unhealthy")).await;
-    lab.exec("c", r#"{"Cmd":["touch","/tmp/well"]}"#).await;
+    lab.exec("cc", r#"{"Cmd":["touch","/tmp/well"]}"#).await;
     until("healthy", is("healthy")).await;
-    let health = lab.inspect("c").await.state.health.unwrap();
+    let health = lab.inspect("cc").await.state.health.unwrap();
     assert_eq!(
         (health.failing_streak, health.log.unwrap().last().unwrap().output.as_str()),
         (0, "checked\n")

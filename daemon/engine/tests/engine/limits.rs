@@ -78,8 +78,8 @@ async fn resources_and_update() {
     let lab = Lab::new().await;
     let options =
         r#"{"Cmd":["sleep","1000"],"HostConfig":{"Memory":67108864,"PidsLimit":50,"NanoCpus":500000000}}"#;
-    lab.start("c", options).await;
-    let pid = lab.inspect("c").await.state.pid;
+    lab.start("cc", options).await;
+    let pid = lab.inspect("cc").await.state.pid;
     let memory = || limit(pid, ("memory", "memory.limit_in_bytes"), "memory.max");
     assert_eq!(memory(), "67108864");
     assert_eq!(limit(pid, ("pids", "pids.max"), "pids.max"), "50");
@@ -89,16 +89,16 @@ async fn resources_and_update() {
         r#"{"Memory":33554432,"MemorySwap":67108864,"RestartPolicy":{"Name":"always"}}"#,
     )
     .unwrap();
-    lab.engine.update_container("c", update).await.unwrap();
+    lab.engine.update_container("cc", update).await.unwrap();
     assert_eq!(memory(), "33554432");
-    let inspect = lab.inspect("c").await;
+    let inspect = lab.inspect("cc").await;
     assert_eq!(inspect.host_config.resources.memory, 33_554_432);
     assert_eq!(inspect.host_config.restart_policy.name, "always");
     let tiny = UpdateRequest {
         resources: serde_json::from_str(r#"{"Memory":1000}"#).unwrap(),
         ..UpdateRequest::default()
     };
-    let error = lab.engine.update_container("c", tiny).await.unwrap_err();
+    let error = lab.engine.update_container("cc", tiny).await.unwrap_err();
     assert_eq!(error.message(), "Minimum memory limit allowed is 6MB");
     lab.finish().await;
 }
@@ -108,8 +108,8 @@ async fn memory_that_is_not_there_kills() {
     let lab = Lab::new().await;
     let options = r#"{"Cmd":["sh","-c","dd if=/dev/zero of=/dev/null bs=200M count=1"],
                       "HostConfig":{"Memory":16777216,"MemorySwap":16777216}}"#;
-    lab.start("c", options).await;
-    assert_eq!(lab.wait("c").await, 137);
-    assert!(lab.inspect("c").await.state.oom_killed);
+    lab.start("cc", options).await;
+    assert_eq!(lab.wait("cc").await, 137);
+    assert!(lab.inspect("cc").await.state.oom_killed);
     lab.finish().await;
 }

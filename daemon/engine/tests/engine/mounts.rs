@@ -35,19 +35,19 @@ async fn volumes_in_use_are_kept() {
     let request = VolumeCreateRequest { name: "v".into(), ..VolumeCreateRequest::default() };
     let volume = lab.engine.create_volume(request).await.unwrap();
     assert!(std::path::Path::new(&volume.mountpoint).is_dir());
-    let id = lab.create("c", r#"{"HostConfig":{"Binds":["v:/v"]}}"#).await;
+    let id = lab.create("cc", r#"{"HostConfig":{"Binds":["v:/v"]}}"#).await;
     let error = lab.engine.remove_volume("v", false).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
         (Kind::Conflict, format!("remove v: volume is in use - [{id}]").as_str())
     );
-    let mount = lab.inspect("c").await.mounts[0].clone();
+    let mount = lab.inspect("cc").await.mounts[0].clone();
     assert_eq!((mount.kind.as_str(), mount.mode.as_str(), mount.name.as_str()), ("volume", "z", "v"));
     // Another container of the same volumes.
     let (_, output) =
-        lab.run("grep -c ' /v ' /proc/mounts", r#"{"HostConfig":{"VolumesFrom":["c:ro"]}}"#).await;
+        lab.run("grep -c ' /v ' /proc/mounts", r#"{"HostConfig":{"VolumesFrom":["cc:ro"]}}"#).await;
     assert_eq!(output, "1\n");
-    lab.remove("c").await;
+    lab.remove("cc").await;
     lab.engine.remove_volume("v", false).await.unwrap();
     assert_eq!(lab.engine.remove_volume("v", false).await.unwrap_err().message(), "get v: no such volume");
     lab.engine.remove_volume("v", true).await.unwrap();

@@ -68,21 +68,21 @@ async fn networks_of_ones_own() {
     let request = NetworkCreateRequest { name: "mine".into(), ..NetworkCreateRequest::default() };
     let network = lab.engine.create_network(request.clone()).await.unwrap().id;
     assert_eq!(lab.engine.create_network(request).await.unwrap_err().kind(), Kind::Conflict);
-    lab.start("a", r#"{"Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"mine"}}"#).await;
-    let joined = lab.inspect("a").await.network_settings.networks["mine"].clone();
+    lab.start("aa", r#"{"Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"mine"}}"#).await;
+    let joined = lab.inspect("aa").await.network_settings.networks["mine"].clone();
     assert_eq!(joined.network_id, network);
     // Neighbours find each other by name.
     let json = r#"{"HostConfig":{"NetworkMode":"mine"},"NetworkingConfig":{"EndpointsConfig":{"mine":{"Aliases":["other"]}}}}"#;
-    let (_, output) = lab.run("grep -w a /etc/hosts | head -n 1", json).await;
+    let (_, output) = lab.run("grep -w aa /etc/hosts | head -n 1", json).await;
     assert!(output.starts_with(&joined.ip_address), "{output}");
     assert_eq!(lab.engine.remove_network("mine").await.unwrap_err().kind(), Kind::Forbidden);
-    lab.start("b", r#"{"Cmd":["sleep","1000"]}"#).await;
-    let connect = NetworkConnectRequest { container: "b".into(), endpoint_config: None };
+    lab.start("bb", r#"{"Cmd":["sleep","1000"]}"#).await;
+    let connect = NetworkConnectRequest { container: "bb".into(), endpoint_config: None };
     lab.engine.connect_network("mine", connect).await.unwrap();
-    let (_, output) = lab.exec("b", r#"{"Cmd":["ls","/sys/class/net"],"AttachStdout":true}"#).await;
+    let (_, output) = lab.exec("bb", r#"{"Cmd":["ls","/sys/class/net"],"AttachStdout":true}"#).await;
     assert_eq!(output, "eth0\neth1\nlo\n");
     assert_eq!(lab.engine.inspect_network("mine").await.unwrap().containers.unwrap().len(), 2);
-    for name in ["a", "b"] {
+    for name in ["aa", "bb"] {
         let disconnect = NetworkDisconnectRequest { container: name.into(), force: false };
         lab.engine.disconnect_network("mine", disconnect).await.unwrap();
     }

@@ -20,10 +20,10 @@ async fn attach(lab: &Lab, name: &str, options: Attach) -> UnixStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn attach_before_start_loses_nothing() {
     let lab = Lab::new().await;
-    lab.create("c", r#"{"Cmd":["cat"],"OpenStdin":true,"StdinOnce":true,"AttachStdin":true}"#).await;
-    let client = attach(&lab, "c", both()).await;
+    lab.create("cc", r#"{"Cmd":["cat"],"OpenStdin":true,"StdinOnce":true,"AttachStdin":true}"#).await;
+    let client = attach(&lab, "cc", both()).await;
     let wait = lab.engine.wait_container("c", WaitCondition::NextExit).await.unwrap();
-    lab.engine.start_container("c").await.unwrap();
+    lab.engine.start_container("cc").await.unwrap();
     write(&client, b"hello\n").await;
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(wait.await.status_code, 0);
@@ -36,15 +36,15 @@ async fn attach_before_start_loses_nothing() {
 async fn attach_replays_and_goes_on_without_gap_or_duplicate() {
     let lab = Lab::new().await;
     let script = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done";
-    lab.start("c", &serde_json::json!({"Cmd": ["sh", "-c", script]}).to_string()).await;
-    let client = attach(&lab, "c", Attach { logs: true, stdin: false, ..both() }).await;
+    lab.start("cc", &serde_json::json!({"Cmd": ["sh", "-c", script]}).to_string()).await;
+    let client = attach(&lab, "cc", Attach { logs: true, stdin: false, ..both() }).await;
     let bytes = read_to_end(client).await;
     let text = String::from_utf8(unframe(bytes.strip_prefix(b"HEAD").unwrap())).unwrap();
     let expected: String = (0..3000).map(|number| format!("{number}\n")).collect();
     assert!(text == expected, "{} of {} bytes", text.len(), expected.len());
-    lab.wait("c").await;
+    lab.wait("cc").await;
     // Of a container that has ended, the log alone.
-    let client = attach(&lab, "c", Attach { logs: true, stream: false, ..both() }).await;
+    let client = attach(&lab, "cc", Attach { logs: true, stream: false, ..both() }).await;
     assert_eq!(unframe(read_to_end(client).await.strip_prefix(b"HEAD").unwrap()), expected.into_bytes());
     lab.finish().await;
 }
@@ -52,7 +52,7 @@ async fn attach_replays_and_goes_on_without_gap_or_duplicate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn execs() {
     let lab = Lab::new().await;
-    lab.start("c", r#"{"Cmd":["sleep","1000"],"Env":["A=container"],"User":"app"}"#).await;
+    lab.start("cc", r#"{"Cmd":["sleep","1000"],"Env":["A=container"],"User":"app"}"#).await;
     let (code, output) = lab
         .exec(
             "c",
@@ -61,12 +61,12 @@ async fn execs() {
         .await;
     assert_eq!((code, output.as_str()), (3, "container exec\n1000\n1000 2000\n"));
     let (code, output) = lab
-        .exec("c", r#"{"Cmd":["sh","-c","tty; stty size"],"AttachStdout":true,"Tty":true,"User":"0"}"#)
+        .exec("cc", r#"{"Cmd":["sh","-c","tty; stty size"],"AttachStdout":true,"Tty":true,"User":"0"}"#)
         .await;
     assert!(output.contains("\r\n"), "{output:?} {code}");
     let id = {
         let config = serde_json::from_str(r#"{"Cmd":["nosuch"],"AttachStdout":true}"#).unwrap();
-        lab.engine.create_exec("c", config).await.unwrap()
+        lab.engine.create_exec("cc", config).await.unwrap()
     };
     let (ours, theirs) = UnixStream::pair().unwrap();
     let error =
@@ -82,32 +82,32 @@ async fn execs() {
     let error = lab.engine.start_exec(&id, false, None, theirs.into(), vec![], vec![]).await.unwrap_err();
     assert_eq!(error.message(), format!("exec command {id} has already run"));
     assert_eq!(lab.engine.inspect_exec("nope").await.unwrap_err().message(), "No such exec instance: nope");
-    lab.engine.pause_container("c").await.unwrap();
+    lab.engine.pause_container("cc").await.unwrap();
     let config = serde_json::from_str(r#"{"Cmd":["true"]}"#).unwrap();
-    let error = lab.engine.create_exec("c", config).await.unwrap_err();
+    let error = lab.engine.create_exec("cc", config).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
-        (Kind::Conflict, "Container c is paused, unpause the container before exec")
+        (Kind::Conflict, "Container cc is paused, unpause the container before exec")
     );
-    lab.engine.unpause_container("c").await.unwrap();
+    lab.engine.unpause_container("cc").await.unwrap();
     lab.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_exec_and_top_and_stats() {
     let lab = Lab::new().await;
-    lab.start("c", r#"{"Cmd":["sleep","1000"]}"#).await;
+    lab.start("cc", r#"{"Cmd":["sleep","1000"]}"#).await;
     let config = serde_json::from_str(r#"{"Cmd":["sleep","1001"]}"#).unwrap();
-    let id = lab.engine.create_exec("c", config).await.unwrap();
+    let id = lab.engine.create_exec("cc", config).await.unwrap();
     lab.engine.start_exec_detached(&id, None).await.unwrap();
     let exec = lab.engine.inspect_exec(&id).await.unwrap();
     assert!(exec.running && exec.pid > 0);
-    assert_eq!(lab.inspect("c").await.exec_ids.unwrap(), std::slice::from_ref(&id));
-    let top = lab.engine.top_container("c", "").await.unwrap();
+    assert_eq!(lab.inspect("cc").await.exec_ids.unwrap(), std::slice::from_ref(&id));
+    let top = lab.engine.top_container("cc", "").await.unwrap();
     assert_eq!(top.processes.len(), 2, "{top:?}");
     let mut stats = lab
         .engine
-        .container_stats("c", berth_api::options::Stats { stream: false, one_shot: true })
+        .container_stats("cc", berth_api::options::Stats { stream: false, one_shot: true })
         .await
         .unwrap();
     let sample = futures_util::StreamExt::next(&mut stats).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_detached_exec_and_top_and_stats() {
     assert!(sample.memory_stats.usage > 0 && sample.cpu_stats.system_cpu_usage > 0);
     assert!(sample.networks.unwrap().contains_key("eth0"));
     assert!(futures_util::StreamExt::next(&mut stats).await.is_none());
-    lab.stop("c").await;
+    lab.stop("cc").await;
     until("the exec's end", || async { !lab.engine.inspect_exec(&id).await.unwrap().running }).await;
     lab.finish().await;
 }

@@ -1,6 +1,6 @@
 //! How containers end.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use berth_runtime_client::{
     ClientError, Reconnected, bundle,
@@ -77,24 +77,35 @@ async fn a_missing_program_is_told_in_runcs_words() {
         ("/bin", FailureKind::IsDirectory, 126, "is a directory"),
         ("/etc/plain", FailureKind::PermissionDenied, 126, "permission denied"),
         ("/no/such", FailureKind::NotFound, 127, "no such file or directory"),
+        ("/bin/garbage", FailureKind::NotExecutable, 128, "exec format error"),
     ];
     for (program, kind, code, text) in cases {
         let container = container(&[program]);
         if let berth_runtime_client::protocol::Rootfs::Overlay { lower, .. } = &container.create.rootfs {
             fs::write(lower[0].join("etc/plain"), "no program").unwrap();
+            let garbage = lower[0].join("bin/garbage");
+            fs::write(&garbage, "no program").unwrap();
+            fs::set_permissions(garbage, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let shim = container.spawned().await;
         let mut stream = attach(&shim, raw()).await;
-        let error = match shim.create(container.create.clone(), None).await {
+        let created = shim.create(container.create.clone(), None).await;
+        let at_create = created.is_err();
+        let error = match created {
+            Err(error) => error,
             Ok(_) => shim.start().await.unwrap_err(),
-            Err(error) => panic!("{program}: only start may notice: {error}"),
         };
         assert!(error.to_string().contains(text), "{program}: {error}");
-        assert_eq!(error.kind(), Some(kind), "{program}");
-        let record = shim.wait().await.unwrap();
-        assert_eq!((record.code, record.started_at, record.error), (code, None, Some(error.to_string())));
+        assert_eq!(error.kind().map(|kind| (kind, kind.exit_code())), Some((kind, code)), "{program}");
+        if at_create {
+            assert_eq!(shim.state().await.unwrap().phase, Phase::Empty);
+            drop(shim);
+        } else {
+            let record = shim.wait().await.unwrap();
+            assert_eq!((record.code, record.started_at, record.error), (code, None, Some(error.to_string())));
+        }
         assert_eq!(read_text(&mut stream).await, "");
-        assert_eq!(container.finished(&shim).await, code);
+        container.assert_gone().await;
     }
 }
 
@@ -152,8 +163,10 @@ async fn a_killed_shim_takes_its_container_along() {
     let container = script("sleep 1000 & sleep 1000");
     let shim = container.started().await;
     let state = shim.state().await.unwrap();
-    let pids = shim.pids().await.unwrap();
-    assert!(pids.len() >= 2, "{pids:?}");
+    let mut pids = Vec::new();
+    while pids.len() < 2 {
+        pids = shim.pids().await.unwrap();
+    }
     kill(Pid::from_raw(state.shim_pid), Signal::SIGKILL).unwrap();
     let error = shim.wait().await.unwrap_err();
     assert!(matches!(error, ClientError::Gone { .. }), "{error}");

@@ -33,24 +33,23 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// The program under test: `BERTH_SHIM`, else it is built on first use into the directory of this test program.
 pub(crate) fn spawner() -> ShimSpawner {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let binary = BINARY.get_or_init(|| {
-        if let Some(binary) = std::env::var_os("BERTH_SHIM") {
-            return binary.into();
-        }
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.ancestors().nth(2).unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args(["build", "--quiet", "--package", "berth-shim", "--target-dir"])
-            .arg(profile_dir.parent().unwrap());
-        if profile_dir.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "berth-shim must build");
-        profile_dir.join("berth-shim")
+    static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let binary = BINARY.get_or_init(|| match std::env::var_os("BERTH_SHIM") {
+        Some(binary) => Some(binary.into()),
+        None => build(),
     });
-    ShimSpawner::new(binary.clone())
+    ShimSpawner::new(binary.clone().expect("berth-shim must build"))
+}
+
+fn build() -> Option<PathBuf> {
+    let test = std::env::current_exe().unwrap();
+    let profile_dir = test.ancestors().nth(2).unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "berth-shim", "--target-dir"]).arg(profile_dir.parent().unwrap());
+    if profile_dir.ends_with("release") {
+        build.arg("--release");
+    }
+    build.status().unwrap().success().then(|| profile_dir.join("berth-shim"))
 }
 
 /// A container to be; its directory goes with it.

@@ -85,8 +85,7 @@ async fn closed_stdin_is_empty() {
 
 #[tokio::test]
 async fn much_input_goes_through_a_full_pipe() {
-    let container =
-        script("sleep 0.2; wc -c; cat").stdin(StdinMode::OpenOnce);
+    let container = script("sleep 0.2; wc -c; cat").stdin(StdinMode::OpenOnce);
     let shim = container.started().await;
     let mut stream = attach(&shim, interactive(Framing::Raw)).await;
     let (mut reader, mut writer) = stream.split();
