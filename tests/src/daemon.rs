@@ -195,7 +195,8 @@ impl Cli {
     /// # Panics
     /// If the engine refuses it.
     pub fn import_busybox(&self, name: &str) {
-        let args = ["import", "--change", "CMD [\"sh\"]", "-", name];
+        let path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let args = ["import", "--change", "CMD [\"sh\"]", "--change", path, "-", name];
         drop(self.run_with_input(&args, &base::busybox_tar()).success());
     }
 }

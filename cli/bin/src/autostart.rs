@@ -26,7 +26,8 @@ pub(crate) fn start(socket: &Path) -> Result<()> {
     let run = socket.parent().context("the socket's directory")?;
     std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
     let log_path = run.join("berthd.log");
-    let log = std::fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let log =
+        std::fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     eprintln!("berth: no engine is running; starting {} (log: {})", program.display(), log_path.display());
     let mut child = Command::new(&program)
         .stdin(Stdio::null())

@@ -42,7 +42,9 @@ pub(crate) fn for_image(image: &str) -> Result<Option<AuthConfig>> {
     let repository = format!("{host}/{path}");
     let fits = |key: &str| {
         let bare = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-        key == host || bare == host || repository.strip_prefix(bare).is_some_and(|rest| rest.starts_with(['/', ':']))
+        key == host
+            || bare == host
+            || repository.strip_prefix(bare).is_some_and(|rest| rest.starts_with(['/', ':']))
     };
     let found = config.auths.into_iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len());
     match found {
@@ -57,7 +59,9 @@ fn read() -> Result<Config> {
     let dir = dir.or_else(|| std::env::home_dir().map(|home| home.join(".docker")));
     let Some(file) = dir.map(|dir| dir.join("config.json")) else { return Ok(Config::default()) };
     match std::fs::read(&file) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is not understood", file.display())),
+        Ok(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("{} is not understood", file.display()))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
         Err(e) => Err(e).with_context(|| format!("cannot read {}", file.display())),
     }
@@ -66,9 +70,11 @@ fn read() -> Result<Config> {
 /// Takes `auth`, base64 of `user:password`, apart.
 fn decoded(mut auth: AuthConfig) -> Result<AuthConfig> {
     if auth.username.is_empty() && !auth.auth.is_empty() {
-        let text = STANDARD.decode(&auth.auth).context("an auth entry of docker's configuration is no base64")?;
+        let text =
+            STANDARD.decode(&auth.auth).context("an auth entry of docker's configuration is no base64")?;
         let text = String::from_utf8(text).context("an auth entry of docker's configuration is no text")?;
-        let (user, password) = text.split_once(':').context("an auth entry of docker's configuration has no ':'")?;
+        let (user, password) =
+            text.split_once(':').context("an auth entry of docker's configuration has no ':'")?;
         (auth.username, auth.password) = (user.to_owned(), password.trim_end_matches('\0').to_owned());
     }
     auth.auth = String::new();
@@ -101,7 +107,8 @@ fn ask_helper(helper: &str, host: &str) -> Result<AuthConfig> {
         }
         bail!("{program} get {host}: {}", said.trim_end());
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout).with_context(|| format!("{program}'s answer"))?;
+    let answer: Answer =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{program}'s answer"))?;
     Ok(if answer.username == "<token>" {
         AuthConfig { identity_token: answer.secret, ..AuthConfig::default() }
     } else {

@@ -156,7 +156,10 @@ impl Tree<'_> {
         let dir = self.root.join(relative);
         let failed = || format!("cannot read the directory {}", dir.display());
         let entries = std::fs::read_dir(&dir).with_context(failed)?;
-        let mut names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>().with_context(failed)?;
+        let mut names = entries
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<io::Result<Vec<_>>>()
+            .with_context(failed)?;
         names.sort();
         for name in names {
             let relative = relative.join(name);

@@ -50,12 +50,23 @@ pub(crate) enum Form {
 
 /// Writes the tree below `root`.
 pub(crate) fn pack(root: BorrowedFd<'_>, form: Form, to: impl Write) -> Result<Packed, PackError> {
-    let mut packer = Packer { form, writer: Writer::new(to), links: HashMap::new(), size: 0 };
+    pack_without(root, form, &[], to)
+}
+
+/// The same, leaving out those of `places` (relative paths) that hold nothing: empty files and directories that were
+/// only made to mount something on.
+pub(crate) fn pack_without(
+    root: BorrowedFd<'_>,
+    form: Form,
+    places: &[&Path],
+    to: impl Write,
+) -> Result<Packed, PackError> {
+    let mut packer = Packer { form, places, writer: Writer::new(to), links: HashMap::new(), size: 0 };
     let root = openat(root, ".", DIRECTORY, Mode::empty()).map_err(at(Path::new("."), "open"))?;
     if form == (Form::Layer { root: true }) {
         let stat = fstat(&root).map_err(at(Path::new("."), "stat"))?;
         let xattrs = read_xattrs(&root, OsStr::new(".")).map_err(at(Path::new("."), "read attributes of"))?;
-        let entry = Packer::<io::Sink>::entry(Path::new("."), Kind::Directory, &stat, xattrs);
+        let entry = Packer::<'_, io::Sink>::entry(Path::new("."), Kind::Directory, &stat, xattrs);
         packer.writer.member(&entry).map_err(at(Path::new("."), "write"))?;
     }
     if matches!(form, Form::Layer { .. }) && is_opaque(&root, OsStr::new(".")) {
@@ -66,6 +77,14 @@ pub(crate) fn pack(root: BorrowedFd<'_>, form: Form, to: impl Write) -> Result<P
     Ok(Packed { size, tar_size: writer.finish().map_err(at(Path::new(""), "write"))? })
 }
 
+fn holds_nothing(parent: &OwnedFd, name: &OsStr, kind: Kind, stat: &FileStat) -> io::Result<bool> {
+    match kind {
+        Kind::Directory => Ok(names(&openat(parent, name, DIRECTORY, Mode::empty())?)?.is_empty()),
+        Kind::File => Ok(stat.st_size == 0),
+        _ => Ok(false),
+    }
+}
+
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -74,14 +93,15 @@ fn at<E: Into<io::Error>>(path: &Path, operation: &'static str) -> impl FnOnce(E
     move |error| PackError { operation, path, source: error.into() }
 }
 
-struct Packer<W> {
+struct Packer<'a, W> {
     form: Form,
+    places: &'a [&'a Path],
     writer: Writer<W>,
     links: HashMap<(u64, u64), PathBuf>,
     size: u64,
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
     /// Writes the members of a directory. Recursion is as deep as paths are, which PATH_MAX bounds in practice;
     /// one descriptor is open per level.
     fn directory(&mut self, directory: OwnedFd, path: &Path) -> Result<(), PackError> {
@@ -108,6 +128,9 @@ impl<W: Write> Packer<W> {
             return self.marker(&path.with_file_name(hidden));
         }
         let Some(kind) = kind_of(stat) else { return Ok(()) };
+        if self.places.contains(&path) && holds_nothing(at_fd, name, kind, stat).map_err(at(path, "look into"))? {
+            return Ok(());
+        }
         let inode = (stat.st_dev, stat.st_ino);
         if kind != Kind::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&inode) {

@@ -20,7 +20,7 @@ use berth_sys::mountfd::{self, Overlay};
 use crate::error::{IoContext, Result, StoreError};
 use crate::fixup::{Attributes, lower_directories, root_attributes};
 use crate::layers::{LayerInfo, Layers, Row, canonical_digest, pack_error};
-use crate::pack::{Form, pack};
+use crate::pack::{Form, pack_without};
 use crate::pipe::{CHUNK, pipe};
 use crate::shared::{Shared, open_directory};
 
@@ -212,11 +212,12 @@ impl Snapshots {
         Ok(info)
     }
 
-    /// A layer of what upper holds now, by copying; the snapshot goes on (`docker commit`).
+    /// A layer of what upper holds now, by copying; the snapshot goes on (`docker commit`). Empty files and directories
+    /// at `places` (relative paths) are left out: they were only made to mount something on.
     ///
     /// # Errors
     /// If upper cannot be read or the copy not be written.
-    pub fn capture(&self, key: &str) -> Result<LayerInfo> {
+    pub fn capture(&self, key: &str, places: &[&Path]) -> Result<LayerInfo> {
         let snapshot = self.required(key)?;
         let form = self.form(&snapshot)?;
         let upper = open_directory(&snapshot.upper)?;
@@ -224,7 +225,7 @@ impl Snapshots {
         let (packed, unpacked) = std::thread::scope(|scope| {
             let packing = scope.spawn(move || {
                 let mut to = std::io::BufWriter::with_capacity(CHUNK, to);
-                let packed = pack(upper.as_fd(), form, &mut to);
+                let packed = pack_without(upper.as_fd(), form, places, &mut to);
                 if packed.is_err() {
                     let (to, _) = to.into_parts();
                     to.fail(std::io::Error::other("the tree could not be read"));

@@ -1,2 +1,40 @@
-//! berth-runtime: the runc-compatible command line of the OCI runtime.
-fn main() {}
+//! `berth-runtime`: the runc-compatible command line of the OCI runtime.
+//!
+//! ```text
+//!  cli (flags) ─▶ commands/<name> ─▶ state (what is on disk) ─▶ berth-core (what forks)
+//! ```
+//!
+//! One thread, one command, one process; nothing stays behind but the state directory.
+
+mod bundle;
+mod cli;
+mod commands;
+mod foreground;
+mod log;
+mod resources;
+mod signal;
+mod state;
+mod streams;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let log = match log::Log::open(&cli.global) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("berth-runtime: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match commands::run(&cli, &log) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log.error(&format!("{error:#}"));
+            // runc's `exec` says 255 for its own failures, so that 1 stays the program's.
+            ExitCode::from(if matches!(cli.command, cli::Command::Exec(_)) { 255 } else { 1 })
+        }
+    }
+}

@@ -22,8 +22,8 @@ use crate::stdio::{ConsoleSink, Stdio};
 pub enum RootfsSource {
     /// `root.path` of config.json.
     Path,
-    /// A detached mount, attached to `root.path` (or the bundle, if that does not exist) in the container's own mount
-    /// namespace: the host never sees it.
+    /// A detached mount, attached to `root.path` (made if it is missing) in the container's own mount namespace: the
+    /// host never sees it.
     Detached(OwnedFd),
 }
 
@@ -87,6 +87,9 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     let layout = berth_cgroup::detect()?;
     let path = cgroup_path(request.spec, request.id);
     let plan = compile(&request, &layout, &path)?;
+    if matches!(request.rootfs, RootfsSource::Detached(_)) {
+        make_place(&plan.root.path)?;
+    }
     let cgroup = Cgroup::create(&layout, &path, &plan.cgroup.resources)?;
     match spawn(request, plan, &cgroup) {
         Ok(parts) => Ok(CreatedContainer {
@@ -100,12 +103,17 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             state: parts.state,
         }),
         Err(error) => {
-            let mut all = vec![error];
-            if let Err(errors) = cgroup.remove() {
-                all.extend(errors.into_iter().map(Error::Cgroup));
-            }
-            Err(Error::many(all).expect_err("there is at least one"))
+            let Err(errors) = cgroup.remove() else { return Err(error) };
+            Err(Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect()))
         }
+    }
+}
+
+/// The empty directory a detached root is attached to, which belongs to the bundle and goes with it.
+fn make_place(path: &Path) -> Result<(), Error> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create directory", path, error)),
+        _ => Ok(()),
     }
 }
 

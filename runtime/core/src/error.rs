@@ -152,6 +152,7 @@ impl Error {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Child(failure) => failure.kind,
+            Self::Many(errors) => errors.first().map_or(FailureKind::Other, Self::kind),
             _ => FailureKind::Other,
         }
     }
@@ -162,15 +163,6 @@ impl Error {
 
     pub(crate) fn io(operation: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { operation, path: path.to_owned(), source }
-    }
-
-    /// One error out of a list; `Ok` if it is empty.
-    pub(crate) fn many(mut errors: Vec<Self>) -> Result<(), Self> {
-        match errors.len() {
-            0 => Ok(()),
-            1 => Err(errors.remove(0)),
-            _ => Err(Self::Many(errors)),
-        }
     }
 }
 

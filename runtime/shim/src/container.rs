@@ -186,14 +186,12 @@ impl Container {
     /// Undo everything, past errors, which are returned.
     pub(crate) fn remove(self) -> Vec<String> {
         let mut problems = Vec::new();
-        // ESRCH and ECHILD: it was reaped already, as usual.
-        if self.kill(SIGKILL).is_ok()
-            && let Err(errno) = pidfd::wait(&self.core.pidfd, true)
-        {
-            problems.push(format!("waiting for init: {errno}"));
-        }
-        if let Err(error) = self.kill_rest() {
-            problems.push(error.to_string());
+        // ESRCH: it was reaped, and what it left was killed, as usual.
+        if self.kill(SIGKILL).is_ok() {
+            if let Err(errno) = pidfd::wait(&self.core.pidfd, true) {
+                problems.push(format!("waiting for init: {errno}"));
+            }
+            problems.extend(self.kill_rest().err().map(|error| error.to_string()));
         }
         if let Err(error) = self.core.run_poststop_hooks() {
             problems.push(error.to_string());

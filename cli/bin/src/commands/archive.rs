@@ -73,7 +73,8 @@ pub(crate) async fn load(session: &Session, args: Load) -> Result<Exit> {
 /// A file as a body, or standard input.
 pub(crate) async fn upload(path: Option<&PathBuf>) -> Result<Upload> {
     let Some(path) = path else { return Ok(Upload::from_reader(tokio::io::stdin())) };
-    let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?;
+    let file =
+        tokio::fs::File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?;
     Ok(Upload::from_reader(file))
 }
 

@@ -31,7 +31,12 @@ pub(crate) struct Create {
 #[derive(Debug, Args)]
 pub(crate) struct ImageAndWords {
     /// Image, then the command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE [COMMAND [ARG]…]")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "IMAGE [COMMAND [ARG]…]"
+    )]
     words: Vec<String>,
 }
 
@@ -78,7 +83,11 @@ pub(crate) async fn create(
     }
     let answer = client.container_create(name, platform, request).await;
     let response = match answer {
-        Err(error) if error.is_not_found() && error.to_string().contains("o such image") && flags.pull == "missing" => {
+        Err(error)
+            if error.is_not_found()
+                && error.to_string().contains("o such image")
+                && flags.pull == "missing" =>
+        {
             eprintln!("Unable to find image '{image}' locally");
             pull::pull_to_stderr(client, image, flags.platform.as_deref(), quiet).await?;
             client.container_create(name, platform, request).await?

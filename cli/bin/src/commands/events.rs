@@ -63,7 +63,9 @@ pub(crate) fn point_in_time(text: &str) -> Result<Option<When>> {
     match when::parse(text, Timestamp::now()) {
         Ok(at) => Ok(at),
         Err(_) => {
-            bail!("{text:?} is no time: expected seconds since 1970, 2026-01-31T12:00:00Z, or a span such as 10m")
+            bail!(
+                "{text:?} is no time: expected seconds since 1970, 2026-01-31T12:00:00Z, or a span such as 10m"
+            )
         }
     }
 }

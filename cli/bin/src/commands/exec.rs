@@ -77,7 +77,8 @@ pub(crate) async fn run(session: &Session, args: Exec) -> Result<Exit> {
     }
     let connection = client.exec_start(&id, &start).await.map_err(start_failure)?;
     let raw = if args.tty && args.interactive { terminal::Raw::enter()? } else { None };
-    let _size = if args.tty { signals::follow_size(&client, signals::Window::Exec(id.clone())) } else { None };
+    let _size =
+        if args.tty { signals::follow_size(&client, signals::Window::Exec(id.clone())) } else { None };
     let plan = pump::Plan {
         tty: args.tty,
         stdin: args.interactive,

@@ -48,7 +48,8 @@ const COLUMNS: &[Column] = &[
     ("SIZE", "Size"),
 ];
 
-const HEADINGS: &[Column] = &[("DIGEST", "Digest"), ("CREATED AT", "CreatedAt"), ("CONTAINERS", "Containers")];
+const HEADINGS: &[Column] =
+    &[("DIGEST", "Digest"), ("CREATED AT", "CreatedAt"), ("CONTAINERS", "Containers")];
 
 /// What docker shows where there is no name, tag or digest.
 const NONE: &str = "<none>";
@@ -91,8 +92,12 @@ fn rows(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Value> {
 }
 
 fn names(image: &ImageSummary, digests: bool) -> Vec<(&str, &str, &str)> {
-    let known: Vec<(&str, &str)> =
-        image.repo_digests.iter().filter_map(|name| name.split_once('@')).filter(|(name, _)| *name != NONE).collect();
+    let known: Vec<(&str, &str)> = image
+        .repo_digests
+        .iter()
+        .filter_map(|name| name.split_once('@'))
+        .filter(|(name, _)| *name != NONE)
+        .collect();
     let mut names = Vec::new();
     for (repository, tag) in image.repo_tags.iter().filter_map(|name| name.rsplit_once(':')) {
         if repository == NONE {
@@ -124,7 +129,10 @@ mod tests {
             repo_digests: digests.iter().map(|d| (*d).to_owned()).collect(),
             ..ImageSummary::default()
         };
-        assert_eq!(names(&image(&["r:5000/a:1", "b:2"], &["b@sha256:0"]), true), [("r:5000/a", "1", NONE), ("b", "2", "sha256:0")]);
+        assert_eq!(
+            names(&image(&["r:5000/a:1", "b:2"], &["b@sha256:0"]), true),
+            [("r:5000/a", "1", NONE), ("b", "2", "sha256:0")]
+        );
         assert_eq!(names(&image(&["<none>:<none>"], &["<none>@<none>"]), false), [(NONE, NONE, NONE)]);
         assert_eq!(names(&image(&[], &["a@sha256:0"]), false), [("a", NONE, "sha256:0")]);
     }

@@ -83,7 +83,12 @@ pub(crate) async fn of(session: &Session, kind: Option<Kind>, what: What) -> Res
     }
 }
 
-async fn find(client: &Client, kinds: &[Kind], name: &str, size: bool) -> berth_client::Result<Option<Value>> {
+async fn find(
+    client: &Client,
+    kinds: &[Kind],
+    name: &str,
+    size: bool,
+) -> berth_client::Result<Option<Value>> {
     for kind in kinds {
         let found = match kind {
             Kind::Container => client.container_inspect_raw(name, size).await,
@@ -119,6 +124,9 @@ mod tests {
     #[test]
     fn four_blanks() {
         assert_eq!(pretty(&[]).expect("serialises"), "[]");
-        assert_eq!(pretty(&[json!({"a": [1]})]).expect("serialises"), "[\n    {\n        \"a\": [\n            1\n        ]\n    }\n]");
+        assert_eq!(
+            pretty(&[json!({"a": [1]})]).expect("serialises"),
+            "[\n    {\n        \"a\": [\n            1\n        ]\n    }\n]"
+        );
     }
 }

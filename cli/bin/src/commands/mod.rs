@@ -56,7 +56,11 @@ pub(crate) async fn each_quietly(names: &[String], act: impl AsyncFn(&str) -> Re
             failures.push(crate::exit::describe(&error));
         }
     }
-    if failures.is_empty() { Ok(Exit::Success) } else { Err(Failure { message: failures.join("\n"), code: 1 }.into()) }
+    if failures.is_empty() {
+        Ok(Exit::Success)
+    } else {
+        Err(Failure { message: failures.join("\n"), code: 1 }.into())
+    }
 }
 
 /// Asks on the terminal whether to go on.

@@ -110,7 +110,8 @@ pub(crate) struct Disconnect {
     container: String,
 }
 
-const COLUMNS: &[Column] = &[("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
+const COLUMNS: &[Column] =
+    &[("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
 const HEADINGS: &[Column] =
     &[("IPV6", "IPv6"), ("INTERNAL", "Internal"), ("LABELS", "Labels"), ("CREATED AT", "CreatedAt")];
 

@@ -39,5 +39,9 @@ pub(crate) async fn run(session: &Session, args: Port) -> Result<Exit> {
 /// `0.0.0.0:8080`, `[::]:8080`.
 fn address(binding: &PortBinding) -> String {
     let ip = &binding.host_ip;
-    if ip.contains(':') { format!("[{ip}]:{}", binding.host_port) } else { format!("{ip}:{}", binding.host_port) }
+    if ip.contains(':') {
+        format!("[{ip}]:{}", binding.host_port)
+    } else {
+        format!("{ip}:{}", binding.host_port)
+    }
 }

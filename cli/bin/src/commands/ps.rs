@@ -85,8 +85,11 @@ fn row(container: &ContainerSummary, whole: bool) -> Value {
     let created = Timestamp::from_second(container.created).unwrap_or_default();
     let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
     let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mounts: Vec<&str> =
-        container.mounts.iter().map(|m| if m.name.is_empty() { m.source.as_str() } else { m.name.as_str() }).collect();
+    let mounts: Vec<&str> = container
+        .mounts
+        .iter()
+        .map(|m| if m.name.is_empty() { m.source.as_str() } else { m.name.as_str() })
+        .collect();
     let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
     json!({
         "ID": if whole { &container.id } else { short(&container.id) },
@@ -122,7 +125,9 @@ pub(crate) fn truncated(text: &str, most: usize) -> String {
 /// `0.0.0.0:8080->80/tcp, 443/tcp`; neighbouring ports are one range.
 fn ports(ports: &[PortSummary]) -> String {
     let mut sorted: Vec<&PortSummary> = ports.iter().collect();
-    sorted.sort_by(|a, b| (&a.ip, &a.kind, a.private_port, a.public_port).cmp(&(&b.ip, &b.kind, b.private_port, b.public_port)));
+    sorted.sort_by(|a, b| {
+        (&a.ip, &a.kind, a.private_port, a.public_port).cmp(&(&b.ip, &b.kind, b.private_port, b.public_port))
+    });
     let mut groups: Vec<(&PortSummary, &PortSummary)> = Vec::new();
     for port in sorted {
         match groups.last_mut() {
@@ -130,7 +135,8 @@ fn ports(ports: &[PortSummary]) -> String {
                 if last.ip == port.ip
                     && last.kind == port.kind
                     && last.private_port + 1 == port.private_port
-                    && (last.public_port + 1 == port.public_port || (last.public_port == 0 && port.public_port == 0)) =>
+                    && (last.public_port + 1 == port.public_port
+                        || (last.public_port == 0 && port.public_port == 0)) =>
             {
                 *last = port;
             }
@@ -155,7 +161,12 @@ mod tests {
 
     #[test]
     fn shown_ports() {
-        let port = |ip: &str, private, public| PortSummary { ip: ip.into(), private_port: private, public_port: public, kind: "tcp".into() };
+        let port = |ip: &str, private, public| PortSummary {
+            ip: ip.into(),
+            private_port: private,
+            public_port: public,
+            kind: "tcp".into(),
+        };
         assert_eq!(ports(&[port("0.0.0.0", 80, 8080), port("", 443, 0)]), "443/tcp, 0.0.0.0:8080->80/tcp");
         assert_eq!(ports(&[port("::", 81, 8081), port("::", 80, 8080)]), "[::]:8080-8081->80-81/tcp");
     }

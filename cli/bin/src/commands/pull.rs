@@ -27,7 +27,10 @@ pub(crate) async fn run(session: &Session, args: Pull) -> Result<Exit> {
     let client = session.client().await?;
     let show = if args.quiet { Show::Quiet } else { Show::All };
     pull(&client, &args.image, args.platform.as_deref(), show).await?;
-    println!("{}", berth_oci::Reference::parse(&args.image).map_or(args.image, |reference| reference.to_string()));
+    println!(
+        "{}",
+        berth_oci::Reference::parse(&args.image).map_or(args.image, |reference| reference.to_string())
+    );
     Ok(Exit::Success)
 }
 

@@ -45,13 +45,19 @@ pub(crate) async fn run(session: &Session, args: Run) -> Result<Exit> {
     // Everything before the program runs is a failure of ours: 125, unless the engine's words say otherwise.
     execute(session, args).await.map_err(|error| match error.downcast::<Failure>() {
         Ok(failure) => failure.into(),
-        Err(error) => Failure { code: of_start_failure(&start_words(&error)), message: describe(&error) }.into(),
+        Err(error) => {
+            Failure { code: of_start_failure(&start_words(&error)), message: describe(&error) }.into()
+        }
     })
 }
 
 /// Only the engine's own words tell 126 and 127 apart from 125; a missing file of ours is no missing program.
 fn start_words(error: &anyhow::Error) -> String {
-    error.downcast_ref::<Error>().filter(|e| e.status().is_some()).map(ToString::to_string).unwrap_or_default()
+    error
+        .downcast_ref::<Error>()
+        .filter(|e| e.status().is_some())
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 /// How long a container that could not be started may take to be removed.
@@ -117,9 +123,9 @@ async fn foreground(client: &Client, args: &Run, id: &str, streams: &Streams) ->
         return Err(error.into());
     }
     let raw = if tty && streams.stdin { terminal::Raw::enter()? } else { None };
-    let _size = if tty { signals::follow_size(client, signals::Window::Container(id.to_owned())) } else { None };
-    let plan =
-        pump::Plan { tty, stdin: streams.stdin, detach: detach::keys(args.detach_keys.as_deref()) };
+    let _size =
+        if tty { signals::follow_size(client, signals::Window::Container(id.to_owned())) } else { None };
+    let plan = pump::Plan { tty, stdin: streams.stdin, detach: detach::keys(args.detach_keys.as_deref()) };
     let copied = pump::run(connection, plan).await;
     drop(raw);
     if copied? == pump::Ended::Detached {

@@ -76,7 +76,8 @@ pub(crate) async fn ls(session: &Session, args: Ls) -> Result<Exit> {
     let rows: Vec<Value> = volumes
         .iter()
         .map(|volume| {
-            let labels: Vec<String> = volume.labels.iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+            let labels: Vec<String> =
+                volume.labels.iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
             json!({
                 "Name": volume.name,
                 "Driver": volume.driver,

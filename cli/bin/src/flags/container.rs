@@ -357,10 +357,14 @@ pub(crate) fn request(flags: &ContainerFlags, image: &str, words: &[String]) -> 
 
 fn host_config(flags: &ContainerFlags) -> Result<HostConfig> {
     let (storage, network, security) = (&flags.storage, &flags.network, &flags.security);
-    let tmpfs: std::collections::BTreeMap<_, _> = storage.tmpfs.iter().map(|spec| {
-        let (path, options) = spec.split_once(':').unwrap_or((spec, ""));
-        (path.to_owned(), options.to_owned())
-    }).collect();
+    let tmpfs: std::collections::BTreeMap<_, _> = storage
+        .tmpfs
+        .iter()
+        .map(|spec| {
+            let (path, options) = spec.split_once(':').unwrap_or((spec, ""));
+            (path.to_owned(), options.to_owned())
+        })
+        .collect();
     let mounts = storage.mount.iter().map(|spec| mount(spec)).collect::<Result<Vec<_>>>()?;
     Ok(HostConfig {
         log_config: LogConfig {
@@ -408,10 +412,12 @@ fn limits(flags: &LimitFlags, security: &SecurityFlags) -> Result<Resources> {
         bail!("conflicting options: --cpus cannot be given with --cpu-period or --cpu-quota");
     }
     let throttles = |flag: &str, specs: &[String], in_bytes| {
-        let all: Result<Vec<_>> = specs.iter().map(|spec| resources::throttle(flag, spec, in_bytes)).collect();
+        let all: Result<Vec<_>> =
+            specs.iter().map(|spec| resources::throttle(flag, spec, in_bytes)).collect();
         all.map(some)
     };
-    let weights: Result<Vec<_>> = flags.blkio_weight_device.iter().map(|spec| resources::weight(spec)).collect();
+    let weights: Result<Vec<_>> =
+        flags.blkio_weight_device.iter().map(|spec| resources::weight(spec)).collect();
     let devices: Result<Vec<_>> = security.device.iter().map(|spec| resources::device(spec)).collect();
     let ulimits: Result<Vec<_>> = flags.ulimit.iter().map(|spec| resources::ulimit(spec)).collect();
     Ok(Resources {
@@ -433,7 +439,12 @@ fn limits(flags: &LimitFlags, security: &SecurityFlags) -> Result<Resources> {
         cpuset_mems: flags.cpuset_mems.clone().unwrap_or_default(),
         devices: some(devices?),
         device_cgroup_rules: some(security.device_cgroup_rule.clone()),
-        device_requests: security.gpus.as_deref().map(resources::gpus).transpose()?.map(|request| vec![request]),
+        device_requests: security
+            .gpus
+            .as_deref()
+            .map(resources::gpus)
+            .transpose()?
+            .map(|request| vec![request]),
         memory_reservation: flags.memory_reservation.unwrap_or(0),
         memory_swap: flags.memory_swap.unwrap_or(0),
         memory_swappiness: flags.memory_swappiness,

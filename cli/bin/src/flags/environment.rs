@@ -32,7 +32,11 @@ pub(crate) fn variables(
 }
 
 fn resolve(entry: &str, outer: &impl Fn(&str) -> Option<String>) -> Option<String> {
-    if entry.contains('=') { Some(entry.to_owned()) } else { outer(entry).map(|value| format!("{entry}={value}")) }
+    if entry.contains('=') {
+        Some(entry.to_owned())
+    } else {
+        outer(entry).map(|value| format!("{entry}={value}"))
+    }
 }
 
 /// Labels: files first, then flags. A name alone has an empty value.

@@ -23,7 +23,10 @@ mod tests {
     fn filters() {
         let all = ["status=exited", "label=a=b", "Status=dead"].map(String::from);
         let parsed = parse(&all).expect("valid");
-        assert_eq!((parsed.get("status"), parsed.get("label")), (&["exited".into(), "dead".into()][..], &["a=b".into()][..]));
+        assert_eq!(
+            (parsed.get("status"), parsed.get("label")),
+            (&["exited".into(), "dead".into()][..], &["a=b".into()][..])
+        );
         assert!(parse(&[]).expect("valid").is_empty());
         assert!(parse(&["status".to_owned()]).is_err());
     }

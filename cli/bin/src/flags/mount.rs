@@ -87,7 +87,8 @@ fn keyed(mount: &mut Mount, key: &str, value: &str) -> Result<()> {
     match key {
         "type" => value.to_ascii_lowercase().clone_into(&mut mount.kind),
         "source" | "src" => {
-            let relative = value.starts_with("./") || value.starts_with("../") || value == "." || value == "..";
+            let relative =
+                value.starts_with("./") || value.starts_with("../") || value == "." || value == "..";
             mount.source = if relative {
                 std::path::absolute(value)?.to_str().context("the source's path is not UTF-8")?.to_owned()
             } else {
@@ -113,10 +114,12 @@ fn keyed(mount: &mut Mount, key: &str, value: &str) -> Result<()> {
             mount.image_options = Some(ImageMountOptions { subpath: value.to_owned() });
         }
         "tmpfs-size" => {
-            mount.tmpfs_options.get_or_insert_default().size_bytes = parse_memory(value).map_err(anyhow::Error::msg)?;
+            mount.tmpfs_options.get_or_insert_default().size_bytes =
+                parse_memory(value).map_err(anyhow::Error::msg)?;
         }
         "tmpfs-mode" => {
-            let mode = u32::from_str_radix(value, 8).with_context(|| format!("{value:?} is no octal mode"))?;
+            let mode =
+                u32::from_str_radix(value, 8).with_context(|| format!("{value:?} is no octal mode"))?;
             mount.tmpfs_options.get_or_insert_with(TmpfsOptions::default).mode = mode;
         }
         other => bail!("unknown option '{other}'"),
@@ -168,8 +171,17 @@ mod tests {
         let tmpfs = mount("type=tmpfs,dst=/t,tmpfs-size=4m,tmpfs-mode=1770").expect("valid").tmpfs_options;
         assert_eq!(tmpfs.map(|o| (o.size_bytes, o.mode)), Some((4 << 20, 0o1770)));
         let volume = mount("src=v,dst=/d,volume-opt=o=x,volume-nocopy=true,ro=false").expect("valid");
-        assert!(!volume.read_only && volume.volume_options.is_some_and(|o| o.no_copy && o.driver_config.is_some()));
-        for wrong in ["", "type=bind,source=/a", "type=bind,target=/b,nosuch=1", "type=bind,target=/b,tmpfs-size=1m", "target"] {
+        assert!(
+            !volume.read_only
+                && volume.volume_options.is_some_and(|o| o.no_copy && o.driver_config.is_some())
+        );
+        for wrong in [
+            "",
+            "type=bind,source=/a",
+            "type=bind,target=/b,nosuch=1",
+            "type=bind,target=/b,tmpfs-size=1m",
+            "target",
+        ] {
             assert!(mount(wrong).is_err(), "{wrong}");
         }
     }

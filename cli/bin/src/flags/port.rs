@@ -28,7 +28,9 @@ fn one(spec: &str) -> Result<Vec<(String, PortBinding)>> {
     let (host_ip, host, container) = split(spec)?;
     let (range, proto) = port_and_protocol(container)?;
     if host.is_empty() {
-        let binding = |port| (format!("{port}/{proto}"), PortBinding { host_ip: host_ip.to_owned(), host_port: String::new() });
+        let binding = |port| {
+            (format!("{port}/{proto}"), PortBinding { host_ip: host_ip.to_owned(), host_port: String::new() })
+        };
         return Ok(range.map(binding).collect());
     }
     let host_range = ports(host)?;
@@ -58,7 +60,8 @@ fn split(spec: &str) -> Result<(&str, &str, &str)> {
     };
     let parts: Vec<&str> = rest.split(':').collect();
     let (ip, host, container) = match (ip, parts.as_slice()) {
-        (Some(ip), [host, container]) | (None, [ip, host, container]) => (ip, *host, *container),
+        (Some(ip), [host, container]) => (ip, *host, *container),
+        (None, [ip, host, container]) => (*ip, *host, *container),
         (None, [host, container]) => ("", *host, *container),
         (None, [container]) => ("", "", *container),
         _ => bail!("expected [ip:][host port:]container port[/protocol]"),
@@ -118,7 +121,17 @@ mod tests {
 
     #[test]
     fn mistakes() {
-        for spec in ["", "x", "80/foo", "1:2:3:4", "99999:80", "8001-8000:80-81", "1-3:1-2", "host:80:80", "[::1:80:80"] {
+        for spec in [
+            "",
+            "x",
+            "80/foo",
+            "1:2:3:4",
+            "99999:80",
+            "8001-8000:80-81",
+            "1-3:1-2",
+            "host:80:80",
+            "[::1:80:80",
+        ] {
             assert!(shown(spec).is_err(), "{spec}");
         }
     }

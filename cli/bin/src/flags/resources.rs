@@ -1,7 +1,9 @@
 //! `--device`, `--ulimit`, `--blkio-*`, `--restart`, `--gpus`: the structured limits.
 
 use anyhow::{Context, Result, bail};
-use berth_api::container::{DeviceMapping, DeviceRequest, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice};
+use berth_api::container::{
+    DeviceMapping, DeviceRequest, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
+};
 
 use crate::output::units::parse_memory;
 
@@ -43,7 +45,8 @@ pub(crate) fn throttle(flag: &str, spec: &str, in_bytes: bool) -> Result<Throttl
     let wrong = || format!("--{flag} {spec}: expected path:rate");
     let (path, rate) = spec.rsplit_once(':').with_context(wrong)?;
     let rate = if in_bytes {
-        u64::try_from(parse_memory(rate).map_err(anyhow::Error::msg).with_context(wrong)?).with_context(wrong)?
+        u64::try_from(parse_memory(rate).map_err(anyhow::Error::msg).with_context(wrong)?)
+            .with_context(wrong)?
     } else {
         rate.parse().with_context(wrong)?
     };
@@ -65,18 +68,23 @@ pub(crate) fn restart(spec: &str) -> Result<RestartPolicy> {
         _ => bail!("--restart {spec}: expected no, always, unless-stopped or on-failure[:times]"),
     }
     let maximum_retry_count = times.map(str::parse).transpose();
-    let maximum_retry_count = maximum_retry_count.with_context(|| format!("--restart {spec}: no number of times"))?;
+    let maximum_retry_count =
+        maximum_retry_count.with_context(|| format!("--restart {spec}: no number of times"))?;
     Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count: maximum_retry_count.unwrap_or(0) })
 }
 
 /// `all`, a count, or `device=0,1`.
 pub(crate) fn gpus(spec: &str) -> Result<DeviceRequest> {
-    let mut request = DeviceRequest { capabilities: Some(vec![vec!["gpu".to_owned()]]), ..DeviceRequest::default() };
+    let mut request =
+        DeviceRequest { capabilities: Some(vec![vec!["gpu".to_owned()]]), ..DeviceRequest::default() };
     match spec.trim_matches('"').split_once('=') {
         Some(("device", ids)) => request.device_ids = Some(ids.split(',').map(str::to_owned).collect()),
         Some(_) => bail!("--gpus {spec}: expected all, a number, or device=id[,id…]"),
         None if spec == "all" => request.count = -1,
-        None => request.count = spec.parse().with_context(|| format!("--gpus {spec}: expected all or a number"))?,
+        None => {
+            request.count =
+                spec.parse().with_context(|| format!("--gpus {spec}: expected all or a number"))?
+        }
     }
     Ok(request)
 }
@@ -87,7 +95,8 @@ mod tests {
 
     #[test]
     fn devices_and_limits() {
-        let all = |spec: &str| device(spec).map(|d| (d.path_on_host, d.path_in_container, d.cgroup_permissions));
+        let all =
+            |spec: &str| device(spec).map(|d| (d.path_on_host, d.path_in_container, d.cgroup_permissions));
         assert_eq!(all("/dev/a").expect("valid"), ("/dev/a".into(), "/dev/a".into(), "rwm".into()));
         assert_eq!(all("/dev/a:r").expect("valid"), ("/dev/a".into(), "/dev/a".into(), "r".into()));
         assert_eq!(all("/dev/a:/dev/b:rw").expect("valid"), ("/dev/a".into(), "/dev/b".into(), "rw".into()));

@@ -18,7 +18,12 @@ pub(crate) struct Style<'a> {
 }
 
 /// Renders `rows`, JSON objects that have all of the columns' fields and perhaps more.
-pub(crate) fn render(style: Style<'_>, columns: &[Column], headings: &[Column], rows: &[Value]) -> Result<String> {
+pub(crate) fn render(
+    style: Style<'_>,
+    columns: &[Column],
+    headings: &[Column],
+    rows: &[Value],
+) -> Result<String> {
     if let Some(field) = style.only {
         return Ok(rows.iter().map(|row| text(row, field) + "\n").collect());
     }
@@ -76,7 +81,9 @@ pub(crate) fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
     lines.extend(rows);
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|i| lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(10))
+        .map(|i| {
+            lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(10)
+        })
         .collect();
     let mut out = String::new();
     for line in lines {
@@ -110,8 +117,10 @@ mod tests {
         assert_eq!(show(Style::default()), "THE ID    NAME\n1         a long name here\n22        b\n");
         assert_eq!(show(Style { only: Some("ID"), format: None }), "1\n22\n");
         assert_eq!(show(Style { format: Some("{{.Name}}"), only: None }), "a long name here\nb\n");
-        assert_eq!(show(Style { format: Some("table {{.Name}}\\t{{.ID}}"), only: None }),
-            "NAME               THE ID\na long name here   1\nb                  22\n");
+        assert_eq!(
+            show(Style { format: Some("table {{.Name}}\\t{{.ID}}"), only: None }),
+            "NAME               THE ID\na long name here   1\nb                  22\n"
+        );
         assert!(show(Style { format: Some("json"), only: None }).starts_with("{\"ID\":\"1\""));
         assert!(render(Style { format: Some("{{"), only: None }, COLUMNS, &[], &rows()).is_err());
     }

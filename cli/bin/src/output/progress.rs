@@ -21,7 +21,10 @@ pub(crate) enum Show {
 ///
 /// # Errors
 /// With the engine's words if the stream tells of a failure.
-pub(crate) async fn show(mut stream: JsonStream<ProgressMessage>, how: Show) -> Result<Vec<serde_json::Value>> {
+pub(crate) async fn show(
+    mut stream: JsonStream<ProgressMessage>,
+    how: Show,
+) -> Result<Vec<serde_json::Value>> {
     let mut screen = Screen::new(how);
     let mut aux = Vec::new();
     while let Some(message) = stream.next().await? {

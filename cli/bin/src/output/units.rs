@@ -73,9 +73,12 @@ pub(crate) fn parse_memory(text: &str) -> Result<i64, String> {
         "m" => 20,
         "g" => 30,
         "t" => 40,
-        _ => return Err(format!("invalid size: '{text}' (expected a number with b, k, m or g, such as 64m)")),
+        _ => {
+            return Err(format!("invalid size: '{text}' (expected a number with b, k, m or g, such as 64m)"));
+        }
     };
-    let number: f64 = number.parse().map_err(|_| format!("invalid size: '{text}' (expected a number, such as 64m)"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("invalid size: '{text}' (expected a number, such as 64m)"))?;
     Ok((number * (1_i64 << shift) as f64) as i64)
 }
 
@@ -86,7 +89,8 @@ pub(crate) fn parse_memory_or_unlimited(text: &str) -> Result<i64, String> {
 
 /// Parses `0.5` processors into billionths.
 pub(crate) fn parse_cpus(text: &str) -> Result<i64, String> {
-    let cpus: f64 = text.parse().map_err(|_| format!("'{text}' is not a number of processors, such as 1.5"))?;
+    let cpus: f64 =
+        text.parse().map_err(|_| format!("'{text}' is not a number of processors, such as 1.5"))?;
     if !(0.0..1e6).contains(&cpus) {
         return Err(format!("'{text}' is not a possible number of processors"));
     }
@@ -116,7 +120,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (bytes, shown) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (4_269_678, "4.27MB"), (1_234_567_890, "1.23GB"), (140_000_000, "140MB")] {
+        for (bytes, shown) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (4_269_678, "4.27MB"),
+            (1_234_567_890, "1.23GB"),
+            (140_000_000, "140MB"),
+        ] {
             assert_eq!(size(bytes), shown);
         }
         assert_eq!(memory(64 << 20), "64MiB");
@@ -125,8 +136,17 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (seconds, shown) in [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (61, "About a minute"),
-            (150, "2 minutes"), (3700, "About an hour"), (7200, "2 hours"), (86400 * 3, "3 days"), (86400 * 21, "3 weeks")] {
+        for (seconds, shown) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (150, "2 minutes"),
+            (3700, "About an hour"),
+            (7200, "2 hours"),
+            (86400 * 3, "3 days"),
+            (86400 * 21, "3 weeks"),
+        ] {
             assert_eq!(duration(seconds), shown, "{seconds}");
         }
     }

@@ -78,7 +78,9 @@ async fn feed(input: &mut (impl tokio::io::AsyncWrite + Unpin), mut watch: Watch
 
 /// What a container prints, onto standard output and standard error.
 async fn copy(mut output: HijackReader) -> Result<()> {
-    while let Some((channel, bytes)) = output.next_output().await.context("the container's output broke off")? {
+    while let Some((channel, bytes)) =
+        output.next_output().await.context("the container's output broke off")?
+    {
         show(channel, &bytes)?;
     }
     Ok(())

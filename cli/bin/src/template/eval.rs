@@ -98,7 +98,8 @@ fn operand(operand: &Operand, dot: &Value, scope: &Scope) -> Result<Value, Templ
         Operand::Field(path) => walk(dot.clone(), path),
         Operand::Variable(name, path) => {
             let found = scope.iter().rev().find(|(n, _)| n == name);
-            let (_, value) = found.ok_or_else(|| TemplateError::Render(format!("undefined variable ${name}")))?;
+            let (_, value) =
+                found.ok_or_else(|| TemplateError::Render(format!("undefined variable ${name}")))?;
             walk(value.clone(), path)
         }
         Operand::Nested(pipe, path) => walk(evaluate(pipe, dot, scope)?, path),
@@ -112,7 +113,10 @@ fn walk(mut value: Value, path: &[String]) -> Result<Value, TemplateError> {
             Value::Object(mut map) => map.remove(name).unwrap_or(Value::Null),
             Value::Null => Value::Null,
             other => {
-                return Err(TemplateError::Render(format!("can't evaluate field {name} in {}", display(&other))));
+                return Err(TemplateError::Render(format!(
+                    "can't evaluate field {name} in {}",
+                    display(&other)
+                )));
             }
         };
     }

@@ -79,7 +79,9 @@ impl Function {
             Self::Le => compare(arguments, Ordering::is_le),
             Self::Gt => compare(arguments, Ordering::is_gt),
             Self::Ge => compare(arguments, Ordering::is_ge),
-            Self::Index => arguments.get(1..).unwrap_or_default().iter().try_fold(argument(arguments, 0)?.clone(), index),
+            Self::Index => {
+                arguments.get(1..).unwrap_or_default().iter().try_fold(argument(arguments, 0)?.clone(), index)
+            }
             Self::Len => length(argument(arguments, 0)?),
             Self::Slice => slice(arguments),
             Self::Print => Ok(Value::String(arguments.iter().map(display).collect())),
@@ -143,7 +145,8 @@ fn order(a: &Value, b: &Value) -> Option<Ordering> {
 
 fn compare(arguments: &[Value], holds: impl Fn(Ordering) -> bool) -> Result<Value, TemplateError> {
     let ordering = order(argument(arguments, 0)?, argument(arguments, 1)?);
-    let ordering = ordering.ok_or_else(|| TemplateError::Render("incompatible types for comparison".into()))?;
+    let ordering =
+        ordering.ok_or_else(|| TemplateError::Render("incompatible types for comparison".into()))?;
     Ok(Value::Bool(holds(ordering)))
 }
 
@@ -153,10 +156,13 @@ fn index(value: Value, key: &Value) -> Result<Value, TemplateError> {
         (Value::Array(items), key) => {
             let i = number(key)?;
             let found = items.into_iter().nth(i);
-            found.ok_or_else(|| TemplateError::Render(format!("error calling index: index out of range: {i}")))
+            found
+                .ok_or_else(|| TemplateError::Render(format!("error calling index: index out of range: {i}")))
         }
         (Value::Null, _) => Ok(Value::Null),
-        (other, _) => Err(TemplateError::Render(format!("error calling index: can't index {}", display(&other)))),
+        (other, _) => {
+            Err(TemplateError::Render(format!("error calling index: can't index {}", display(&other))))
+        }
     }
 }
 

@@ -134,7 +134,15 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        for template in ["{{", "{{.Name", "{{if .Name}}", "{{end}}", "{{nosuch .Name}}", "{{.Name.}}", "{{range}}x{{end}}"] {
+        for template in [
+            "{{",
+            "{{.Name",
+            "{{if .Name}}",
+            "{{end}}",
+            "{{nosuch .Name}}",
+            "{{.Name.}}",
+            "{{range}}x{{end}}",
+        ] {
             assert!(matches!(render(template), Err(TemplateError::Parse { .. })), "{template}");
         }
         for template in ["{{.Name.First}}", "{{index .Env 7}}", "{{range .Name}}x{{end}}", "{{len .Zero}}"] {

@@ -307,7 +307,9 @@ impl Reader {
         let (then, stop) = self.block()?;
         match stop {
             Stop::End(_) => Ok((then, Vec::new())),
-            Stop::Finished => Err(error(self.end, format!("no {{{{end}}}} for the action at character {at}"))),
+            Stop::Finished => {
+                Err(error(self.end, format!("no {{{{end}}}} for the action at character {at}")))
+            }
             Stop::Else(action) if action.tokens.len() > 1 => {
                 let nested = Action { at: action.at, tokens: action.tokens[1..].to_vec() };
                 Ok((then, vec![self.action(nested)?]))
@@ -343,7 +345,12 @@ fn pipe(tokens: &[Token], at: usize) -> Result<Pipe, TemplateError> {
 /// How deep parentheses may nest: a template is a person's one-liner.
 const MAX_DEPTH: usize = 50;
 
-fn pipe_until(tokens: &[Token], position: &mut usize, at: usize, depth: usize) -> Result<Pipe, TemplateError> {
+fn pipe_until(
+    tokens: &[Token],
+    position: &mut usize,
+    at: usize,
+    depth: usize,
+) -> Result<Pipe, TemplateError> {
     if depth > MAX_DEPTH {
         return Err(error(at, "parentheses nest too deep"));
     }
@@ -402,8 +409,10 @@ fn operand(
 /// The first names of all fields that `nodes` show.
 pub(super) fn collect_fields(nodes: &[Node], into: &mut Vec<String>) {
     for node in nodes {
-        let (Node::Action { pipe, .. } | Node::If { pipe, .. } | Node::With { pipe, .. } | Node::Range { pipe, .. }) =
-            node
+        let (Node::Action { pipe, .. }
+        | Node::If { pipe, .. }
+        | Node::With { pipe, .. }
+        | Node::Range { pipe, .. }) = node
         else {
             continue;
         };

@@ -1,13 +1,36 @@
 //! Changes and export: what is in a container's file system.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_api::container::FilesystemChange;
-use berth_store::ChangeKind;
+use berth_store::{Change, ChangeKind};
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::items::{ByteStream, stream_from};
+
+/// Where the engine itself mounts something into every container. An image need not have these places; the runtime makes
+/// them then, and they are no change of the user's.
+const MOUNT_PLACES: [&str; 6] = ["etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys"];
+
+/// The same as paths, relative to the root.
+pub(super) fn mount_places() -> [&'static Path; 6] {
+    MOUNT_PLACES.map(Path::new)
+}
+
+/// Leaves out what was only made to mount something on, and `/etc` if nothing else changed in it.
+fn without_mount_places(mut changes: Vec<Change>) -> Vec<Change> {
+    let place = |change: &Change| {
+        change.kind == ChangeKind::Added && MOUNT_PLACES.iter().any(|place| change.path.strip_prefix('/') == Some(place))
+    };
+    let before = changes.len();
+    changes.retain(|change| !place(change));
+    if changes.len() < before && !changes.iter().any(|change| change.path.starts_with("/etc/")) {
+        changes.retain(|change| change.path != "/etc");
+    }
+    changes
+}
 
 impl Engine {
     /// What differs from the image; `None` if nothing does.
@@ -18,7 +41,7 @@ impl Engine {
         let container = self.containers.find(name)?;
         let changes =
             self.blocking(move |engine| Ok(engine.store.snapshots().changes(&container.id)?)).await?;
-        let changes: Vec<FilesystemChange> = changes
+        let changes: Vec<FilesystemChange> = without_mount_places(changes)
             .into_iter()
             .map(|change| FilesystemChange {
                 path: change.path,

@@ -82,7 +82,7 @@ impl Engine {
         let parent = berth_oci::Digest::parse(&definition.image_id)
             .map_err(|error| EngineError::internal(format!("image of the container: {error}")))?;
         let base = self.store.images().config_of(&parent)?;
-        let layer = self.store.snapshots().capture(&container.id)?;
+        let layer = self.store.snapshots().capture(&container.id, &super::changes::mount_places())?;
         let mut config = image_config(base, &definition, options)?;
         config.rootfs.diff_ids.push(layer.diff_id);
         let image = NewImage { config: config.to_bytes(), manifest: None, parent: Some(parent) };

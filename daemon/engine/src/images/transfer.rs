@@ -167,14 +167,17 @@ impl Engine {
         let platform = platform(&options.platform)?;
         let mut config = ImageConfig::new(&platform);
         changes::apply(config.runtime_mut(), &options.changes)?;
-        config.comment = Some(options.message.clone()).filter(|text| !text.is_empty());
+        let message = match options.message.as_str() {
+            "" => format!("Imported from {}", options.source),
+            message => message.to_owned(),
+        };
+        config.comment = Some(message.clone());
         let engine = Arc::clone(self);
         let name = reference.as_ref().map(Reference::familiar);
         let id = self.detached(async move {
             engine
                 .blocking(move |engine| {
-                    let message = Some(options.message.as_str()).filter(|text| !text.is_empty());
-                    Ok(engine.store.import(tar, config, message, reference.as_ref())?)
+                    Ok(engine.store.import(tar, config, Some(&message), reference.as_ref())?)
                 })
                 .await
         });

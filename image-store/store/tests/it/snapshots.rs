@@ -64,7 +64,7 @@ fn upper_becomes_a_layer_without_copying() {
     assert_eq!(snapshots.size("step").unwrap(), 10);
     drop(mount);
 
-    let captured = snapshots.capture("step").unwrap();
+    let captured = snapshots.capture("step", &[]).unwrap();
     let layer = snapshots.commit("step").unwrap();
     assert_eq!(captured.diff_id, layer.diff_id, "copied or moved, the layer is the same");
     assert!(snapshots.get("step").unwrap().is_none());

@@ -214,8 +214,8 @@ async fn a_second_shim_in_one_directory_is_refused() {
     let shim = container.started().await;
     let second = spawner().spawn(&container.run).await.unwrap();
     assert!(matches!(second.state().await, Err(ClientError::Gone { .. })));
-    let complaint = fs::read_to_string(container.run.join(files::SHIM_LOG)).unwrap();
-    assert!(complaint.contains("another shim"), "{complaint}");
+    let complaint = || fs::read_to_string(container.run.join(files::SHIM_LOG)).unwrap_or_default();
+    wait_until("it says why", || complaint().contains("another shim")).await;
     fs::remove_file(container.run.join(files::SHIM_LOG)).unwrap();
     shim.close_stdin().await.unwrap();
     assert_eq!(container.finished(&shim).await, 0);

@@ -17,6 +17,10 @@ use berth_runtime_client::{
     protocol::{Attach, Create, Exec, Framing, Log, Rootfs, StdinMode, files, oci},
 };
 use berth_spec::defaults::{NamespaceMode, docker_spec};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -45,7 +49,9 @@ fn build() -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let profile_dir = test.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "berth-shim", "--target-dir"]).arg(profile_dir.parent().unwrap());
+    build
+        .args(["build", "--quiet", "--package", "berth-shim", "--target-dir"])
+        .arg(profile_dir.parent().unwrap());
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }
@@ -100,6 +106,18 @@ pub(crate) fn container(args: &[&str]) -> Container {
 /// A shell script.
 pub(crate) fn script(text: &str) -> Container {
     container(&["sh", "-c", text])
+}
+
+/// A test that failed must not leave its container running; when init dies the shim cleans up.
+impl Drop for Container {
+    fn drop(&mut self) {
+        for cgroup in self.cgroups() {
+            let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+        }
+    }
 }
 
 impl Container {

@@ -28,24 +28,17 @@ fn flags_of(change: Propagation) -> MsFlags {
 }
 
 impl Init<'_> {
-    /// Puts the root mount where a pivot can find it: on `root.path`, or on the bundle for a detached mount whose
-    /// `root.path` does not exist.
+    /// Puts the root mount where a pivot can find it: on `root.path`.
     pub(super) fn mount_root(&mut self) -> Result<(), Fault> {
         let container = self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
         let path = &container.plan.root.path;
-        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let (tree, target) = match container.rootfs.take() {
-            Some(mount) => {
-                let target = open(path, directory, Mode::empty())
-                    .or_else(|_| open(&container.state.bundle, directory, Mode::empty()));
-                (mount, target.at(|| format!("open {}", container.state.bundle.display()))?)
-            }
-            None => {
-                let tree = mountfd::open_tree(AT_FDCWD, path, Tree::CloneRecursive)
-                    .at(|| format!("bind root file system {}", path.display()))?;
-                (tree, open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?)
-            }
+        let tree = match container.rootfs.take() {
+            Some(mount) => mount,
+            None => mountfd::open_tree(AT_FDCWD, path, Tree::CloneRecursive)
+                .at(|| format!("bind root file system {}", path.display()))?,
         };
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let target = open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?;
         private_parent(path);
         mountfd::move_mount(&tree, &target).at(|| format!("mount the root file system on {}", path.display()))?;
         let private = MountAttr { propagation: mountfd::propagation::PRIVATE, ..MountAttr::default() };

@@ -1,0 +1,308 @@
+//! The command line's grammar: docker's commands, at the top and in their groups.
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::commands::inspect::Kind;
+use crate::commands::lifecycle::StopOr;
+use crate::commands::{
+    archive, attach, build, commit, cp, create, diff, events, exec, history, images, import, info, inspect,
+    lifecycle, logs, network, port, prune, ps, pull, push, rm, rmi, run, start, stats, system, tag, top,
+    update, version, volume,
+};
+use crate::exit::Exit;
+use crate::session::Session;
+
+/// Berth, a container engine
+#[derive(Debug, Parser)]
+#[command(name = "berth", version, propagate_version = false, disable_help_subcommand = true)]
+pub(crate) struct App {
+    /// Engine to talk to: unix:///path/of/socket or tcp://host:port
+    #[arg(short = 'H', long, env = "BERTH_HOST", value_name = "ADDRESS", hide_env_values = true)]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Container(Container),
+    #[command(flatten)]
+    Image(Image),
+    Ps(ps::Ps),
+    Images(images::Images),
+    Rmi(rmi::Rmi),
+    Inspect(inspect::Inspect),
+    Events(events::Events),
+    Info(info::Info),
+    Version(version::Version),
+    /// Log in to a registry
+    Login(Registry),
+    /// Log out of a registry
+    Logout(Registry),
+    /// Commands for containers
+    #[command(subcommand, name = "container")]
+    Containers(ContainerGroup),
+    /// Commands for images
+    #[command(subcommand, name = "image")]
+    ImagesGroup(ImageGroup),
+    /// Commands for networks
+    #[command(subcommand)]
+    Network(NetworkGroup),
+    /// Commands for volumes
+    #[command(subcommand)]
+    Volume(VolumeGroup),
+    /// Commands for the engine
+    #[command(subcommand)]
+    System(SystemGroup),
+}
+
+/// Commands that docker has both at the top and in the group `container`.
+#[derive(Debug, Subcommand)]
+enum Container {
+    Attach(attach::Attach),
+    Commit(commit::Commit),
+    Cp(cp::Cp),
+    Create(Box<create::Create>),
+    Diff(diff::Diff),
+    Exec(exec::Exec),
+    Export(archive::Export),
+    Kill(lifecycle::Kill),
+    Logs(logs::Logs),
+    /// Freeze containers
+    Pause(lifecycle::Names),
+    Port(port::Port),
+    Rename(lifecycle::Rename),
+    /// Stop and start containers
+    Restart(lifecycle::Stop),
+    Rm(rm::Rm),
+    Run(Box<run::Run>),
+    Start(start::Start),
+    Stats(stats::Stats),
+    Stop(lifecycle::Stop),
+    Top(top::Top),
+    /// Let frozen containers go on
+    Unpause(lifecycle::Names),
+    Update(update::Update),
+    /// Wait until containers end, and print their exit codes
+    Wait(lifecycle::Names),
+}
+
+/// Commands that docker has both at the top and in the group `image`.
+#[derive(Debug, Subcommand)]
+enum Image {
+    Build(Box<build::Build>),
+    History(history::History),
+    Import(import::Import),
+    Load(archive::Load),
+    Pull(pull::Pull),
+    Push(push::Push),
+    Save(archive::Save),
+    Tag(tag::Tag),
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerGroup {
+    #[command(flatten)]
+    Common(Container),
+    #[command(visible_aliases = ["ps", "list"])]
+    Ls(ps::Ps),
+    /// Show all about containers
+    Inspect(inspect::What),
+    /// Remove stopped containers
+    Prune(prune::Prune),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageGroup {
+    #[command(flatten)]
+    Common(Image),
+    #[command(visible_alias = "list")]
+    Ls(images::Images),
+    Rm(rmi::Rmi),
+    /// Show all about images
+    Inspect(inspect::What),
+    /// Remove images that nobody uses
+    Prune(prune::PruneMore),
+}
+
+#[derive(Debug, Subcommand)]
+enum NetworkGroup {
+    Create(network::Create),
+    #[command(visible_alias = "list")]
+    Ls(network::Ls),
+    #[command(visible_alias = "remove")]
+    Rm(network::Rm),
+    /// Show all about networks
+    Inspect(inspect::What),
+    Connect(network::Connect),
+    Disconnect(network::Disconnect),
+    /// Remove networks that nobody uses
+    Prune(prune::Prune),
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeGroup {
+    Create(volume::Create),
+    #[command(visible_alias = "list")]
+    Ls(volume::Ls),
+    #[command(visible_alias = "remove")]
+    Rm(volume::Rm),
+    /// Show all about volumes
+    Inspect(inspect::What),
+    /// Remove volumes that nobody uses
+    Prune(prune::PruneMore),
+}
+
+#[derive(Debug, Subcommand)]
+enum SystemGroup {
+    Df(system::Df),
+    Events(events::Events),
+    Info(info::Info),
+    Prune(prune::System),
+    Shutdown(system::Shutdown),
+}
+
+/// What `login` and `logout` take.
+#[derive(Debug, clap::Args)]
+struct Registry {
+    /// Flags and the registry, as docker has them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    words: Vec<String>,
+}
+
+impl App {
+    /// Does what was asked for.
+    pub(crate) async fn run(self) -> Result<Exit> {
+        let session = &Session::new(self.host.as_deref().filter(|host| !host.is_empty()))?;
+        match self.command {
+            Command::Container(command) => container(session, command).await,
+            Command::Image(command) => image(session, command).await,
+            Command::Ps(args) => ps::run(session, args).await,
+            Command::Images(args) => images::run(session, args).await,
+            Command::Rmi(args) => rmi::run(session, args).await,
+            Command::Inspect(args) => inspect::run(session, args).await,
+            Command::Events(args) => events::run(session, args).await,
+            Command::Info(args) => info::run(session, args).await,
+            Command::Version(args) => version::run(session, args).await,
+            Command::Login(args) | Command::Logout(args) => bail!(
+                "{} is not here yet: write the credentials into the `auths` of ~/.docker/config.json, or name a \
+                 credential helper there; berth reads both",
+                if args.words.is_empty() {
+                    "this".to_owned()
+                } else {
+                    format!("logging in to {}", args.words.join(" "))
+                }
+            ),
+            Command::Containers(command) => match command {
+                ContainerGroup::Common(command) => container(session, command).await,
+                ContainerGroup::Ls(args) => ps::run(session, args).await,
+                ContainerGroup::Inspect(what) => inspect::of(session, Some(Kind::Container), what).await,
+                ContainerGroup::Prune(args) => prune::containers(session, args).await,
+            },
+            Command::ImagesGroup(command) => match command {
+                ImageGroup::Common(command) => image(session, command).await,
+                ImageGroup::Ls(args) => images::run(session, args).await,
+                ImageGroup::Rm(args) => rmi::run(session, args).await,
+                ImageGroup::Inspect(what) => inspect::of(session, Some(Kind::Image), what).await,
+                ImageGroup::Prune(args) => prune::images(session, args).await,
+            },
+            Command::Network(command) => networks(session, command).await,
+            Command::Volume(command) => match command {
+                VolumeGroup::Create(args) => volume::create(session, args).await,
+                VolumeGroup::Ls(args) => volume::ls(session, args).await,
+                VolumeGroup::Rm(args) => volume::rm(session, args).await,
+                VolumeGroup::Inspect(what) => inspect::of(session, Some(Kind::Volume), what).await,
+                VolumeGroup::Prune(args) => prune::volumes(session, args).await,
+            },
+            Command::System(command) => match command {
+                SystemGroup::Df(args) => system::df(session, args).await,
+                SystemGroup::Events(args) => events::run(session, args).await,
+                SystemGroup::Info(args) => info::run(session, args).await,
+                SystemGroup::Prune(args) => prune::system(session, args).await,
+                SystemGroup::Shutdown(args) => system::shutdown(session, args).await,
+            },
+        }
+    }
+}
+
+async fn container(session: &Session, command: Container) -> Result<Exit> {
+    match command {
+        Container::Attach(args) => attach::run(session, args).await,
+        Container::Commit(args) => commit::run(session, args).await,
+        Container::Cp(args) => cp::run(session, args).await,
+        Container::Create(args) => create::run(session, *args).await,
+        Container::Diff(args) => diff::run(session, args).await,
+        Container::Exec(args) => exec::run(session, args).await,
+        Container::Export(args) => archive::export(session, args).await,
+        Container::Kill(args) => lifecycle::kill(session, args).await,
+        Container::Logs(args) => logs::run(session, args).await,
+        Container::Pause(args) => lifecycle::pause(session, args).await,
+        Container::Port(args) => port::run(session, args).await,
+        Container::Rename(args) => lifecycle::rename(session, args).await,
+        Container::Restart(args) => lifecycle::stop(session, args, StopOr::Restart).await,
+        Container::Rm(args) => rm::run(session, args).await,
+        Container::Run(args) => run::run(session, *args).await,
+        Container::Start(args) => start::run(session, args).await,
+        Container::Stats(args) => stats::run(session, args).await,
+        Container::Stop(args) => lifecycle::stop(session, args, StopOr::Stop).await,
+        Container::Top(args) => top::run(session, args).await,
+        Container::Unpause(args) => lifecycle::unpause(session, args).await,
+        Container::Update(args) => update::run(session, args).await,
+        Container::Wait(args) => lifecycle::wait(session, args).await,
+    }
+}
+
+async fn image(session: &Session, command: Image) -> Result<Exit> {
+    match command {
+        Image::Build(args) => build::run(session, *args).await,
+        Image::History(args) => history::run(session, args).await,
+        Image::Import(args) => import::run(session, args).await,
+        Image::Load(args) => archive::load(session, args).await,
+        Image::Pull(args) => pull::run(session, args).await,
+        Image::Push(args) => push::run(session, args).await,
+        Image::Save(args) => archive::save(session, args).await,
+        Image::Tag(args) => tag::run(session, args).await,
+    }
+}
+
+async fn networks(session: &Session, command: NetworkGroup) -> Result<Exit> {
+    match command {
+        NetworkGroup::Create(args) => network::create(session, args).await,
+        NetworkGroup::Ls(args) => network::ls(session, args).await,
+        NetworkGroup::Rm(args) => network::rm(session, args).await,
+        NetworkGroup::Inspect(what) => inspect::of(session, Some(Kind::Network), what).await,
+        NetworkGroup::Connect(args) => network::connect(session, args).await,
+        NetworkGroup::Disconnect(args) => network::disconnect(session, args).await,
+        NetworkGroup::Prune(args) => prune::networks(session, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_holds_together() {
+        App::command().debug_assert();
+    }
+
+    #[test]
+    fn what_stands_behind_an_image_is_not_ours() {
+        for words in [
+            "berth -H unix:///x run --rm -h box -v a:b -it busybox ls -la --help",
+            "berth exec -it c sh -c true -v",
+            "berth container ls -aq --filter status=exited",
+            "berth build -t a --rm=false --build-arg X=1 .",
+            "berth create --name n busybox cat",
+            "berth stop -t -1 c",
+            "berth top c -o pid",
+        ] {
+            assert!(App::try_parse_from(words.split(' ')).is_ok(), "{words}");
+        }
+        assert!(App::try_parse_from(["berth", "nosuch"]).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! `berth build`: packs the context, sends it, shows what is built.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use berth_api::build::BuildOptions;
+use berth_api::progress::ProgressMessage;
+use berth_client::{Client, Error, JsonStream, Upload};
+use berth_dockerfile_parser::ignore::{self, Matcher};
+use clap::Args;
+use tokio::io::AsyncReadExt;
+
+use crate::credentials;
+use crate::exit::Exit;
+use crate::flags::environment;
+use crate::output::progress::{self, Show};
+use crate::output::units;
+use crate::session::Session;
+use crate::tarball::{self, Archive, Making, Owners, Tree};
+
+/// Build an image of a Dockerfile
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Name of the image
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    tag: Vec<String>,
+    /// Dockerfile; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Value of an ARG; NAME alone passes ours on
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Stage to build
+    #[arg(long, default_value = "")]
+    target: String,
+    /// Run every step anew
+    #[arg(long)]
+    no_cache: bool,
+    /// Pull base images even if they are there
+    #[arg(long)]
+    pull: bool,
+    /// Print only the id
+    #[arg(short, long)]
+    quiet: bool,
+    /// Network of the steps
+    #[arg(long, default_value = "")]
+    network: String,
+    /// Platform: os/architecture[/variant]
+    #[arg(long, default_value = "")]
+    platform: String,
+    /// Memory limit of a step
+    #[arg(short, long, value_name = "BYTES", value_parser = units::parse_memory)]
+    memory: Option<i64>,
+    /// Processor time of a step per period in microseconds
+    #[arg(long, allow_negative_numbers = true)]
+    cpu_quota: Option<i64>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_memory)]
+    shm_size: Option<i64>,
+    /// Line for /etc/hosts: name:address
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
+    /// Remove the containers of steps
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rm: bool,
+    /// Remove them after a failure too
+    #[arg(long)]
+    force_rm: bool,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Directory, URL, or - for a Dockerfile or an archive on standard input
+    context: String,
+}
+
+/// What is sent, and what it says of the Dockerfile.
+struct Sent {
+    upload: Upload,
+    making: Option<Making>,
+    dockerfile: String,
+    remote: String,
+}
+
+pub(crate) async fn run(session: &Session, args: Build) -> Result<Exit> {
+    let context = context(&args).await?;
+    let client = session.client().await?;
+    let options = BuildOptions {
+        dockerfile: context.dockerfile,
+        remote: context.remote,
+        tags: args.tag.clone(),
+        extra_hosts: args.add_host.iter().map(|line| line.replacen('=', ":", 1)).collect(),
+        quiet: args.quiet,
+        no_cache: args.no_cache,
+        pull: args.pull,
+        remove: args.rm,
+        force_remove: args.force_rm,
+        memory: args.memory.unwrap_or(0),
+        cpu_quota: args.cpu_quota.unwrap_or(0),
+        shm_size: args.shm_size.unwrap_or(0),
+        build_args: build_args(&args.build_arg),
+        labels: args.label.iter().map(|label| environment::pair(label)).collect(),
+        network_mode: args.network.clone(),
+        platform: args.platform.clone(),
+        target: args.target.clone(),
+        ..BuildOptions::default()
+    };
+    let stream = begin(&client, &options, context.upload, context.making).await?;
+    let id =
+        if args.quiet { quietly(stream).await? } else { id_of(&progress::show(stream, Show::All).await?) };
+    if args.quiet {
+        println!("{}", id.as_deref().unwrap_or_default());
+    }
+    if let Some(path) = &args.iidfile {
+        let id = id.context("the engine does not tell the image's id")?;
+        std::fs::write(path, id).with_context(|| format!("--iidfile {}", path.display()))?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn begin(
+    client: &Client,
+    options: &BuildOptions,
+    upload: Upload,
+    making: Option<Making>,
+) -> Result<JsonStream<ProgressMessage>> {
+    let answer = client.build(options, &credentials::for_build()?, upload).await;
+    match making {
+        Some(making) => making.judge(answer).await,
+        None => Ok(answer?),
+    }
+}
+
+fn build_args(flags: &[String]) -> BTreeMap<String, Option<String>> {
+    let own = |name: &str| (name.to_owned(), std::env::var(name).ok());
+    let pair = |flag: &String| match flag.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => own(flag),
+    };
+    flags.iter().map(pair).collect()
+}
+
+fn id_of(aux: &[serde_json::Value]) -> Option<String> {
+    aux.iter().rev().find_map(|value| value.get("ID")?.as_str()).map(str::to_owned)
+}
+
+/// Keeps what is built to itself, unless it fails.
+async fn quietly(mut stream: JsonStream<ProgressMessage>) -> Result<Option<String>> {
+    let (mut said, mut aux) = (String::new(), Vec::new());
+    while let Some(message) = stream.next().await? {
+        if let Some(error) = message.error {
+            eprint!("{said}");
+            return Err(Error::InBand { message: error.trim_end().to_owned(), code: None }.into());
+        }
+        said.extend(message.stream);
+        aux.extend(message.aux);
+    }
+    // A daemon that is asked to be quiet tells the id as its only line.
+    Ok(id_of(&aux).or_else(|| said.lines().rev().find(|line| line.starts_with("sha256:")).map(str::to_owned)))
+}
+
+async fn context(args: &Build) -> Result<Sent> {
+    let (file, path) = (args.file.as_deref(), args.context.as_str());
+    if path == "-" {
+        if file == Some(Path::new("-")) {
+            bail!("invalid argument: can't use stdin for both build context and dockerfile");
+        }
+        return from_stdin(file).await;
+    }
+    if ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|start| path.starts_with(start)) {
+        let dockerfile = file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok(Sent { upload: Upload::empty(), making: None, dockerfile, remote: path.to_owned() });
+    }
+    let given = match file {
+        Some(file) if file == Path::new("-") => {
+            let mut text = Vec::new();
+            tokio::io::stdin().read_to_end(&mut text).await.context("cannot read the Dockerfile")?;
+            Some(text)
+        }
+        _ => None,
+    };
+    of_directory(Path::new(path), file, given)
+}
+
+/// An archive goes on as it comes; anything else is a Dockerfile.
+async fn from_stdin(file: Option<&Path>) -> Result<Sent> {
+    let mut stdin = tokio::io::stdin();
+    let mut head = Vec::new();
+    (&mut stdin).take(512).read_to_end(&mut head).await.context("cannot read standard input")?;
+    if is_archive(&head) {
+        let upload = Upload::from_reader(Cursor::new(head).chain(stdin));
+        let dockerfile = file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok(Sent { upload, making: None, dockerfile, remote: String::new() });
+    }
+    stdin.read_to_end(&mut head).await.context("cannot read standard input")?;
+    let (upload, making) = tarball::make(move |archive| tarball::append_bytes(archive, "Dockerfile", &head));
+    Ok(Sent { upload, making: Some(making), dockerfile: String::new(), remote: String::new() })
+}
+
+/// tar, or one of the compressions that engines unpack: gzip, bzip2, xz, zstd.
+fn is_archive(head: &[u8]) -> bool {
+    let magics: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    magics.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
+}
+
+/// The context in a directory. A Dockerfile from elsewhere goes in under a name of its own, which the engine is told
+/// to leave out of the context again.
+fn of_directory(dir: &Path, file: Option<&Path>, given: Option<Vec<u8>>) -> Result<Sent> {
+    let root = dir
+        .canonicalize()
+        .with_context(|| format!("unable to prepare context: path {:?} not found", dir.display()))?;
+    if !root.is_dir() {
+        bail!("unable to prepare context: {} is not a directory", dir.display());
+    }
+    let (inside, outside) = match (given, file) {
+        (Some(text), _) => (None, Some(text)),
+        (None, file) => dockerfile(&root, file)?,
+    };
+    let ignore_text = match std::fs::read_to_string(root.join(".dockerignore")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.context("cannot read .dockerignore")?),
+    };
+    let mut patterns = ignore::read(ignore_text.as_deref().unwrap_or_default());
+    // The engine needs both; it leaves them out itself if it is told to.
+    patterns.push("!.dockerignore".to_owned());
+    patterns.extend(inside.as_ref().map(|name| format!("!{name}")));
+    let extra = outside.map(|text| (format!(".dockerfile.{:016x}", std::process::id()), text));
+    if extra.is_some() {
+        patterns.push(".dockerignore".to_owned());
+    }
+    let ignore =
+        Matcher::new(&patterns).map_err(|error| anyhow!("error checking context: .dockerignore: {error}"))?;
+    let dockerfile = extra.as_ref().map_or(inside.unwrap_or_default(), |(name, _)| name.clone());
+    let (upload, making) = tarball::make(move |archive| {
+        if let Some((name, text)) = &extra {
+            own_dockerfile(archive, name, text, ignore_text.as_deref())?;
+        }
+        let tree = Tree { root: &root, prefix: Path::new(""), ignore: &ignore, owners: Owners::Root };
+        tree.append(archive)
+    });
+    Ok(Sent { upload, making: Some(making), dockerfile, remote: String::new() })
+}
+
+fn own_dockerfile(archive: &mut Archive, name: &str, text: &[u8], ignore: Option<&str>) -> Result<()> {
+    let ignore = match ignore {
+        Some(ignore) => format!("{ignore}\n{name}\n"),
+        None => format!(".dockerignore\n{name}\n"),
+    };
+    tarball::append_bytes(archive, ".dockerignore", ignore.as_bytes())?;
+    tarball::append_bytes(archive, name, text)
+}
+
+/// The Dockerfile's name within the context, or its text if it lies elsewhere.
+fn dockerfile(root: &Path, file: Option<&Path>) -> Result<(Option<String>, Option<Vec<u8>>)> {
+    let path = match file {
+        None => root.join("Dockerfile"),
+        // As docker has it: seen from here, else from the context.
+        Some(file) if file.exists() || file.is_absolute() => file.to_owned(),
+        Some(file) => root.join(file),
+    };
+    let failed =
+        || format!("unable to prepare context: unable to evaluate the Dockerfile {}", path.display());
+    // Only the directory: the file itself may be a link, which the engine follows inside the context.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().with_context(failed)?;
+    let full = dir.canonicalize().with_context(failed)?.join(name);
+    if !full.exists() {
+        return Err(std::io::Error::from(std::io::ErrorKind::NotFound)).with_context(failed);
+    }
+    match full.strip_prefix(root) {
+        Ok(relative) => Ok((Some(relative.to_str().with_context(failed)?.to_owned()), None)),
+        Err(_) => Ok((None, Some(std::fs::read(&full).with_context(failed)?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_known_by_their_first_bytes() {
+        assert!(is_archive(b"\x1f\x8b\x08rest"));
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(is_archive(&tar));
+        assert!(!is_archive(b"FROM busybox\n"));
+    }
+
+    #[test]
+    fn where_the_dockerfile_lies() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("context").canonicalize().unwrap_or_else(|_| dir.path().join("context"));
+        std::fs::create_dir_all(root.join("sub")).expect("mkdir");
+        std::fs::write(root.join("sub/d"), "inside").expect("write");
+        std::fs::write(dir.path().join("d"), "outside").expect("write");
+        let root = root.canonicalize().expect("exists");
+        assert_eq!(
+            dockerfile(&root, Some(Path::new("sub/d"))).expect("there"),
+            (Some("sub/d".to_owned()), None)
+        );
+        assert_eq!(
+            dockerfile(&root, Some(&dir.path().join("d"))).expect("there"),
+            (None, Some(b"outside".to_vec()))
+        );
+        assert!(dockerfile(&root, None).is_err());
+    }
+}

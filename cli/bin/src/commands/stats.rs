@@ -1,0 +1,167 @@
+//! `berth stats`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Result;
+use berth_api::options::{ListContainers, Stats as Sampling};
+use berth_api::stats::{ContainerStats, MemoryStats};
+use berth_client::Client;
+use clap::Args;
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use super::ps::short;
+use crate::exit::Exit;
+use crate::output::list::{Column, Style, render};
+use crate::output::units;
+use crate::session::Session;
+
+/// Show what containers use, again and again
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Also containers that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Format: table, json or a template
+    #[arg(long)]
+    format: Option<String>,
+    /// Once only
+    #[arg(long)]
+    no_stream: bool,
+    /// Whole ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// Containers; all that run if there are none
+    containers: Vec<String>,
+}
+
+const COLUMNS: &[Column] = &[
+    ("CONTAINER ID", "ID"),
+    ("NAME", "Name"),
+    ("CPU %", "CPUPerc"),
+    ("MEM USAGE / LIMIT", "MemUsage"),
+    ("MEM %", "MemPerc"),
+    ("NET I/O", "NetIO"),
+    ("BLOCK I/O", "BlockIO"),
+    ("PIDS", "PIDs"),
+];
+
+/// Clears the screen and goes to its upper left corner (ECMA-48 ED, CUP).
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+pub(crate) async fn run(session: &Session, args: Stats) -> Result<Exit> {
+    let client = session.client().await?;
+    let style = Style { format: args.format.as_deref(), only: None };
+    loop {
+        let rows = rows(&client, &args).await?;
+        let text = render(style, COLUMNS, &[("CONTAINER", "Container")], &rows)?;
+        let mut out = std::io::stdout().lock();
+        if args.no_stream {
+            out.write_all(text.as_bytes())?;
+            return Ok(Exit::Success);
+        }
+        write!(out, "{CLEAR}{text}")?;
+        out.flush()?;
+        drop(out);
+        // Each sample takes its own time as well: the engine compares it with one a second older.
+        tokio::time::sleep(Duration::from_millis(if rows.is_empty() { 1000 } else { 10 })).await;
+    }
+}
+
+async fn rows(client: &Client, args: &Stats) -> Result<Vec<Value>> {
+    let named = !args.containers.is_empty();
+    let containers = if named {
+        args.containers.clone()
+    } else {
+        let options = ListContainers { all: args.all, ..ListContainers::default() };
+        client.container_list(&options).await?.into_iter().map(|container| container.id).collect()
+    };
+    let samples = containers.iter().map(async |container| match sample(client, container).await {
+        // One that nobody named may have gone since it was listed.
+        Err(error) if !named && error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+        Ok(None) => Ok(None),
+        Ok(Some(stats)) => Ok(Some(row(container, &stats, args.no_trunc))),
+    });
+    Ok(try_join_all(samples).await?.into_iter().flatten().collect())
+}
+
+async fn sample(client: &Client, container: &str) -> berth_client::Result<Option<ContainerStats>> {
+    client.container_stats(container, Sampling { stream: false, one_shot: false }).await?.next().await
+}
+
+fn row(container: &str, stats: &ContainerStats, whole: bool) -> Value {
+    let decimal = |bytes: u64| units::size(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let used = memory(&stats.memory_stats);
+    let limit = stats.memory_stats.limit;
+    let (received, sent) = stats
+        .networks
+        .iter()
+        .flatten()
+        .fold((0, 0), |(received, sent), (_, net)| (received + net.rx_bytes, sent + net.tx_bytes));
+    let (read, written) = blocks(stats);
+    json!({
+        "Container": container,
+        "ID": if whole { &stats.id } else { short(&stats.id) },
+        "Name": stats.name.trim_start_matches('/'),
+        "CPUPerc": format!("{:.2}%", cpu(stats)),
+        "MemUsage": format!("{} / {}", units::memory(used), units::memory(limit)),
+        "MemPerc": format!("{:.2}%", if limit == 0 { 0.0 } else { used as f64 / limit as f64 * 100.0 }),
+        "NetIO": format!("{} / {}", decimal(received), decimal(sent)),
+        "BlockIO": format!("{} / {}", decimal(read), decimal(written)),
+        "PIDs": stats.pids_stats.current,
+    })
+}
+
+/// Percent of one processor.
+fn cpu(stats: &ContainerStats) -> f64 {
+    let (now, before) = (&stats.cpu_stats, &stats.precpu_stats);
+    let used = now.cpu_usage.total_usage.saturating_sub(before.cpu_usage.total_usage) as f64;
+    let passed = now.system_cpu_usage.saturating_sub(before.system_cpu_usage) as f64;
+    let by_cpu = now.cpu_usage.percpu_usage.as_ref().map_or(0, Vec::len);
+    let cpus = if now.online_cpus > 0 { f64::from(now.online_cpus) } else { by_cpu as f64 };
+    if passed > 0.0 { used / passed * cpus * 100.0 } else { 0.0 }
+}
+
+/// Memory without the page cache that can be dropped, as docker's CLI counts it on cgroup v1 and v2.
+fn memory(memory: &MemoryStats) -> u64 {
+    let stat = |key| memory.stats.as_ref().and_then(|stats| stats.get(key)).copied();
+    let cache = stat("total_inactive_file").or_else(|| stat("inactive_file")).unwrap_or(0);
+    if cache < memory.usage { memory.usage - cache } else { memory.usage }
+}
+
+fn blocks(stats: &ContainerStats) -> (u64, u64) {
+    let entries = stats.blkio_stats.io_service_bytes_recursive.iter().flatten();
+    entries.fold((0, 0), |(read, written), entry| match entry.op.bytes().next() {
+        Some(b'r' | b'R') => (read + entry.value, written),
+        Some(b'w' | b'W') => (read, written + entry.value),
+        _ => (read, written),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row() {
+        let text = r#"{"name": "/n", "id": "0123456789abcdef",
+            "cpu_stats": {"cpu_usage": {"total_usage": 300}, "system_cpu_usage": 2000, "online_cpus": 2},
+            "precpu_stats": {"cpu_usage": {"total_usage": 200}, "system_cpu_usage": 1000},
+            "memory_stats": {"usage": 2097152, "limit": 67108864, "stats": {"total_inactive_file": 1048576}},
+            "networks": {"eth0": {"rx_bytes": 656, "tx_bytes": 0}}, "pids_stats": {"current": 1},
+            "blkio_stats": {"io_service_bytes_recursive": [{"op": "Read", "value": 1000}, {"op": "write", "value": 5}]}}"#;
+        let row = row("c", &serde_json::from_str(text).expect("valid"), false);
+        assert_eq!(row["CPUPerc"], "20.00%");
+        assert_eq!(row["MemUsage"], "1MiB / 64MiB");
+        assert_eq!(
+            (&row["MemPerc"], &row["NetIO"], &row["BlockIO"]),
+            (&json!("1.56%"), &json!("656B / 0B"), &json!("1kB / 5B"))
+        );
+        assert_eq!(
+            (&row["Name"], &row["ID"], &row["PIDs"]),
+            (&json!("n"), &json!("0123456789ab"), &json!(1))
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! The bundle: a directory with config.json.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use berth_spec::oci;
+
+/// A bundle that has been read.
+pub(crate) struct Bundle {
+    /// Absolute.
+    pub(crate) directory: PathBuf,
+    pub(crate) spec: oci::Spec,
+    /// config.json as it was found; kept with the container's state.
+    pub(crate) text: Vec<u8>,
+}
+
+impl Bundle {
+    /// Reads the bundle in `directory`, or in the current one.
+    pub(crate) fn read(directory: Option<&Path>) -> anyhow::Result<Self> {
+        let directory = directory.unwrap_or(Path::new("."));
+        let directory = directory
+            .canonicalize()
+            .with_context(|| format!("bundle {}", directory.display()))?;
+        let path = directory.join("config.json");
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+                "JSON specification file {} not found (`berth-runtime spec` writes an example)",
+                path.display()
+            ),
+            other => other.with_context(|| format!("read {}", path.display()))?,
+        };
+        let spec = serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
+        Ok(Self { directory, spec, text })
+    }
+
+    /// True if the container's process wants a terminal.
+    pub(crate) fn wants_terminal(&self) -> bool {
+        self.spec.process().as_ref().is_some_and(|p| p.terminal().unwrap_or(false))
+    }
+
+    /// `root.path`, absolute.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        let path = self.spec.root().as_ref().map_or(Path::new(""), |root| root.path().as_path());
+        self.directory.join(path)
+    }
+}

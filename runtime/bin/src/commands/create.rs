@@ -1,0 +1,91 @@
+//! `create`: everything of a container but its program.
+
+use anyhow::Context;
+use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio};
+use berth_sys::pidfd;
+use clap::Args;
+
+use super::write_pid_file;
+use crate::bundle::Bundle;
+use crate::cli::CreateFlags;
+use crate::log::Log;
+use crate::state::{Container, Store};
+use crate::streams;
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    flags: CreateFlags,
+}
+
+impl Create {
+    pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
+        let bundle = Bundle::read(self.flags.bundle.as_deref())?;
+        let stdio = streams::choose(bundle.wants_terminal(), self.flags.console_socket.as_deref(), true)?;
+        let container = store.reserve(&self.flags.id, &bundle)?;
+        let gate = match container.make_gate() {
+            Ok(fifo) => Gate::Fifo(fifo),
+            Err(error) => {
+                container.forget()?;
+                return Err(error);
+            }
+        };
+        make(&self.flags, &bundle, container, stdio, gate, log).context("create failed")?;
+        Ok(0)
+    }
+}
+
+/// Makes the container. On failure nothing is left of it.
+pub(super) fn make(
+    flags: &CreateFlags,
+    bundle: &Bundle,
+    mut container: Container,
+    stdio: Stdio,
+    gate: Gate,
+    log: &Log,
+) -> anyhow::Result<(CreatedContainer, Container)> {
+    log.debug(&format!("creating container {} from {}", flags.id, bundle.directory.display()));
+    let request = CreateRequest {
+        id: &flags.id,
+        bundle: &bundle.directory,
+        spec: &bundle.spec,
+        rootfs: RootfsSource::Path,
+        stdio,
+        gate,
+        preserve_fds: flags.preserve_fds,
+        no_pivot: flags.no_pivot,
+        no_new_keyring: flags.no_new_keyring,
+        die_with_parent: false,
+    };
+    let created = match berth_core::create(request) {
+        Ok(created) => created,
+        Err(error) => {
+            container.forget()?;
+            return Err(error.into());
+        }
+    };
+    for warning in &created.warnings {
+        log.warn(warning);
+    }
+    let recorded = container.created(created.pid, created.cgroup.path()).and_then(|()| {
+        let file = flags.pid_file.as_deref();
+        file.map_or(Ok(()), |path| write_pid_file(path, created.pid.as_raw()))
+    });
+    match recorded {
+        Ok(()) => Ok((created, container)),
+        Err(error) => {
+            abandon(&created, container, log);
+            Err(error)
+        }
+    }
+}
+
+/// Ends a container that nobody will ever see; what fails is only logged, for there is a failure to tell already.
+pub(super) fn abandon(created: &CreatedContainer, container: Container, log: &Log) {
+    // Both fail only if it has ended and been reaped already.
+    pidfd::send_signal(&created.pidfd, nix::libc::SIGKILL).ok();
+    pidfd::wait(&created.pidfd, true).ok();
+    if let Err(left) = container.destroy() {
+        log.warn(&format!("{left:#}"));
+    }
+}

@@ -1,0 +1,54 @@
+//! `run`: create, start, and stay until it ends.
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+use berth_core::Gate;
+use clap::Args;
+
+use super::create::{abandon, make};
+use crate::bundle::Bundle;
+use crate::cli::CreateFlags;
+use crate::foreground::{self, Signals};
+use crate::log::Log;
+use crate::state::Store;
+use crate::streams;
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    flags: CreateFlags,
+    /// Return once the program runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Do not delete the container when it has ended
+    #[arg(long)]
+    keep: bool,
+    /// Accepted for runc's sake: this runtime never becomes a subreaper
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+impl Run {
+    pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
+        let bundle = Bundle::read(self.flags.bundle.as_deref())?;
+        let terminal = bundle.wants_terminal();
+        let stdio = streams::choose(terminal, self.flags.console_socket.as_deref(), self.detach)?;
+        let container = store.reserve(&self.flags.id, &bundle)?;
+        let signals = if self.detach { None } else { Some(Signals::block()?) };
+        let (mut created, container) =
+            make(&self.flags, &bundle, container, stdio, Gate::InProcess, log).context("run failed")?;
+        if let Err(error) = created.start() {
+            abandon(&created, container, log);
+            return Err(error).context("run failed");
+        }
+        let Some(signals) = signals else { return Ok(0) };
+        let console = created.console.take();
+        let pidfd = created.pidfd.as_fd().try_clone_to_owned().context("duplicate the pidfd")?;
+        let status = foreground::serve(&signals, &pidfd, console)?;
+        if !self.keep {
+            container.destroy()?;
+        }
+        Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
+    }
+}

@@ -1,0 +1,62 @@
+//! Messages, in the two shapes that callers of runc parse.
+
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::Context;
+
+use crate::cli::{Global, LogFormat};
+
+/// Where messages go.
+pub(crate) struct Log {
+    file: Option<File>,
+    format: LogFormat,
+    debug: bool,
+}
+
+impl Log {
+    pub(crate) fn open(global: &Global) -> anyhow::Result<Self> {
+        let file = match &global.log {
+            Some(path) => {
+                let opened = File::options().append(true).create(true).open(path);
+                Some(opened.with_context(|| format!("cannot open the log file {}", path.display()))?)
+            }
+            None => None,
+        };
+        Ok(Self { file, format: global.log_format, debug: global.debug })
+    }
+
+    /// The failure of the command. It goes to standard error too, for whoever sits there.
+    pub(crate) fn error(&self, message: &str) {
+        self.write("error", message);
+        if self.file.is_some() {
+            eprintln!("{message}");
+        }
+    }
+
+    pub(crate) fn warn(&self, message: &str) {
+        self.write("warning", message);
+    }
+
+    pub(crate) fn debug(&self, message: &str) {
+        if self.debug {
+            self.write("debug", message);
+        }
+    }
+
+    fn write(&self, level: &str, message: &str) {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let line = match self.format {
+            LogFormat::Text => format!("time={time:?} level={level} msg={message:?}\n"),
+            LogFormat::Json => {
+                format!("{}\n", serde_json::json!({ "level": level, "msg": message, "time": time }))
+            }
+        };
+        let written = match &self.file {
+            Some(file) => (&mut &*file).write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
+        // A log that cannot be written has nowhere to say so.
+        written.ok();
+    }
+}

@@ -1,0 +1,59 @@
+//! state.json of one container.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::Status;
+
+/// What is remembered of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    /// 0 until the container's first process exists.
+    pub(crate) pid: i32,
+    /// Start of that process in clock ticks since boot: tells it from a later one of the same number.
+    pub(crate) start_time: u64,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) created: String,
+    /// The cgroup below each hierarchy's root.
+    pub(crate) cgroup: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// A container as `state` and `list` show it; the field names are runc's.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown<'a> {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: &'static str,
+    bundle: &'a PathBuf,
+    rootfs: &'a PathBuf,
+    created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+    owner: &'static str,
+}
+
+impl Record {
+    /// For people and programs.
+    pub(crate) fn shown(&self, status: Status) -> Shown<'_> {
+        Shown {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            // runc shows no pid of a process that has ended.
+            pid: if status == Status::Stopped { 0 } else { self.pid },
+            status: status.name(),
+            bundle: &self.bundle,
+            rootfs: &self.rootfs,
+            created: &self.created,
+            annotations: &self.annotations,
+            owner: "",
+        }
+    }
+}

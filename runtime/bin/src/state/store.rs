@@ -1,0 +1,370 @@
+//! The state directory, and one container in it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use berth_cgroup::{Cgroup, FreezerState};
+use berth_core::{ContainerState, run_hooks};
+use berth_spec::{CompileContext, HookPlans, oci};
+use berth_sys::{Errno, Pid, pidfd};
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::{Record, Status, start_time};
+use crate::bundle::Bundle;
+
+const RECORD: &str = "state.json";
+const CONFIG: &str = "config.json";
+const FIFO: &str = "exec.fifo";
+/// The longest id, as the file system has it.
+const MAX_ID: usize = 255;
+
+/// All containers.
+pub(crate) struct Store {
+    root: PathBuf,
+}
+
+/// One container.
+pub(crate) struct Container {
+    directory: PathBuf,
+    pub(crate) record: Record,
+}
+
+impl Store {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Takes the id for a new container.
+    pub(crate) fn reserve(&self, id: &str, bundle: &Bundle) -> anyhow::Result<Container> {
+        let directory = self.directory(id)?;
+        let mut builder = DirBuilder::new();
+        builder.mode(0o711);
+        match builder.create(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                builder
+                    .recursive(true)
+                    .create(&self.root)
+                    .and_then(|()| builder.recursive(false).create(&directory))
+            }
+            other => other,
+        }
+        .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => berth_core::Error::Exists { id: id.to_owned() }.into(),
+            _ => anyhow::Error::from(error).context(format!("mkdir {}", directory.display())),
+        })?;
+        let annotations = bundle.spec.annotations().clone().unwrap_or_default();
+        let record = Record {
+            oci_version: bundle.spec.version().clone(),
+            id: id.to_owned(),
+            pid: 0,
+            start_time: 0,
+            bundle: bundle.directory.clone(),
+            rootfs: bundle.rootfs(),
+            created: jiff::Timestamp::now().to_string(),
+            cgroup: planned_cgroup(&bundle.spec, id),
+            annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+        };
+        let container = Container { directory, record };
+        let written = container
+            .save()
+            .and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
+        match written {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                container.forget()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// An existing container.
+    pub(crate) fn load(&self, id: &str) -> anyhow::Result<Container> {
+        let directory = self.directory(id)?;
+        let path = directory.join(RECORD);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(berth_core::Error::NoContainer { id: id.to_owned() }.into());
+            }
+            other => other.with_context(|| format!("read {}", path.display()))?,
+        };
+        let record = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        Ok(Container { directory, record })
+    }
+
+    /// All containers by id. One that is deleted meanwhile is left out.
+    pub(crate) fn list(&self) -> anyhow::Result<Vec<Container>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.with_context(|| format!("read {}", self.root.display()))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.with_context(|| format!("read {}", self.root.display()))?.file_name();
+            ids.extend(name.into_string());
+        }
+        ids.sort_unstable();
+        Ok(ids.iter().filter_map(|id| self.load(id).ok()).collect())
+    }
+
+    fn directory(&self, id: &str) -> anyhow::Result<PathBuf> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+        if id.is_empty() || id.len() > MAX_ID || id == "." || id == ".." || !id.chars().all(allowed) {
+            bail!("invalid container ID format: {id:?} (use letters, digits, and _ + - .)");
+        }
+        Ok(self.root.join(id))
+    }
+}
+
+/// Where the container's cgroup will be; berth-core decides the same.
+fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    match asked {
+        Some(path) if !path.as_os_str().is_empty() => Path::new("/").join(path),
+        _ => Path::new("/berth").join(id),
+    }
+}
+
+/// Writes beside and renames: a reader sees the old file or the new one. No sync: it lies on tmpfs, and a reboot ends
+/// every container anyhow.
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let beside = path.with_extension("new");
+    fs::File::create(&beside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&beside, path))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+impl Container {
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_vec(&self.record).context("state.json")?;
+        write(&self.directory.join(RECORD), &text)
+    }
+
+    /// Makes the FIFO at which the container will wait, and opens it as `berth_core` wants it.
+    pub(crate) fn make_gate(&self) -> anyhow::Result<OwnedFd> {
+        let path = self.fifo();
+        let mode = Mode::from_bits_truncate(0o622);
+        mkfifo(&path, mode).with_context(|| format!("mkfifo {}", path.display()))?;
+        // Against the umask: the container's user writes to it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o622))
+            .with_context(|| format!("chmod {}", path.display()))?;
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        open(&path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+    }
+
+    fn fifo(&self) -> PathBuf {
+        self.directory.join(FIFO)
+    }
+
+    /// The container exists: its first process has this pid.
+    pub(crate) fn created(&mut self, pid: Pid, cgroup: &Path) -> anyhow::Result<()> {
+        self.record.pid = pid.as_raw();
+        self.record.start_time = start_time(pid.as_raw()).unwrap_or(0);
+        self.record.cgroup = cgroup.to_owned();
+        self.save()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        if self.record.pid == 0 {
+            return Status::Creating;
+        }
+        if start_time(self.record.pid) != Some(self.record.start_time) {
+            return Status::Stopped;
+        }
+        if self.fifo().exists() {
+            return Status::Created;
+        }
+        let frozen = self.cgroup().ok().flatten().and_then(|cgroup| cgroup.freezer_state().ok());
+        match frozen {
+            Some(FreezerState::Frozen | FreezerState::Freezing) => Status::Paused,
+            Some(FreezerState::Thawed) | None => Status::Running,
+        }
+    }
+
+    /// Its cgroup; `None` if that is gone.
+    pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
+        let layout = berth_cgroup::detect()?;
+        match Cgroup::open(&layout, &self.record.cgroup) {
+            Ok(cgroup) => Ok(Some(cgroup)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Its cgroup, which must be there.
+    pub(crate) fn live_cgroup(&self) -> anyhow::Result<Cgroup> {
+        self.cgroup()?.with_context(|| format!("the cgroup {} is gone", self.record.cgroup.display()))
+    }
+
+    /// The configuration it was created with.
+    pub(crate) fn spec(&self) -> anyhow::Result<oci::Spec> {
+        let path = self.directory.join(CONFIG);
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Its first process; `None` if that has ended.
+    pub(crate) fn init(&self) -> anyhow::Result<Option<OwnedFd>> {
+        if self.record.pid == 0 {
+            return Ok(None);
+        }
+        let pidfd = match pidfd::open(Pid::from_raw(self.record.pid)) {
+            Err(Errno::ESRCH) => return Ok(None),
+            other => other.with_context(|| format!("pidfd_open {}", self.record.pid))?,
+        };
+        // Asked after the open: the number cannot go to another process now.
+        Ok((start_time(self.record.pid) == Some(self.record.start_time)).then_some(pidfd))
+    }
+
+    /// Its state as hooks get it.
+    pub(crate) fn oci_state(&self, status: Status) -> ContainerState {
+        ContainerState {
+            oci_version: self.record.oci_version.clone(),
+            id: self.record.id.clone(),
+            status: status.name(),
+            pid: if status == Status::Stopped { 0 } else { self.record.pid },
+            bundle: self.record.bundle.clone(),
+            annotations: self.record.annotations.clone(),
+        }
+    }
+
+    /// Lets a created container run.
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
+        match self.status() {
+            Status::Created => {}
+            Status::Stopped => bail!("cannot start a container that has stopped"),
+            Status::Creating => bail!("cannot start a container that is still being created"),
+            Status::Running | Status::Paused => bail!("cannot start an already running container"),
+        }
+        let init = self.init()?.context("cannot start a container that has stopped")?;
+        let path = self.fifo();
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fifo =
+            open(&path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))?;
+        // Our end is open now, so that the container can open its own and answer.
+        let mut fds =
+            [PollFd::new(fifo.as_fd(), PollFlags::POLLIN), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        while let Err(errno) = poll(&mut fds, PollTimeout::NONE) {
+            if errno != Errno::EINTR {
+                return Err(errno).context("poll");
+            }
+        }
+        let mut byte = [0];
+        if nix::unistd::read(&fifo, &mut byte) != Ok(1) {
+            bail!("the container's first process ended before it was started");
+        }
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        let hooks = self.hooks(|hooks| hooks.poststart())?;
+        // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
+        run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;
+        Ok(())
+    }
+
+    /// The compiled hooks, if the configuration has any of the kind asked for.
+    fn hooks(
+        &self,
+        kind: impl Fn(&oci::Hooks) -> &Option<Vec<oci::Hook>>,
+    ) -> anyhow::Result<Option<HookPlans>> {
+        let spec = self.spec()?;
+        let listed = spec.hooks().as_ref().and_then(|hooks| kind(hooks).as_ref());
+        if listed.is_none_or(Vec::is_empty) {
+            return Ok(None);
+        }
+        let context = CompileContext {
+            bundle: self.record.bundle.clone(),
+            rootless: false,
+            cgroup: berth_cgroup::detect()?.mounts(),
+            cgroup_path: self.record.cgroup.clone(),
+            known_capabilities: None,
+        };
+        Ok(Some(berth_spec::compile(&spec, &context)?.hooks))
+    }
+
+    /// Undoes all that is left of a container whose first process has ended: processes, cgroup, poststop hooks,
+    /// directory. Goes on past errors.
+    pub(crate) fn destroy(self) -> anyhow::Result<()> {
+        let mut problems = Vec::new();
+        match self.cgroup() {
+            Ok(Some(cgroup)) => {
+                if cgroup.pids().is_ok_and(|pids| !pids.is_empty())
+                    && let Err(error) = cgroup.kill_all()
+                {
+                    problems.push(error.to_string());
+                }
+                if let Err(errors) = cgroup.remove() {
+                    problems.extend(errors.iter().map(ToString::to_string));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => problems.push(format!("{error:#}")),
+        }
+        let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
+            let list = hooks.map_or(Vec::new(), |h| h.poststop);
+            Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
+        });
+        problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        problems.extend(self.forget().err().map(|error| format!("{error:#}")));
+        if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }
+    }
+
+    /// Removes the directory only.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        fs::remove_dir_all(&self.directory)
+            .with_context(|| format!("remove {}", self.directory.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(directory: &Path) -> Bundle {
+        let spec = oci::Spec::default();
+        let text = serde_json::to_vec(&spec).unwrap();
+        Bundle { directory: directory.to_owned(), spec, text }
+    }
+
+    #[test]
+    fn ids_cannot_leave_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(&root.path().join("state"));
+        for id in ["", ".", "..", "a/b", "../x", "a b", "ä"] {
+            assert!(store.reserve(id, &bundle(root.path())).is_err(), "{id:?}");
+        }
+        assert!(!root.path().join("state").exists());
+    }
+
+    #[test]
+    fn an_id_is_taken_once_and_given_back() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(&root.path().join("state"));
+        let first = store.reserve("one", &bundle(root.path())).unwrap();
+        assert_eq!(first.status(), Status::Creating);
+        let again = store.reserve("one", &bundle(root.path())).err().unwrap().to_string();
+        assert!(again.contains("already exists"), "{again}");
+        assert_eq!(store.list().unwrap().len(), 1);
+        first.forget().unwrap();
+        assert!(store.load("one").err().unwrap().to_string().contains("does not exist"));
+    }
+
+    #[test]
+    fn a_dead_process_is_stopped() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path());
+        let mut container = store.reserve("c", &bundle(root.path())).unwrap();
+        let own = Pid::this();
+        container.created(own, Path::new("/berth-no-such-cgroup")).unwrap();
+        assert_eq!(store.load("c").unwrap().status(), Status::Running);
+        container.record.start_time += 1;
+        assert_eq!(container.status(), Status::Stopped, "the number belongs to another process now");
+        assert!(container.init().unwrap().is_none());
+    }
+}
