@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "berth-api",
             "berth-builder",
+            "berth-dockerfile-parser",
             "berth-network",
             "berth-oci",
             "berth-registry",

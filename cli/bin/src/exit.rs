@@ -75,7 +75,14 @@ pub(crate) fn tell(error: &anyhow::Error) {
 
 /// The exit code of an error.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
-    error.downcast_ref::<Failure>().map_or(1, |failure| failure.code)
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.code;
+    }
+    match error.downcast_ref::<berth_client::Error>() {
+        // A build ends as the step that broke it.
+        Some(berth_client::Error::InBand { code: Some(code), .. }) => Exit::of_program(*code).code().max(1),
+        _ => 1,
+    }
 }
 
 #[cfg(test)]

@@ -16,16 +16,28 @@ use std::io::Write;
 
 use clap::Parser;
 
+/// The exit code of a command line that is not understood, as docker has it.
+const USAGE: i32 = 125;
+
 fn main() {
-    let app = app::App::parse();
+    let app = app::App::try_parse().unwrap_or_else(|error| {
+        // Asking for help is no mistake. A terminal that has gone needs neither.
+        error.print().ok();
+        std::process::exit(if error.use_stderr() { USAGE } else { 0 })
+    });
     let code = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => match runtime.block_on(app.run()) {
-            Ok(exit) => exit.code(),
-            Err(error) => {
-                exit::tell(&error);
-                exit::code_of(&error)
+        Ok(runtime) => {
+            let ended = runtime.block_on(app.run());
+            // Dropping it would wait for a thread that still reads standard input.
+            runtime.shutdown_background();
+            match ended {
+                Ok(exit) => exit.code(),
+                Err(error) => {
+                    exit::tell(&error);
+                    exit::code_of(&error)
+                }
             }
-        },
+        }
         Err(error) => {
             eprintln!("berth: cannot start: {error}");
             1
@@ -33,6 +45,6 @@ fn main() {
     };
     // Nobody is left to be told of an output that has gone away.
     std::io::stdout().flush().ok();
-    // Not by returning: a thread that still waits for standard input would hold the process.
+    // Not by returning, for the same reason.
     std::process::exit(i32::from(code));
 }

@@ -18,9 +18,8 @@ impl Bundle {
     /// Reads the bundle in `directory`, or in the current one.
     pub(crate) fn read(directory: Option<&Path>) -> anyhow::Result<Self> {
         let directory = directory.unwrap_or(Path::new("."));
-        let directory = directory
-            .canonicalize()
-            .with_context(|| format!("bundle {}", directory.display()))?;
+        let directory =
+            directory.canonicalize().with_context(|| format!("bundle {}", directory.display()))?;
         let path = directory.join("config.json");
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(

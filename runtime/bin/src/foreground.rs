@@ -36,7 +36,11 @@ impl Signals {
 }
 
 /// Waits for the process.
-pub(crate) fn serve(signals: &Signals, process: &OwnedFd, master: Option<OwnedFd>) -> anyhow::Result<ExitStatus> {
+pub(crate) fn serve(
+    signals: &Signals,
+    process: &OwnedFd,
+    master: Option<OwnedFd>,
+) -> anyhow::Result<ExitStatus> {
     let mut terminal = master.map(Terminal::new).transpose()?;
     loop {
         let mut fds = vec![
@@ -70,7 +74,9 @@ pub(crate) fn serve(signals: &Signals, process: &OwnedFd, master: Option<OwnedFd
                 terminal.pump_input()?;
             }
         }
-        if ready[0] && let Some(status) = pidfd::wait(process, false).context("wait for the process")? {
+        if ready[0]
+            && let Some(status) = pidfd::wait(process, false).context("wait for the process")?
+        {
             if let Some(terminal) = &mut terminal {
                 terminal.drain()?;
             }

@@ -121,7 +121,8 @@ pub(crate) fn join_cgroup(cgroup: &Cgroup) -> Result<(), Fault> {
 pub(crate) fn fork_into(namespaces: CloneFlags, link: &ChildLink) -> Result<(), Fault> {
     let flags = namespaces | CloneFlags::PARENT;
     match clone3(&Clone3 { flags, cgroup: None }).at(|| "clone3 in the namespaces".into())? {
-        Forked::Child => Ok(()),
+        // Not a word before the parent knows whose it is.
+        Forked::Child => link.wait_for_go().at(|| "wait to be handed over".into()),
         Forked::Parent { pid, pidfd } => {
             link.send(&FromChild::Forked(pid.as_raw()), Some(&pidfd)).at(|| "tell the parent of the child".into())?;
             process::exit_now(0)

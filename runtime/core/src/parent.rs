@@ -48,6 +48,7 @@ pub(crate) fn await_handover(link: &ParentLink, first: &Process) -> Result<Proce
     match link.receive()? {
         Some((FromChild::Forked(pid), Some(pidfd))) => {
             pidfd::wait(&first.pidfd, true).map_err(|e| Error::os("wait for the process in between", e))?;
+            link.go()?;
             Ok(Process { pid: Pid::from_raw(pid), pidfd })
         }
         Some((FromChild::Failure(failure), _)) => Err(Error::Child(failure)),

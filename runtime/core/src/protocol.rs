@@ -4,6 +4,7 @@
 //!  parent                                    child
 //!    │ clone3 ─────────────────────────────────▶│ joins cgroup and namespaces
 //!    │◀──────────────── Forked(pid) + pidfd ────│ only from a process in between (exec, joined pid namespace)
+//!    │ Go ─────────────────────────────────────▶│ to the one that goes on
 //!    │◀──────────────── NamespacesReady ────────│ only if the parent has steps to do (id maps, …)
 //!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── RunHooks ───────────────│ only with prestart or createRuntime hooks

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::Read as _,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use berth_shim_protocol::{
@@ -19,7 +19,7 @@ use nix::{
     },
 };
 
-use crate::poll::{Poller, Registration, Token};
+use crate::poll::{Poller, Token, Watched};
 
 /// An engine that leaves so many messages lying is not there any more; it finds the records when it comes back.
 const MAX_WAITING: usize = 4096;
@@ -27,11 +27,12 @@ const MAX_WAITING: usize = 4096;
 /// One control connection.
 #[derive(Debug)]
 pub(crate) struct Control {
-    id: u32,
-    fd: OwnedFd,
-    registration: Registration,
+    fd: Watched<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
 }
+
+/// A message and what came with it.
+type Packet = (Vec<u8>, Vec<OwnedFd>);
 
 /// What was read from a control connection.
 #[derive(Debug)]
@@ -44,9 +45,9 @@ pub(crate) enum Incoming {
 }
 
 impl Control {
-    pub(crate) fn new(id: u32, fd: OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn new(poller: &Poller, id: u32, fd: OwnedFd) -> Result<Self, Errno> {
         crate::stdio::set_nonblocking(&fd)?;
-        Ok(Self { id, fd, registration: Registration::default(), waiting: VecDeque::new() })
+        Ok(Self { fd: Watched::new(poller, Token::Control(id), fd), waiting: VecDeque::new() })
     }
 
     /// The next request.
@@ -69,8 +70,9 @@ impl Control {
     }
 
     /// None at the end. The length is asked first, so that an idle shim needs no buffer.
-    fn receive_packet(&self) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
-        let length = match recv(self.fd.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+    fn receive_packet(&self) -> Result<Option<Packet>, Errno> {
+        let length = match recv(self.fd.get().as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)
+        {
             Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
             length => length?,
         };
@@ -78,7 +80,7 @@ impl Control {
             return Err(Errno::EMSGSIZE);
         }
         let mut packet = vec![0; length];
-        let (_, mut fds) = recv_with_fds(&self.fd, &mut packet, MsgFlags::empty())?;
+        let (_, mut fds) = recv_with_fds(self.fd.get(), &mut packet, MsgFlags::empty())?;
         if fds.len() > MAX_FDS {
             return Err(Errno::EMSGSIZE);
         }
@@ -111,7 +113,7 @@ impl Control {
     /// The connection takes more.
     pub(crate) fn flush(&mut self) {
         while let Some(packet) = self.waiting.front() {
-            match send_with_fds(&self.fd, packet, &[], MsgFlags::MSG_DONTWAIT) {
+            match send_with_fds(self.fd.get(), packet, &[], MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => drop(self.waiting.pop_front()),
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => return,
                 // It has gone; reading will tell.
@@ -131,10 +133,10 @@ impl Control {
     }
 
     /// Let epoll know what is wanted.
-    pub(crate) fn watch(&mut self, poller: &Poller) -> Result<(), Errno> {
+    pub(crate) fn watch(&mut self) -> Result<(), Errno> {
         let mut wanted = EpollFlags::EPOLLIN;
         wanted.set(EpollFlags::EPOLLOUT, self.is_behind());
-        poller.set(self.fd.as_fd(), Token::Control(self.id), &mut self.registration, Some(wanted))
+        self.fd.want(Some(wanted))
     }
 }
 
@@ -159,11 +161,11 @@ mod tests {
     use berth_shim_protocol::{Op, Phase, State};
     use berth_sys::socket::seqpacket_pair;
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use std::io::Write as _;
+    use std::{io::Write as _, os::fd::AsFd as _};
 
     fn pair() -> (Control, OwnedFd) {
         let (ours, theirs) = seqpacket_pair().unwrap();
-        (Control::new(0, ours).unwrap(), theirs)
+        (Control::new(&Poller::new().unwrap(), 0, ours).unwrap(), theirs)
     }
 
     #[test]

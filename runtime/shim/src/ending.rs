@@ -69,7 +69,7 @@ impl Shim {
         {
             eprintln!("killing what init left behind: {error}");
         }
-        self.hub.drain(&self.poller, &mut self.scratch);
+        self.hub.drain(&mut self.scratch);
     }
 
     /// Record what has ended and is drained: execs first, for their container's record ends the story.
@@ -104,7 +104,7 @@ impl Shim {
         self.check_oom();
         exit.oom_killed = self.oom_killed;
         self.oom = None;
-        self.hub.take_rest(&self.poller, &mut self.scratch);
+        self.hub.take_rest(&mut self.scratch);
         let mut problems: Vec<String> = Vec::new();
         if let Some(container) = self.container.take() {
             problems.extend(container.remove().iter().map(ToString::to_string));
@@ -137,7 +137,7 @@ impl Shim {
             return;
         }
         exec.recorded = true;
-        exec.hub.take_rest(&self.poller, &mut self.scratch);
+        exec.hub.take_rest(&mut self.scratch);
         let record = ExecRecord { exec_id: exec.id.clone(), code: ended.code(), at: ended.at };
         if let Err(error) = record::write(&self.dir, &files::exec_record(&record.exec_id), &record) {
             eprintln!("{error}");
@@ -150,8 +150,8 @@ impl Shim {
 
     /// The memory controller has something to say.
     pub(crate) fn oom_ready(&mut self) {
-        if let Some((watch, _)) = &self.oom
-            && let Err(error) = watch.drain()
+        if let Some(watch) = &self.oom
+            && let Err(error) = watch.get().drain()
         {
             eprintln!("reading the out-of-memory notification: {error}");
             self.oom = None;

@@ -9,7 +9,6 @@ use nix::{errno::Errno, unistd::Pid};
 use crate::{
     ending::Ended,
     ops::system,
-    poll::Poller,
     shim::Shim,
     stdio::{Hub, HubKind, has_terminal},
 };
@@ -41,46 +40,28 @@ impl Exec {
             return Err(Failure::new(FailureKind::AlreadyExists, format!("exec {id} exists already")));
         }
         let number = shim.new_hub_id();
-        let mut hub = Hub::new(number, HubKind::Exec);
-        let session = match (&attach, stream) {
-            (Some(attach), Some(stream)) => {
-                let (session, _) = hub.attach(attach, stream).map_err(system("taking the stream"))?;
-                Some(session)
-            }
-            _ => None,
-        };
+        let mut hub = Hub::new(&shim.poller, number, HubKind::Exec);
+        if let (Some(attach), Some(stream)) = (&attach, stream) {
+            hub.attach(attach, stream).map_err(system("taking the stream"))?;
+        }
         let stdin = attach.as_ref().is_some_and(|attach| attach.stdin);
         let piped = attach.is_some() || has_terminal(&process);
-        let result = shim.container()?.exec(&process, piped, stdin).and_then(|(child, console)| {
-            let exec = Self {
-                id: id.clone(),
-                pid: child.pid,
-                pidfd: child.pidfd,
-                hub,
-                ended: None,
-                recorded: false,
-            };
-            // From here on it is reaped and recorded like any other, even if its streams fail us.
-            shim.execs.entry(number).insert_entry(exec);
-            Ok(console)
+        let (child, console) = shim.container()?.exec(&process, piped, stdin)?;
+        let joined = hub.connect(console, stdin).and_then(|()| match console_size {
+            Some(size) => hub.resize(size).map(drop),
+            None => Ok(()),
         });
-        let console = result?;
-        let exec = shim.execs.get_mut(&number).expect("it was just inserted");
-        let joined = exec.hub.connect(console, stdin).and_then(|()| {
-            if let Some(size) = console_size {
-                exec.hub.resize(size)?;
-            }
-            exec.hub.settle(&shim.poller)
-        });
+        let (pid, pidfd) = (child.pid, child.pidfd);
+        let mut exec = Self { id: id.clone(), pid, pidfd, hub, ended: None, recorded: false };
         if let Err(errno) = joined {
-            if let Some(session) = session {
-                exec.hub.discard(&shim.poller, session);
-            }
-            // Fails only if it has ended already.
+            // Both fail only if it has ended already. Nobody will hear of it: it is as if it had not begun.
             exec.kill(nix::libc::SIGKILL).ok();
+            pidfd::wait(&exec.pidfd, true).ok();
             return Err(system("joining the streams of the process")(errno));
         }
-        Ok((id, exec.pid()))
+        exec.hub.settle();
+        shim.execs.insert(number, exec);
+        Ok((id, pid.as_raw()))
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -102,12 +83,12 @@ impl Exec {
     }
 
     /// Reap it if it has ended.
-    pub(crate) fn try_wait(&mut self, poller: &Poller, scratch: &mut [u8]) {
+    pub(crate) fn try_wait(&mut self, scratch: &mut [u8]) {
         if self.ended.is_none()
             && let Ok(Some(status)) = pidfd::wait(&self.pidfd, false)
         {
             self.ended = Some(Ended::now(status));
-            self.hub.drain(poller, scratch);
+            self.hub.drain(scratch);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     exec::Exec,
     log::Log,
     machine::{self, Change},
-    poll::{Registration, Token},
+    poll::{Token, Watched},
     shim::Shim,
     stdio::Console,
 };
@@ -140,12 +140,11 @@ impl Shim {
             self.hub.resize(size).map_err(system("setting its terminal's size"))?;
         }
         let Some(watch) = oom else { return Ok(()) };
-        let mut registration = Registration::default();
-        let wanted = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
-        self.poller
-            .set(&watch, Token::Oom, &mut registration, wanted)
+        let mut watch = Watched::new(&self.poller, Token::Oom, watch);
+        watch
+            .want(Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI))
             .map_err(system("watching its memory"))?;
-        self.oom = Some((watch, registration));
+        self.oom = Some(watch);
         Ok(())
     }
 
@@ -162,10 +161,6 @@ impl Shim {
     fn attach(&mut self, attach: &Attach, fd: Option<OwnedFd>) -> Outcome {
         let fd = fd.expect("the number of descriptors was checked");
         let (session, log_position) = self.hub.attach(attach, fd).map_err(system("taking the stream"))?;
-        if let Err(errno) = self.hub.settle(&self.poller) {
-            self.hub.discard(&self.poller, session);
-            return Err(Failure::new(FailureKind::Invalid, format!("the stream cannot be watched: {errno}")));
-        }
         Ok(Answer::Attached { session, log_position })
     }
 

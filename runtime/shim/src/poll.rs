@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::AsFd,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -68,43 +69,56 @@ pub(crate) const MAX_HUB: u32 = 0x00ff_ffff;
 /// What is wanted to know of a descriptor. `Some(empty)` still reports that the other end has gone; `None` nothing.
 pub(crate) type Interest = Option<EpollFlags>;
 
-/// What epoll knows about one descriptor; dropped together with it.
-#[derive(Debug, Default)]
-pub(crate) struct Registration {
-    current: Interest,
+/// epoll(7). Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Poller {
+    epoll: Rc<Epoll>,
 }
 
-/// epoll(7).
+/// A descriptor that epoll may watch, and forgets before it is closed. That would not come by itself: epoll watches
+/// the open file, not the number, and copies of it live on in the engine, and in an init that waits for its start.
 #[derive(Debug)]
-pub(crate) struct Poller {
-    epoll: Epoll,
+pub(crate) struct Watched<F: AsFd> {
+    fd: F,
+    token: Token,
+    current: Interest,
+    poller: Poller,
+}
+
+impl<F: AsFd> Watched<F> {
+    pub(crate) fn new(poller: &Poller, token: Token, fd: F) -> Self {
+        Self { fd, token, current: None, poller: poller.clone() }
+    }
+
+    pub(crate) fn get(&self) -> &F {
+        &self.fd
+    }
+
+    /// Make epoll want this; a system call only when that is new.
+    pub(crate) fn want(&mut self, wanted: Interest) -> Result<(), Errno> {
+        let (epoll, data) = (&self.poller.epoll, self.token.encode());
+        match (self.current, wanted) {
+            (current, wanted) if current == wanted => return Ok(()),
+            (None, Some(flags)) => epoll.add(&self.fd, EpollEvent::new(flags, data))?,
+            (Some(_), Some(flags)) => epoll.modify(&self.fd, &mut EpollEvent::new(flags, data))?,
+            (Some(_), None) => epoll.delete(&self.fd)?,
+            (None, None) => {}
+        }
+        self.current = wanted;
+        Ok(())
+    }
+}
+
+impl<F: AsFd> Drop for Watched<F> {
+    fn drop(&mut self) {
+        // The descriptor is open and watched, so this cannot fail.
+        self.want(None).ok();
+    }
 }
 
 impl Poller {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
-    }
-
-    /// Make epoll want `wanted` of `fd`; a system call only when that is new.
-    ///
-    /// Descriptors must be silenced (`None`) before they are closed if a copy of them may live on elsewhere: epoll
-    /// watches the open file, not the number.
-    pub(crate) fn set(
-        &self,
-        fd: impl AsFd,
-        token: Token,
-        registration: &mut Registration,
-        wanted: Interest,
-    ) -> Result<(), Errno> {
-        match (registration.current, wanted) {
-            (current, wanted) if current == wanted => return Ok(()),
-            (None, Some(flags)) => self.epoll.add(fd, EpollEvent::new(flags, token.encode()))?,
-            (Some(_), Some(flags)) => self.epoll.modify(fd, &mut EpollEvent::new(flags, token.encode()))?,
-            (Some(_), None) => self.epoll.delete(fd)?,
-            (None, None) => {}
-        }
-        registration.current = wanted;
-        Ok(())
+        Ok(Self { epoll: Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?) })
     }
 
     /// What has happened, waiting until something does or the moment comes.
@@ -147,15 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn a_silenced_descriptor_reports_nothing() {
+    fn a_dropped_descriptor_reports_nothing_though_a_copy_lives() {
         let poller = Poller::new().unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
-        let mut registration = Registration::default();
-        let wanted = Some(EpollFlags::EPOLLIN);
-        poller.set(&reader, Token::Stdin(7), &mut registration, wanted).unwrap();
+        let copy = reader.try_clone().unwrap();
+        let mut watched = Watched::new(&poller, Token::Stdin(7), reader);
+        watched.want(Some(EpollFlags::EPOLLIN)).unwrap();
         drop(writer);
         assert_eq!(poller.wait(None).unwrap()[0].0, Token::Stdin(7));
-        poller.set(&reader, Token::Stdin(7), &mut registration, None).unwrap();
+        watched.want(None).unwrap();
         assert!(poller.wait(Some(Instant::now())).unwrap().is_empty());
+        watched.want(Some(EpollFlags::EPOLLIN)).unwrap();
+        drop(watched);
+        assert!(poller.wait(Some(Instant::now())).unwrap().is_empty());
+        drop(copy);
     }
 }

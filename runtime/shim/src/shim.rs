@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::net::UnixListener,
-    },
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
     time::Instant,
 };
@@ -25,7 +22,7 @@ use crate::{
     ending::{Ended, Ending},
     exec::Exec,
     machine::{self, Change},
-    poll::{MAX_HUB, Poller, Registration, Token},
+    poll::{MAX_HUB, Poller, Token, Watched},
     record,
     stdio::{Hub, HubKind, Stream},
 };
@@ -34,9 +31,9 @@ use crate::{
 pub(crate) struct Shim {
     pub(crate) dir: PathBuf,
     pub(crate) poller: Poller,
-    signals: SignalFd,
+    signals: Watched<SignalFd>,
     /// The standard library has no listener for `SOCK_SEQPACKET`, but this one accepts whatever it is made of.
-    listener: Option<(UnixListener, Registration)>,
+    listener: Option<Watched<UnixListener>>,
     controls: BTreeMap<u32, Control>,
     next_control: u32,
     phase: Phase,
@@ -44,7 +41,7 @@ pub(crate) struct Shim {
     pub(crate) hub: Hub,
     pub(crate) execs: BTreeMap<u32, Exec>,
     next_hub: u32,
-    pub(crate) oom: Option<(OomWatch, Registration)>,
+    pub(crate) oom: Option<Watched<OomWatch>>,
     pub(crate) oom_killed: bool,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) ending: Option<Ending>,
@@ -62,16 +59,22 @@ impl Shim {
         listener: UnixListener,
         control: OwnedFd,
     ) -> anyhow::Result<Self> {
+        let poller = Poller::new().context("epoll_create1")?;
+        let readable = Some(EpollFlags::EPOLLIN);
+        let mut signals = Watched::new(&poller, Token::Signals, signals);
+        signals.want(readable).context("watching signals")?;
+        let mut listener = Watched::new(&poller, Token::Listener, listener);
+        listener.want(readable).context("watching shim.sock")?;
         let mut shim = Self {
             dir,
-            poller: Poller::new().context("epoll_create1")?,
+            hub: Hub::new(&poller, 0, HubKind::Init),
+            poller,
             signals,
-            listener: Some((listener, Registration::default())),
+            listener: Some(listener),
             controls: BTreeMap::new(),
             next_control: 0,
             phase: Phase::Empty,
             container: None,
-            hub: Hub::new(0, HubKind::Init),
             execs: BTreeMap::new(),
             next_hub: 1,
             oom: None,
@@ -82,11 +85,6 @@ impl Shim {
             shut_down: false,
             scratch: vec![0; 64 * 1024],
         };
-        let readable = Some(EpollFlags::EPOLLIN);
-        shim.poller.set(&shim.signals, Token::Signals, &mut Registration::default(), readable)?;
-        if let Some((fd, registration)) = &mut shim.listener {
-            shim.poller.set(fd.as_fd(), Token::Listener, registration, readable)?;
-        }
         shim.add_control(control)?;
         Ok(shim)
     }
@@ -94,7 +92,7 @@ impl Shim {
     /// Serve until there is nothing left to serve.
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
         loop {
-            self.settle().context("epoll_ctl")?;
+            self.settle();
             if self.is_over() {
                 return Ok(());
             }
@@ -112,40 +110,38 @@ impl Shim {
             Token::Control(id) => self.control_ready(id, events),
             Token::Source(hub, stream) => self.source_ready(hub, stream),
             Token::Stdin(hub) => {
-                if let Some((hub, ..)) = self.hub_mut(hub) {
+                if let Some((hub, _)) = self.hub_mut(hub) {
                     hub.stdin_ready();
                 }
             }
             Token::Session(hub, session) => {
-                if let Some((hub, _, scratch)) = self.hub_mut(hub) {
+                if let Some((hub, scratch)) = self.hub_mut(hub) {
                     hub.session_ready(session, events, scratch);
                 }
             }
         }
     }
 
-    /// Close what is done, let epoll know what is wanted; what ends is what nothing will happen to any more.
-    fn settle(&mut self) -> Result<(), Errno> {
-        self.hub.settle(&self.poller)?;
-        for exec in self.execs.values_mut() {
-            exec.hub.settle(&self.poller)?;
-        }
+    /// Close what is done, let epoll know what is wanted, record what has ended.
+    fn settle(&mut self) {
+        self.settle_hubs();
         self.end_what_has_ended();
-        let stuck: Vec<u32> =
-            self.controls.iter().filter_map(|(id, control)| control.is_stuck().then_some(*id)).collect();
-        for id in stuck {
+        // Some hubs have been finished by that, and their sessions want to be closed or watched.
+        self.settle_hubs();
+        self.execs.retain(|_, exec| !exec.is_over());
+        let lost: Vec<u32> = self
+            .controls
+            .iter_mut()
+            .filter_map(|(id, control)| (control.is_stuck() || control.watch().is_err()).then_some(*id))
+            .collect();
+        for id in lost {
             self.close_control(id);
         }
-        for control in self.controls.values_mut() {
-            control.watch(&self.poller)?;
-        }
-        // Ending has finished some hubs, and their sessions want to be closed or watched.
-        self.hub.settle(&self.poller)?;
-        for exec in self.execs.values_mut() {
-            exec.hub.settle(&self.poller)?;
-        }
-        self.execs.retain(|_, exec| !exec.is_over());
-        Ok(())
+    }
+
+    fn settle_hubs(&mut self) {
+        self.hub.settle();
+        self.execs.values_mut().for_each(|exec| exec.hub.settle());
     }
 
     fn is_over(&self) -> bool {
@@ -161,12 +157,12 @@ impl Shim {
         execs.chain(self.ending.as_ref().map(Ending::deadline)).chain(self.hub.deadline()).min()
     }
 
-    pub(crate) fn hub_mut(&mut self, id: u32) -> Option<(&mut Hub, &Poller, &mut [u8])> {
+    pub(crate) fn hub_mut(&mut self, id: u32) -> Option<(&mut Hub, &mut [u8])> {
         let hub = match id {
             0 => &mut self.hub,
             id => &mut self.execs.get_mut(&id)?.hub,
         };
-        Some((hub, &self.poller, &mut self.scratch))
+        Some((hub, &mut self.scratch))
     }
 
     /// A number for an exec's streams.
@@ -181,13 +177,13 @@ impl Shim {
     }
 
     fn source_ready(&mut self, hub: u32, stream: Stream) {
-        if let Some((hub, poller, scratch)) = self.hub_mut(hub) {
-            hub.source_ready(poller, stream, scratch);
+        if let Some((hub, scratch)) = self.hub_mut(hub) {
+            hub.source_ready(stream, scratch);
         }
     }
 
     fn signalled(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
+        while let Ok(Some(info)) = self.signals.get().read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
                 Ok(Signal::SIGCHLD) => self.reap(),
                 Ok(Signal::SIGTERM) if matches!(self.phase, Phase::Empty | Phase::Created) => {
@@ -206,7 +202,7 @@ impl Shim {
             }
         }
         // Whoever is attached to a container that never ran sees the end of its output.
-        self.hub.take_rest(&self.poller, &mut self.scratch);
+        self.hub.take_rest(&mut self.scratch);
         self.hub.finish();
         self.leave_directory();
         self.shut_down = true;
@@ -256,9 +252,9 @@ impl Shim {
     }
 
     fn accept(&mut self) {
-        let Some((listener, _)) = &self.listener else { return };
+        let Some(listener) = &self.listener else { return };
         // EAGAIN or ECONNABORTED: whoever it was has gone again.
-        if let Ok((stream, _)) = listener.accept()
+        if let Ok((stream, _)) = listener.get().accept()
             && let Err(error) = self.add_control(stream.into())
         {
             eprintln!("taking a control connection: {error}");
@@ -268,7 +264,7 @@ impl Shim {
     fn add_control(&mut self, fd: OwnedFd) -> Result<(), Errno> {
         let id = self.next_control;
         self.next_control += 1;
-        let mut control = Control::new(id, fd)?;
+        let mut control = Control::new(&self.poller, id, fd)?;
         control.send(&Message::Hello(self.state()));
         self.controls.insert(id, control);
         Ok(())
@@ -322,7 +318,7 @@ impl Shim {
             self.init_died(Ended::now(status));
         }
         for exec in self.execs.values_mut() {
-            exec.try_wait(&self.poller, &mut self.scratch);
+            exec.try_wait(&mut self.scratch);
         }
         self.reap_orphans();
     }

@@ -77,9 +77,7 @@ struct IdAttr {
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<libc::c_long, Errno> {
     // SAFETY: `attr` is a prefix of `union bpf_attr` for this command, zero-extended by the kernel to its own
     // size, and lives across the call; pointers inside it are set by the callers in this module only.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>())
-    };
+    let ret = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     Errno::result(ret)
 }
 

@@ -150,8 +150,7 @@ impl FsContext {
     pub fn mount(&self, attrs: u64) -> Result<OwnedFd, Errno> {
         let attrs = libc::c_uint::try_from(attrs).map_err(|_| Errno::EINVAL)?;
         // SAFETY: three integers, no memory of ours.
-        let ret =
-            unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attrs) };
+        let ret = unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attrs) };
         crate::own_fd(ret)
     }
 
@@ -195,11 +194,7 @@ struct RawMountAttr {
 ///
 /// # Errors
 /// See `mount_setattr(2)`.
-pub fn mount_setattr(
-    mount: impl AsFd,
-    change: &MountAttr<'_>,
-    recursive: bool,
-) -> Result<(), Errno> {
+pub fn mount_setattr(mount: impl AsFd, change: &MountAttr<'_>, recursive: bool) -> Result<(), Errno> {
     let idmap = if change.userns.is_some() { attr::IDMAP } else { 0 };
     let mut raw = RawMountAttr {
         attr_set: change.set | idmap,
@@ -212,8 +207,7 @@ pub fn mount_setattr(
     let size = size_of::<RawMountAttr>();
     let attrs = std::ptr::from_mut(&mut raw);
     // SAFETY: the path is a terminated string, `attrs` points to a live structure of `size` bytes.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, attrs, size) };
+    let ret = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, attrs, size) };
     Errno::result(ret).map(drop)
 }
 
@@ -225,9 +219,7 @@ pub fn move_mount(mount: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let (from, to) = (mount.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both paths are terminated static strings; the rest are integers.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags)
-    };
+    let ret = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
     Errno::result(ret).map(drop)
 }
 
@@ -246,11 +238,7 @@ pub enum Tree {
 ///
 /// # Errors
 /// See `open_tree(2)`.
-pub fn open_tree<P: ?Sized + NixPath>(
-    dir: BorrowedFd<'_>,
-    path: &P,
-    tree: Tree,
-) -> Result<OwnedFd, Errno> {
+pub fn open_tree<P: ?Sized + NixPath>(dir: BorrowedFd<'_>, path: &P, tree: Tree) -> Result<OwnedFd, Errno> {
     let mut flags = OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     flags |= match tree {
         Tree::Open => 0,
@@ -323,12 +311,9 @@ pub fn overlay(overlay: &Overlay<'_>) -> Result<OwnedFd, OverlayError> {
 }
 
 fn overlay_with(overlay: &Overlay<'_>, one_by_one: bool) -> Result<OwnedFd, OverlayError> {
-    let plain = |operation: String| {
-        move |errno| OverlayError { operation, errno, log: String::new() }
-    };
+    let plain = |operation: String| move |errno| OverlayError { operation, errno, log: String::new() };
     let fs = FsContext::open("overlay").map_err(plain("fsopen".into()))?;
-    let fail =
-        |operation: String| |errno| OverlayError { operation, errno, log: fs.log() };
+    let fail = |operation: String| |errno| OverlayError { operation, errno, log: fs.log() };
     let set = |key: &str, path: &Path| -> Result<(), OverlayError> {
         let operation = format!("fsconfig {key}={}", path.display());
         let Some(text) = path.to_str() else {
@@ -428,8 +413,7 @@ mod tests {
     #[test]
     fn overlay_error_names_the_directory() {
         let missing = Path::new("/nonexistent/lower");
-        let request =
-            Overlay { lower: &[missing], upper: None, work: None, options: &[], attrs: 0 };
+        let request = Overlay { lower: &[missing], upper: None, work: None, options: &[], attrs: 0 };
         let error = overlay(&request).unwrap_err();
         assert_eq!(error.errno, Errno::ENOENT);
         assert!(error.to_string().contains("/nonexistent/lower"), "{error}");

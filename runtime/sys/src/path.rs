@@ -81,9 +81,8 @@ pub fn open_beneath_strict(
     path: impl AsRef<Path>,
     flags: OFlag,
 ) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlag::RESOLVE_BENEATH
-        | ResolveFlag::RESOLVE_NO_XDEV
-        | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
     open_resolved(dir, path.as_ref(), flags, Mode::empty(), resolve)
 }
 
@@ -93,11 +92,7 @@ pub fn open_beneath_strict(
 ///
 /// # Errors
 /// `ENOTDIR`, `ELOOP`, and what `mkdirat(2)` and `openat2(2)` say.
-pub fn mkdir_all_in_root(
-    root: BorrowedFd<'_>,
-    path: impl AsRef<Path>,
-    mode: Mode,
-) -> Result<OwnedFd, Errno> {
+pub fn mkdir_all_in_root(root: BorrowedFd<'_>, path: impl AsRef<Path>, mode: Mode) -> Result<OwnedFd, Errno> {
     mkdir_all(root, path.as_ref(), mode, MAX_LINKS)
 }
 
@@ -105,12 +100,7 @@ fn open_dir(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     open_in_root(root, path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
 }
 
-fn mkdir_all(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    mode: Mode,
-    links: usize,
-) -> Result<OwnedFd, Errno> {
+fn mkdir_all(root: BorrowedFd<'_>, path: &Path, mode: Mode, links: usize) -> Result<OwnedFd, Errno> {
     match open_dir(root, path) {
         Err(Errno::ENOENT) => {}
         other => return other,
@@ -166,12 +156,7 @@ pub fn create_file_in_root(
     create_file(root, path.as_ref(), mode, MAX_LINKS)
 }
 
-fn create_file(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    mode: Mode,
-    links: usize,
-) -> Result<OwnedFd, Errno> {
+fn create_file(root: BorrowedFd<'_>, path: &Path, mode: Mode, links: usize) -> Result<OwnedFd, Errno> {
     match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
         Err(Errno::ENOENT) => {}
         other => return other,

@@ -18,11 +18,8 @@ fn main() {
     let plain = run(CloneFlags::empty(), || 42);
     assert_eq!(plain, ExitStatus::Code(42));
 
-    let all = CloneFlags::NEWNS
-        | CloneFlags::NEWPID
-        | CloneFlags::NEWUTS
-        | CloneFlags::NEWIPC
-        | CloneFlags::NEWNET;
+    let all =
+        CloneFlags::NEWNS | CloneFlags::NEWPID | CloneFlags::NEWUTS | CloneFlags::NEWIPC | CloneFlags::NEWNET;
     let first = run(all, || std::process::id().cast_signed());
     assert_eq!(first, ExitStatus::Code(1), "the child is pid 1 of its pid namespace");
 

@@ -81,7 +81,7 @@ pub fn cache(f: &Fixture) {
 pub fn failing_step(f: &Fixture) {
     let dir = write(f, &[("Dockerfile", "FROM busybox\nRUN echo before && exit 17\n")]);
     // The CLI ends with the code of the step, as docker's classic builder has it.
-    f.cli.run(&["build", &dir]).expect_code(17).expect_text("returned a non-zero code: 17");
+    f.cli.run(&["build", "--force-rm", &dir]).expect_code(17).expect_text("returned a non-zero code: 17");
     assert_eq!(f.cli.ok(&["ps", "-aq"]), "");
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use berth_api::build::BuildOptions;
 use berth_api::progress::ProgressMessage;
-use berth_client::{Client, Error, JsonStream, Upload};
+use berth_client::{Client, JsonStream, Upload};
 use berth_dockerfile_parser::ignore::{self, Matcher};
 use clap::Args;
 use tokio::io::AsyncReadExt;
@@ -152,9 +152,9 @@ fn id_of(aux: &[serde_json::Value]) -> Option<String> {
 async fn quietly(mut stream: JsonStream<ProgressMessage>) -> Result<Option<String>> {
     let (mut said, mut aux) = (String::new(), Vec::new());
     while let Some(message) = stream.next().await? {
-        if let Some(error) = message.error {
+        if let Some(error) = &message.error {
             eprint!("{said}");
-            return Err(Error::InBand { message: error.trim_end().to_owned(), code: None }.into());
+            return Err(progress::failure(&message, error).into());
         }
         said.extend(message.stream);
         aux.extend(message.aux);

@@ -52,8 +52,9 @@ impl ImageAndWords {
 }
 
 pub(crate) async fn run(session: &Session, args: Create) -> Result<Exit> {
-    let client = session.client().await?;
+    // Before an engine is started for it: a mistake in the command line needs none.
     let mut request = args.target.request(&args.flags)?;
+    let client = session.client().await?;
     let config = &mut request.config;
     config.attach_stdout = true;
     config.attach_stderr = true;

@@ -75,8 +75,9 @@ async fn execute(session: &Session, args: Run) -> Result<Exit> {
     if !args.detach {
         terminal::check(tty, interactive)?;
     }
-    let client = session.client().await?;
+    // Before an engine is started for it: a mistake in the command line needs none.
     let mut request = args.target.request(&args.flags)?;
+    let client = session.client().await?;
     let chosen = |name: &str| args.attach.iter().any(|stream| stream == name);
     let streams = Streams {
         stdin: !args.detach && if args.attach.is_empty() { interactive } else { chosen("stdin") },

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use berth_api::progress::ProgressMessage;
 use berth_client::{Error, JsonStream};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -34,6 +34,12 @@ pub(crate) async fn show(
     Ok(aux)
 }
 
+/// The failure that a message tells of.
+pub(crate) fn failure(message: &ProgressMessage, error: &str) -> Error {
+    let code = message.error_detail.as_ref().and_then(|detail| detail.code);
+    Error::InBand { message: error.trim_end().to_owned(), code }
+}
+
 struct Screen {
     how: Show,
     bars: Option<MultiProgress>,
@@ -48,7 +54,7 @@ impl Screen {
 
     fn show(&mut self, message: &ProgressMessage) -> Result<()> {
         if let Some(error) = &message.error {
-            bail!(Error::InBand { message: error.trim_end().to_owned(), code: None });
+            return Err(failure(message, error).into());
         }
         if self.how == Show::Quiet {
             return Ok(());

@@ -62,7 +62,7 @@ mod tests {
             "Name": "/web", "Id": "0123456789abcdef", "Empty": "", "Zero": 0, "Nothing": null,
             "State": {"Pid": 42, "Running": true, "Ratio": 0.5},
             "Env": ["A=1", "B=2"],
-            "Labels": {"com.x/y": "z", "a": "b"},
+            "Labels": {"a": "b", "com.x/y": "z"},
         })
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use berth_api::options::{Attach, Logs, Tail};
 use berth_api::stdcopy;
+use berth_runtime_client::Shim;
 use berth_runtime_client::protocol::{self, Framing};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -103,30 +104,50 @@ impl PreparedAttach {
             hold: true,
         };
         self.engine.events.publish("container", "attach", &self.container.id, self.container.attributes(&[]));
-        let shim = {
-            // Under the lock: a start takes shim and waiting clients in one step.
-            let mut live = self.container.live();
-            match live.shim.clone() {
-                Some(shim) => shim,
-                None => {
-                    let stream =
-                        stream.try_clone().map_err(|error| EngineError::internal(error.to_string()))?;
-                    write_all(&stream, &greeting).map_err(gone)?;
-                    live.waiting
-                        .push(WaitingAttach { attach: protocol::Attach { hold: false, ..attach }, stream });
-                    return Ok(());
-                }
+        let Some(shim) = self.shim_or_wait(&attach, &stream, &greeting)? else {
+            if self.options.logs {
+                self.replay(&stream, None).await?;
             }
+            return Ok(());
         };
         let attached = shim.attach(attach, &stream).await;
         write_all(&stream, &greeting).map_err(gone)?;
-        let attached = attached?;
+        let attached = match attached {
+            Ok(attached) => attached,
+            // It ended this very moment: what is left of it is its log.
+            Err(_) if !self.container.phase().is_alive() || shim.wait().await.is_ok() => {
+                return if self.options.logs { self.replay(&stream, None).await } else { Ok(()) };
+            }
+            Err(error) => return Err(error.into()),
+        };
         if self.options.logs {
-            let logs =
-                self.engine.replay(&self.container, &self.log_options(), attached.log_position).await?;
-            self.copy(logs, &stream).await?;
+            self.replay(&stream, attached.log_position).await?;
         }
         Ok(shim.release(attached.session).await?)
+    }
+
+    /// The shim of a container that runs; else the stream is put where the next start finds it.
+    fn shim_or_wait(
+        &self,
+        attach: &protocol::Attach,
+        stream: &OwnedFd,
+        greeting: &[u8],
+    ) -> Result<Option<Shim>> {
+        // Under the lock: a start takes shim and waiting clients in one step.
+        let mut live = self.container.live();
+        if let Some(shim) = live.shim.clone() {
+            return Ok(Some(shim));
+        }
+        let copy = stream.try_clone().map_err(gone)?;
+        write_all(&copy, greeting).map_err(gone)?;
+        let attach = protocol::Attach { hold: false, ..attach.clone() };
+        live.waiting.push(WaitingAttach { attach, stream: copy });
+        Ok(None)
+    }
+
+    async fn replay(&self, stream: &OwnedFd, end: Option<u64>) -> Result<()> {
+        let logs = self.engine.replay(&self.container, &self.log_options(), end).await?;
+        self.copy(logs, stream).await
     }
 
     fn log_options(&self) -> Logs {
@@ -136,8 +157,7 @@ impl PreparedAttach {
     async fn replay_only(self, stream: OwnedFd, greeting: Vec<u8>) -> Result<()> {
         write_all(&stream, &greeting).map_err(gone)?;
         if self.options.logs {
-            let logs = self.engine.replay(&self.container, &self.log_options(), None).await?;
-            self.copy(logs, &stream).await?;
+            self.replay(&stream, None).await?;
         }
         Ok(())
     }

@@ -22,7 +22,8 @@ pub(super) fn mount_places() -> [&'static Path; 6] {
 /// Leaves out what was only made to mount something on, and `/etc` if nothing else changed in it.
 fn without_mount_places(mut changes: Vec<Change>) -> Vec<Change> {
     let place = |change: &Change| {
-        change.kind == ChangeKind::Added && MOUNT_PLACES.iter().any(|place| change.path.strip_prefix('/') == Some(place))
+        change.kind == ChangeKind::Added
+            && MOUNT_PLACES.iter().any(|place| change.path.strip_prefix('/') == Some(place))
     };
     let before = changes.len();
     changes.retain(|change| !place(change));

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::Container;
 use super::attach::{detach_keys, write_all};
 use super::machine::Phase;
+use super::start::bare;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::ids;
@@ -242,7 +243,7 @@ impl Engine {
             }
             Err(error) => {
                 let code = error.kind().map_or(126, FailureKind::exit_code);
-                let message = format!("{EXEC_FAILED}: {error}");
+                let message = format!("{EXEC_FAILED}: {}", bare(&error.to_string()));
                 Err((EngineError::new(EngineError::from(error).kind(), message), code))
             }
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Container;
+use berth_runtime_client::ClientError;
+
 use super::machine::Phase;
 use super::signal::{self, SIGKILL, SIGTERM};
 use crate::engine::Engine;
@@ -50,9 +52,13 @@ impl Engine {
             return self.end_restarting(container).await;
         }
         let shim = container.shim()?;
-        shim.kill(number).await.map_err(|error| match EngineError::from(error) {
-            error if error.kind() == Kind::Conflict => container.not_running(),
-            error => error,
+        shim.kill(number).await.map_err(|error| match error {
+            // It ends this very moment.
+            ClientError::Gone { .. } | ClientError::Send { .. } => container.not_running(),
+            error => match EngineError::from(error) {
+                error if error.kind() == Kind::Conflict => container.not_running(),
+                error => error,
+            },
         })?;
         let attributes = container.attributes(&[("signal", number.to_string())]);
         self.events.publish("container", "kill", &container.id, attributes);

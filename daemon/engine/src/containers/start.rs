@@ -404,6 +404,12 @@ fn network_failed(error: berth_network::NetworkError, name: &str) -> EngineError
     EngineError::new(kind, format!("failed to set up container networking for {name}: {error}"))
 }
 
+/// A reason without the words that the runtime puts before it, as docker does, too.
+pub(super) fn bare(reason: &str) -> &str {
+    const WORDS: [&str; 2] = ["unable to start container process: ", "error during container init: "];
+    WORDS.iter().fold(reason, |reason, words| reason.strip_prefix(words).unwrap_or(reason))
+}
+
 /// A failed create or start, with the exit code that the container is said to have.
 fn failed_start(error: ClientError, run_dir: &Path) -> (EngineError, i32) {
     let Some(failure) = error.failure() else {
@@ -424,7 +430,7 @@ fn failed_start(error: ClientError, run_dir: &Path) -> (EngineError, i32) {
         | FailureKind::Invalid => Kind::InvalidParameter,
         _ => Kind::Internal,
     };
-    (EngineError::new(kind, format!("{START_FAILED}: {}", failure.message)), code)
+    (EngineError::new(kind, format!("{START_FAILED}: {}", bare(&failure.message))), code)
 }
 
 /// A directory or file within a volume; links in the volume, which containers wrote, do not lead out of it.

@@ -29,7 +29,7 @@ fn put(path: &str) -> PutArchive {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_go_in_and_out_whether_it_runs_or_not() {
     let lab = Lab::new().await;
-    lab.create("cc", r#"{"Cmd":["sleep","1000"],"HostConfig":{"Binds":["v:/vol","w:/ro:ro"]}}"#).await;
+    lab.create("cc", r#"{"Cmd":["sleep","1000"],"HostConfig":{"Binds":["vv:/vol","ww:/ro:ro"]}}"#).await;
     for round in ["stopped", "running"] {
         lab.engine.put_archive("cc", put("/tmp"), archive("f", round)).await.unwrap();
         lab.engine.put_archive("cc", put("/vol"), archive("g", round)).await.unwrap();
@@ -39,7 +39,7 @@ async fn files_go_in_and_out_whether_it_runs_or_not() {
         let mut tar = tar::Archive::new(tar.as_slice());
         let entry = tar.entries().unwrap().next().unwrap().unwrap();
         assert_eq!((entry.path().unwrap().to_str().unwrap(), entry.header().uid().unwrap()), ("f", 12));
-        let in_volume = lab.dir.path().join("root/volumes/v/_data/g");
+        let in_volume = lab.dir.path().join("root/volumes/vv/_data/g");
         assert_eq!(std::fs::read_to_string(in_volume).unwrap(), round);
         let error = lab.engine.put_archive("cc", put("/ro"), archive("f", "x")).await.unwrap_err();
         assert_eq!(

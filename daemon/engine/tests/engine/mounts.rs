@@ -32,25 +32,25 @@ async fn volumes_take_the_images_content_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_in_use_are_kept() {
     let lab = Lab::new().await;
-    let request = VolumeCreateRequest { name: "v".into(), ..VolumeCreateRequest::default() };
+    let request = VolumeCreateRequest { name: "vv".into(), ..VolumeCreateRequest::default() };
     let volume = lab.engine.create_volume(request).await.unwrap();
     assert!(std::path::Path::new(&volume.mountpoint).is_dir());
-    let id = lab.create("cc", r#"{"HostConfig":{"Binds":["v:/v"]}}"#).await;
-    let error = lab.engine.remove_volume("v", false).await.unwrap_err();
+    let id = lab.create("cc", r#"{"HostConfig":{"Binds":["vv:/v"]}}"#).await;
+    let error = lab.engine.remove_volume("vv", false).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
-        (Kind::Conflict, format!("remove v: volume is in use - [{id}]").as_str())
+        (Kind::Conflict, format!("remove vv: volume is in use - [{id}]").as_str())
     );
     let mount = lab.inspect("cc").await.mounts[0].clone();
-    assert_eq!((mount.kind.as_str(), mount.mode.as_str(), mount.name.as_str()), ("volume", "z", "v"));
+    assert_eq!((mount.kind.as_str(), mount.mode.as_str(), mount.name.as_str()), ("volume", "z", "vv"));
     // Another container of the same volumes.
     let (_, output) =
         lab.run("grep -c ' /v ' /proc/mounts", r#"{"HostConfig":{"VolumesFrom":["cc:ro"]}}"#).await;
     assert_eq!(output, "1\n");
     lab.remove("cc").await;
-    lab.engine.remove_volume("v", false).await.unwrap();
-    assert_eq!(lab.engine.remove_volume("v", false).await.unwrap_err().message(), "get v: no such volume");
-    lab.engine.remove_volume("v", true).await.unwrap();
+    lab.engine.remove_volume("vv", false).await.unwrap();
+    assert_eq!(lab.engine.remove_volume("vv", false).await.unwrap_err().message(), "get vv: no such volume");
+    lab.engine.remove_volume("vv", true).await.unwrap();
     lab.finish().await;
 }
 

@@ -28,7 +28,7 @@ async fn modes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_are_published_and_given_back() {
     let lab = Lab::new().await;
-    let json = r#"{"Cmd":["nc","-lk","-p","80","-e","echo","hello"],"ExposedPorts":{"81/udp":{}},
+    let json = r#"{"Cmd":["nc","-ll","-p","80","-e","echo","hello"],"ExposedPorts":{"81/udp":{}},
                    "HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1"}]}}}"#;
     lab.start("web", json).await;
     let ports = lab.inspect("web").await.network_settings.ports;

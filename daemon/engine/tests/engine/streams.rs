@@ -22,7 +22,7 @@ async fn attach_before_start_loses_nothing() {
     let lab = Lab::new().await;
     lab.create("cc", r#"{"Cmd":["cat"],"OpenStdin":true,"StdinOnce":true,"AttachStdin":true}"#).await;
     let client = attach(&lab, "cc", both()).await;
-    let wait = lab.engine.wait_container("c", WaitCondition::NextExit).await.unwrap();
+    let wait = lab.engine.wait_container("cc", WaitCondition::NextExit).await.unwrap();
     lab.engine.start_container("cc").await.unwrap();
     write(&client, b"hello\n").await;
     client.shutdown(Shutdown::Write).unwrap();
@@ -35,7 +35,7 @@ async fn attach_before_start_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attach_replays_and_goes_on_without_gap_or_duplicate() {
     let lab = Lab::new().await;
-    let script = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done";
+    let script = "i=0; while [ $i -lt 3000 ]; do [ $i = 1500 ] && sleep 0.5; echo $i; i=$((i+1)); done";
     lab.start("cc", &serde_json::json!({"Cmd": ["sh", "-c", script]}).to_string()).await;
     let client = attach(&lab, "cc", Attach { logs: true, stdin: false, ..both() }).await;
     let bytes = read_to_end(client).await;
@@ -55,7 +55,7 @@ async fn execs() {
     lab.start("cc", r#"{"Cmd":["sleep","1000"],"Env":["A=container"],"User":"app"}"#).await;
     let (code, output) = lab
         .exec(
-            "c",
+            "cc",
             r#"{"Cmd":["sh","-c","echo $A $B; id -u; id -G; exit 3"],"AttachStdout":true,"Env":["B=exec"]}"#,
         )
         .await;

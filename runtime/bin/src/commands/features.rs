@@ -54,23 +54,76 @@ fn features() -> anyhow::Result<Value> {
 }
 
 /// The names that config.json may use, as this machine's kernel knows them.
-fn capabilities() -> anyhow::Result<Vec<String>> {
+fn capabilities() -> anyhow::Result<Value> {
     let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").context("read cap_last_cap")?;
-    let last: usize = text.trim().parse().context("cap_last_cap")?;
-    let names = berth_spec::defaults::all_capabilities();
-    Ok(names.into_iter().take(last + 1).map(|name| name.to_string()).collect())
+    let last: u32 = text.trim().parse().context("cap_last_cap")?;
+    let known = u64::MAX >> (63 - last.min(63));
+    serde_json::to_value(berth_spec::defaults::all_capabilities(known)).context("capabilities")
 }
 
 /// The options that are attributes or propagation, not data of a file system (config.md, "Mounts").
 fn mount_options() -> Vec<&'static str> {
     vec![
-        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime",
-        "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand",
-        "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev",
-        "rdiratime", "relatime", "remount", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec",
-        "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro",
-        "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared",
-        "silent", "slave", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+        "async",
+        "atime",
+        "bind",
+        "defaults",
+        "dev",
+        "diratime",
+        "dirsync",
+        "exec",
+        "iversion",
+        "lazytime",
+        "loud",
+        "mand",
+        "noatime",
+        "nodev",
+        "nodiratime",
+        "noexec",
+        "noiversion",
+        "nolazytime",
+        "nomand",
+        "norelatime",
+        "nostrictatime",
+        "nosuid",
+        "nosymfollow",
+        "private",
+        "ratime",
+        "rbind",
+        "rdev",
+        "rdiratime",
+        "relatime",
+        "remount",
+        "rexec",
+        "rnoatime",
+        "rnodev",
+        "rnodiratime",
+        "rnoexec",
+        "rnorelatime",
+        "rnostrictatime",
+        "rnosuid",
+        "rnosymfollow",
+        "ro",
+        "rprivate",
+        "rrelatime",
+        "rro",
+        "rrw",
+        "rshared",
+        "rslave",
+        "rstrictatime",
+        "rsuid",
+        "rsymfollow",
+        "runbindable",
+        "rw",
+        "shared",
+        "silent",
+        "slave",
+        "strictatime",
+        "suid",
+        "symfollow",
+        "sync",
+        "tmpcopyup",
+        "unbindable",
     ]
 }
 
@@ -95,7 +148,8 @@ mod tests {
             };
             let plan = berth_spec::compile(&serde_json::from_value(spec).unwrap(), &context);
             let plan = plan.unwrap_or_else(|error| panic!("{option}: {error}"));
-            let as_data = plan.steps.iter().any(|step| format!("{step:?}").contains(&format!("key: {option:?}")));
+            let as_data =
+                plan.steps.iter().any(|step| format!("{step:?}").contains(&format!("key: {option:?}")));
             assert!(!as_data, "{option} was taken for data of the file system");
         }
     }

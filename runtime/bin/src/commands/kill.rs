@@ -39,7 +39,8 @@ impl Kill {
             // Nothing else would end what the first process leaves behind.
             signal_all(&container, signal)?;
         }
-        pidfd::send_signal(&init, signal).with_context(|| format!("signal {signal} to container {}", self.id))?;
+        pidfd::send_signal(&init, signal)
+            .with_context(|| format!("signal {signal} to container {}", self.id))?;
         if signal == SIGKILL && status == Status::Paused {
             // On version 1 a frozen process does not die.
             container.live_cgroup()?.thaw()?;

@@ -63,9 +63,7 @@ fn example() -> Value {
 }
 
 fn mounts() -> Value {
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": source, "options": options })
-    };
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let closed = ["nosuid", "noexec", "nodev"];
     let with = |more: &[&'static str]| [&closed[..], more].concat();
     json!([

@@ -48,12 +48,10 @@ impl Store {
         let mut builder = DirBuilder::new();
         builder.mode(0o711);
         match builder.create(&directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                builder
-                    .recursive(true)
-                    .create(&self.root)
-                    .and_then(|()| builder.recursive(false).create(&directory))
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => builder
+                .recursive(true)
+                .create(&self.root)
+                .and_then(|()| builder.recursive(false).create(&directory)),
             other => other,
         }
         .map_err(|error| match error.kind() {
@@ -73,9 +71,7 @@ impl Store {
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
         };
         let container = Container { directory, record };
-        let written = container
-            .save()
-            .and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
+        let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
         match written {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -247,8 +243,7 @@ impl Container {
         let init = self.init()?.context("cannot start a container that has stopped")?;
         let path = self.fifo();
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let fifo =
-            open(&path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))?;
+        let fifo = open(&path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))?;
         // Our end is open now, so that the container can open its own and answer.
         let mut fds =
             [PollFd::new(fifo.as_fd(), PollFlags::POLLIN), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
@@ -317,8 +312,7 @@ impl Container {
 
     /// Removes the directory only.
     pub(crate) fn forget(&self) -> anyhow::Result<()> {
-        fs::remove_dir_all(&self.directory)
-            .with_context(|| format!("remove {}", self.directory.display()))
+        fs::remove_dir_all(&self.directory).with_context(|| format!("remove {}", self.directory.display()))
     }
 }
 

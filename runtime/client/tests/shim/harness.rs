@@ -213,7 +213,10 @@ impl Container {
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "cgroups are left");
         for entry in fs::read_dir(&self.run).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let record = name == files::CONFIG || name == files::EXIT || files::exec_id_of(&name).is_some();
+            // The place of the root file system is part of the bundle, and empty on the host.
+            let bundle =
+                name == files::CONFIG || (name == "rootfs" && fs::remove_dir(self.run.join(&name)).is_ok());
+            let record = bundle || name == files::EXIT || files::exec_id_of(&name).is_some();
             let text = fs::read_to_string(self.run.join(&name)).unwrap_or_default();
             assert!(record, "{name} is left in the run directory: {text}");
         }

@@ -5,10 +5,12 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 use crate::error::Fault;
 
-/// Our own bounding set as bits: what a container can be given at most.
+/// Our own bounding set as bits: what a container can be given at most. From procfs: the library asks the kernel once
+/// for each capability.
 pub(crate) fn bounding() -> Option<u64> {
-    let set = caps::read(None, CapSet::Bounding).ok()?;
-    Some(set.iter().fold(0, |bits, capability| bits | capability.bitmask()))
+    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn library_set(set: CapabilitySet) -> CapsHashSet {
@@ -22,7 +24,7 @@ fn failed(what: &str) -> impl Fn(caps::errors::CapsError) -> Fault {
 /// Drops from the bounding set what is not in `set`.
 pub(super) fn bound(set: CapabilitySet) -> Result<(), Fault> {
     let mine = bounding().unwrap_or(u64::MAX);
-    let surplus = |capability: &Capability| set.0 & capability.bitmask() == 0 && mine & capability.bitmask() != 0;
+    let surplus = |capability: &Capability| mine & !set.0 & capability.bitmask() != 0;
     for capability in caps::all().into_iter().filter(surplus) {
         caps::drop(None, CapSet::Bounding, capability).map_err(failed("bounding"))?;
     }

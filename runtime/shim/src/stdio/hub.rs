@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     log::Log,
-    poll::{Poller, Registration, Token},
+    poll::{Poller, Token, Watched},
 };
 
 /// Whose streams they are; decides what the end of a client's input means.
@@ -56,27 +56,23 @@ pub(crate) enum Console {
 /// The standard streams of one process, its log and its attached clients.
 #[derive(Debug)]
 pub(crate) struct Hub {
+    poller: Poller,
     id: u32,
     stdin: Stdin,
     close_stdin_with_client: bool,
     /// A client with stdin has half-closed its stream or gone.
     client_left: bool,
-    sources: [Option<Source>; 2],
+    sources: [Option<Watched<OwnedFd>>; 2],
     terminal: Option<File>,
     sessions: BTreeMap<u32, Session>,
     next_session: u32,
     log: Option<Log>,
 }
 
-#[derive(Debug)]
-struct Source {
-    fd: OwnedFd,
-    registration: Registration,
-}
-
 impl Hub {
-    pub(crate) fn new(id: u32, kind: HubKind) -> Self {
+    pub(crate) fn new(poller: &Poller, id: u32, kind: HubKind) -> Self {
         Self {
+            poller: poller.clone(),
             id,
             stdin: Stdin::new(),
             close_stdin_with_client: kind == HubKind::Exec,
@@ -107,8 +103,9 @@ impl Hub {
                 set_nonblocking(&master)?;
                 // Of its own number each, for epoll knows a file only once under one number.
                 let copy = |file: &File| file.try_clone().map_err(|error| errno(&error));
-                self.sources[0] = Some(Source::new(copy(&master)?.into()));
-                self.stdin.connect(if stdin_open { Some(copy(&master)?.into()) } else { None });
+                self.sources[0] = Some(self.source(Stream::Stdout, copy(&master)?.into()));
+                let input = if stdin_open { Some(self.sink(copy(&master)?.into())) } else { None };
+                self.stdin.connect(input);
                 self.terminal = Some(master);
             }
             Console::Pipes { stdin, stdout, stderr } => {
@@ -117,8 +114,12 @@ impl Hub {
                 if let Some(stdin) = &stdin {
                     set_nonblocking(stdin)?;
                 }
-                self.sources = [Some(Source::new(stdout.into())), Some(Source::new(stderr.into()))];
-                self.stdin.connect(stdin.filter(|_| stdin_open).map(OwnedFd::from));
+                self.sources = [
+                    Some(self.source(Stream::Stdout, stdout.into())),
+                    Some(self.source(Stream::Stderr, stderr.into())),
+                ];
+                let input = stdin.filter(|_| stdin_open).map(|stdin| self.sink(stdin.into()));
+                self.stdin.connect(input);
             }
         }
         // It may have left before the process came, when it was not known yet what that means.
@@ -128,9 +129,18 @@ impl Hub {
         Ok(())
     }
 
+    fn source(&self, stream: Stream, fd: OwnedFd) -> Watched<OwnedFd> {
+        Watched::new(&self.poller, Token::Source(self.id, stream), fd)
+    }
+
+    fn sink(&self, fd: OwnedFd) -> Watched<OwnedFd> {
+        Watched::new(&self.poller, Token::Stdin(self.id), fd)
+    }
+
     /// Join a client; the number of its session and how long the log is.
     pub(crate) fn attach(&mut self, attach: &Attach, fd: OwnedFd) -> Result<(u32, Option<u64>), Errno> {
-        let mut session = Session::new(attach, fd)?;
+        let id = self.next_session;
+        let mut session = Session::new(&self.poller, Token::Session(self.id, id), attach, fd)?;
         if attach.hold
             && let Some(log) = &self.log
         {
@@ -140,7 +150,6 @@ impl Hub {
             }
         }
         let initial = session.initial_input(&attach.initial_stdin);
-        let id = self.next_session;
         self.next_session += 1;
         self.sessions.insert(id, session);
         self.take_input(initial);
@@ -169,15 +178,15 @@ impl Hub {
     }
 
     /// The process' output is readable or has ended.
-    pub(crate) fn source_ready(&mut self, poller: &Poller, stream: Stream, scratch: &mut [u8]) {
+    pub(crate) fn source_ready(&mut self, stream: Stream, scratch: &mut [u8]) {
         let Some(source) = &self.sources[stream.index()] else { return };
-        match read(&source.fd, scratch) {
-            Ok(0) | Err(Errno::EIO) => self.end_source(poller, stream),
+        match read(source.get(), scratch) {
+            Ok(0) | Err(Errno::EIO) => self.end_source(stream),
             Ok(length) => self.output(stream, &scratch[..length]),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(error) => {
                 eprintln!("reading a container's {stream:?}: {error}");
-                self.end_source(poller, stream);
+                self.end_source(stream);
             }
         }
     }
@@ -191,12 +200,8 @@ impl Hub {
         }
     }
 
-    fn end_source(&mut self, poller: &Poller, stream: Stream) {
-        if let Some(mut source) = self.sources[stream.index()].take() {
-            // A terminal's file lives on in the other copies; without this epoll would go on reporting it.
-            let token = Token::Source(self.id, stream);
-            poller.set(&source.fd, token, &mut source.registration, None).ok();
-        }
+    fn end_source(&mut self, stream: Stream) {
+        self.sources[stream.index()] = None;
         if let Some(log) = &mut self.log {
             log.end(stream);
         }
@@ -238,33 +243,30 @@ impl Hub {
         }
     }
 
-    /// Close a session for good.
-    fn close_session(&mut self, poller: &Poller, id: u32) {
-        if let Some(session) = self.sessions.remove(&id) {
-            if session.feeds_stdin() {
-                self.client_stdin_ended();
-            }
-            session.close(poller, Token::Session(self.id, id));
+    /// Close a session. On the stream itself nothing happens: the engine may have its own copy.
+    pub(crate) fn close(&mut self, id: u32) {
+        if self.sessions.remove(&id).is_some_and(|session| session.feeds_stdin()) {
+            self.client_stdin_ended();
         }
     }
 
     /// The process is dead: take what it left in its pipes now, without regard to slow clients, so that its end
     /// does not wait for them. It is no more than a pipe holds (1 MiB at most); if somebody else still has the
     /// other end there may come more.
-    pub(crate) fn drain(&mut self, poller: &Poller, scratch: &mut [u8]) {
+    pub(crate) fn drain(&mut self, scratch: &mut [u8]) {
         const MOST: usize = 1024 * 1024;
         for stream in Stream::ALL {
             let mut taken = 0;
             while taken < MOST
                 && let Some(source) = &self.sources[stream.index()]
             {
-                match read(&source.fd, scratch) {
+                match read(source.get(), scratch) {
                     Ok(length @ 1..) => {
                         taken += length;
                         self.output(stream, &scratch[..length]);
                     }
                     Err(Errno::EAGAIN) => break,
-                    Ok(0) | Err(_) => self.end_source(poller, stream),
+                    Ok(0) | Err(_) => self.end_source(stream),
                 }
             }
         }
@@ -276,10 +278,10 @@ impl Hub {
     }
 
     /// No more output is waited for: take what is there, and complete the log.
-    pub(crate) fn take_rest(&mut self, poller: &Poller, scratch: &mut [u8]) {
-        self.drain(poller, scratch);
+    pub(crate) fn take_rest(&mut self, scratch: &mut [u8]) {
+        self.drain(scratch);
         for stream in Stream::ALL {
-            self.end_source(poller, stream);
+            self.end_source(stream);
         }
         self.stdin.connect(None);
         self.terminal = None;
@@ -289,13 +291,6 @@ impl Hub {
     /// Let the sessions end behind what they have not sent yet.
     pub(crate) fn finish(&mut self) {
         self.sessions.values_mut().for_each(Session::finish);
-    }
-
-    /// Forget a session without a trace on its stream.
-    pub(crate) fn discard(&mut self, poller: &Poller, id: u32) {
-        if let Some(session) = self.sessions.remove(&id) {
-            session.close(poller, Token::Session(self.id, id));
-        }
     }
 
     /// Whether every session has ended.
@@ -309,35 +304,28 @@ impl Hub {
     }
 
     /// After anything happened: close what is done, and let epoll know what is wanted now.
-    pub(crate) fn settle(&mut self, poller: &Poller) -> Result<(), Errno> {
+    pub(crate) fn settle(&mut self) {
         let now = Instant::now();
+        let room = self.stdin.room();
         let over: Vec<u32> = self
             .sessions
             .iter_mut()
-            .filter_map(|(id, session)| session.advance(now).then_some(*id))
+            .filter_map(|(id, session)| (session.advance(now) || session.watch(room).is_err()).then_some(*id))
             .collect();
         for id in over {
-            self.close_session(poller, id);
+            self.close(id);
         }
-        for stream in Stream::ALL {
-            let paused = self.sessions.values().any(|session| session.is_full(stream));
-            if let Some(source) = &mut self.sources[stream.index()] {
-                let wanted = (!paused).then_some(EpollFlags::EPOLLIN);
-                poller.set(&source.fd, Token::Source(self.id, stream), &mut source.registration, wanted)?;
+        let paused = Stream::ALL.map(|stream| self.sessions.values().any(|session| session.is_full(stream)));
+        for (source, paused) in self.sources.iter_mut().zip(paused) {
+            if let Some(source) = source
+                && let Err(error) = source.want((!paused).then_some(EpollFlags::EPOLLIN))
+            {
+                eprintln!("watching a container's output: {error}");
             }
         }
-        self.stdin.watch(poller, self.id)?;
-        let room = self.stdin.room();
-        for (id, session) in &mut self.sessions {
-            session.watch(poller, Token::Session(self.id, *id), room)?;
+        if let Err(error) = self.stdin.watch() {
+            eprintln!("watching a container's input: {error}");
         }
-        Ok(())
-    }
-}
-
-impl Source {
-    fn new(fd: OwnedFd) -> Self {
-        Self { fd, registration: Registration::default() }
     }
 }
 
@@ -366,11 +354,12 @@ mod tests {
         fn new(kind: HubKind) -> Self {
             let ((stdin, feed), (read_out, stdout), (read_err, stderr)) =
                 (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
-            let mut hub = Hub::new(0, kind);
+            let poller = Poller::new().unwrap();
+            let mut hub = Hub::new(&poller, 0, kind);
             hub.connect(Console::Pipes { stdin: Some(feed), stdout: read_out, stderr: read_err }, true)
                 .unwrap();
             set_nonblocking(&stdin).unwrap();
-            Self { hub, poller: Poller::new().unwrap(), stdin, stdout: Some(stdout), stderr: Some(stderr) }
+            Self { hub, poller, stdin, stdout: Some(stdout), stderr: Some(stderr) }
         }
 
         fn attach(&mut self, stdin: bool) -> UnixStream {
@@ -385,14 +374,14 @@ mod tests {
         fn turn(&mut self) {
             let mut scratch = vec![0; 64 * 1024];
             loop {
-                self.hub.settle(&self.poller).unwrap();
+                self.hub.settle();
                 let events = self.poller.wait(Some(Instant::now())).unwrap();
                 if events.is_empty() {
                     return;
                 }
                 for (token, events) in events {
                     match token {
-                        Token::Source(_, stream) => self.hub.source_ready(&self.poller, stream, &mut scratch),
+                        Token::Source(_, stream) => self.hub.source_ready(stream, &mut scratch),
                         Token::Stdin(_) => self.hub.stdin_ready(),
                         Token::Session(_, id) => self.hub.session_ready(id, events, &mut scratch),
                         other => panic!("{other:?}"),
@@ -476,7 +465,7 @@ mod tests {
         let mut client = process.attach(true);
         process.stdout.as_mut().unwrap().write_all(b"rest").unwrap();
         client.write_all(b"typed into the void").unwrap();
-        process.hub.take_rest(&process.poller, &mut [0; 64]);
+        process.hub.take_rest(&mut [0; 64]);
         assert!(process.hub.is_drained(), "though the writers still live");
         process.hub.finish();
         process.turn();

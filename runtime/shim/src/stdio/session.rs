@@ -13,7 +13,7 @@
 
 use std::{
     collections::VecDeque,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ use nix::{
 };
 
 use super::{Stream, detach::DetachKeys, write_some};
-use crate::poll::{Poller, Registration, Token};
+use crate::poll::{Poller, Token, Watched};
 
 /// While so much output waits for a client, its process' output is not read: back-pressure, nothing is lost.
 const HIGH: usize = 64 * 1024;
@@ -40,8 +40,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// One attached client.
 #[derive(Debug)]
 pub(crate) struct Session {
-    fd: OwnedFd,
-    registration: Registration,
+    fd: Watched<OwnedFd>,
     stage: Stage,
     stdin: bool,
     wants: [bool; 2],
@@ -75,12 +74,13 @@ pub(crate) enum Input {
 }
 
 impl Session {
-    /// A session on this stream, which is made non-blocking.
-    pub(crate) fn new(attach: &Attach, fd: OwnedFd) -> Result<Self, Errno> {
+    /// A session on this stream, which is made non-blocking. EPERM: it cannot be polled (a regular file).
+    pub(crate) fn new(poller: &Poller, token: Token, attach: &Attach, fd: OwnedFd) -> Result<Self, Errno> {
         super::set_nonblocking(&fd)?;
+        let mut fd = Watched::new(poller, token, fd);
+        fd.want(Some(EpollFlags::empty()))?;
         Ok(Self {
             fd,
-            registration: Registration::default(),
             stage: Stage::Flowing,
             stdin: attach.stdin,
             wants: [attach.stdout, attach.stderr],
@@ -128,7 +128,7 @@ impl Session {
             return;
         }
         let before = self.queue.len();
-        if write_some(&self.fd, &mut self.queue).is_err() {
+        if write_some(self.fd.get(), &mut self.queue).is_err() {
             self.broken = true;
             self.queue = VecDeque::new();
         }
@@ -162,7 +162,7 @@ impl Session {
         if self.input_ended || room == 0 {
             return Input::Data(passed);
         }
-        match read(&self.fd, &mut scratch[..room]) {
+        match read(self.fd.get(), &mut scratch[..room]) {
             Ok(length @ 1..) => {
                 if flowing {
                     self.scan(&scratch[..length], &mut passed);
@@ -208,7 +208,7 @@ impl Session {
         }
         if matches!(self.stage, Stage::Finishing { .. }) && self.queue.is_empty() {
             // ENOTSOCK for a pipe, ENOTCONN when the client was faster: closing is all there is left to do.
-            shutdown(self.fd.as_fd().as_raw_fd(), Shutdown::Write).ok();
+            shutdown(self.fd.get().as_raw_fd(), Shutdown::Write).ok();
             self.stage = Stage::Lingering { since: now };
         }
         match self.stage {
@@ -230,20 +230,14 @@ impl Session {
     }
 
     /// Let epoll know what is wanted; `room` is what the process' stdin would take.
-    pub(crate) fn watch(&mut self, poller: &Poller, token: Token, room: usize) -> Result<(), Errno> {
+    pub(crate) fn watch(&mut self, room: usize) -> Result<(), Errno> {
         let room = room > 0 || !matches!(self.stage, Stage::Flowing);
         let mut wanted = EpollFlags::empty();
         wanted.set(EpollFlags::EPOLLIN, !self.input_ended && room);
         wanted.set(EpollFlags::EPOLLOUT, !self.held && !self.queue.is_empty());
         // That it is gone would be reported again and again; it is known, and its input must wait for room.
         let wanted = (!self.hung_up || !wanted.is_empty()).then_some(wanted);
-        poller.set(&self.fd, token, &mut self.registration, wanted)
-    }
-
-    /// Forget it. On the stream itself nothing happens: the engine may have its own copy.
-    pub(crate) fn close(mut self, poller: &Poller, token: Token) {
-        // Fails only if it was never watched.
-        poller.set(&self.fd, token, &mut self.registration, None).ok();
+        self.fd.want(wanted)
     }
 }
 
@@ -257,7 +251,8 @@ mod tests {
 
     fn session(attach: &Attach) -> (Session, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Session::new(attach, ours.into()).unwrap(), theirs)
+        let poller = Poller::new().unwrap();
+        (Session::new(&poller, Token::Session(0, 1), attach, ours.into()).unwrap(), theirs)
     }
 
     fn with_stdin(keys: &[u8]) -> Attach {

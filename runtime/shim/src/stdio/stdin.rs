@@ -5,7 +5,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd};
 use nix::sys::epoll::EpollFlags;
 
 use super::write_some;
-use crate::poll::{Poller, Registration, Token};
+use crate::poll::Watched;
 
 /// Clients are not read from while so much waits for the process.
 const LIMIT: usize = 64 * 1024;
@@ -23,7 +23,7 @@ pub(crate) struct Stdin {
 enum State {
     /// The process does not exist yet; input is kept for it.
     Awaited,
-    Open(OwnedFd, Registration),
+    Open(Watched<OwnedFd>),
     /// Input is read from clients and thrown away.
     Closed,
 }
@@ -34,9 +34,9 @@ impl Stdin {
     }
 
     /// The process has come; without a descriptor it reads nothing.
-    pub(crate) fn connect(&mut self, fd: Option<OwnedFd>) {
+    pub(crate) fn connect(&mut self, fd: Option<Watched<OwnedFd>>) {
         match fd {
-            Some(fd) => self.state = State::Open(fd, Registration::default()),
+            Some(fd) => self.state = State::Open(fd),
             None => self.shut(),
         }
         self.flush();
@@ -71,8 +71,8 @@ impl Stdin {
 
     /// The descriptor takes more.
     pub(crate) fn flush(&mut self) {
-        let State::Open(fd, _) = &self.state else { return };
-        match write_some(fd, &mut self.queue) {
+        let State::Open(fd) = &self.state else { return };
+        match write_some(fd.get(), &mut self.queue) {
             Ok(true) if self.closing => self.shut(),
             Ok(_) => {}
             // The process has closed its end.
@@ -86,9 +86,8 @@ impl Stdin {
     }
 
     /// Let epoll know what is wanted.
-    pub(crate) fn watch(&mut self, poller: &Poller, hub: u32) -> Result<(), nix::errno::Errno> {
-        let State::Open(fd, registration) = &mut self.state else { return Ok(()) };
-        let wanted = (!self.queue.is_empty()).then_some(EpollFlags::EPOLLOUT);
-        poller.set(fd, Token::Stdin(hub), registration, wanted)
+    pub(crate) fn watch(&mut self) -> Result<(), nix::errno::Errno> {
+        let State::Open(fd) = &mut self.state else { return Ok(()) };
+        fd.want((!self.queue.is_empty()).then_some(EpollFlags::EPOLLOUT))
     }
 }

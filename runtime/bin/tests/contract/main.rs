@@ -1,0 +1,11 @@
+//! The contract of an OCI runtime, case by case, on real containers. Needs root and /bin/busybox (static).
+//!
+//! The same table runs against another runtime, which tests the tests:
+//! `BERTH_TEST_RUNTIME=/usr/sbin/runc cargo test -p berth-runtime --test contract`.
+
+mod files;
+mod harness;
+mod isolation;
+mod lifecycle;
+mod process;
+mod terminal;
