@@ -4,6 +4,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 : "${BERTH_BIN_DIR:?run this through make test}"
+export BERTH_VM_STRICT=1
 [ "$(id -u)" = 0 ] || { echo "make test needs root: containers, mounts, cgroups and networks are real here" >&2; exit 1; }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/berth-run.XXXXXX")

@@ -246,7 +246,7 @@ fn add_cases(image: &mut Image) -> Result<usize> {
         let needs: Vec<&str> = header("# needs:").split_whitespace().collect();
         let missing: Vec<_> = needs.iter().filter(|need| binary(need).is_none()).collect();
         if !missing.is_empty() {
-            let why = format!("{name} is left out: no static {missing:?} in BERTH_BIN_DIR");
+            let why = format!("{name} is left out: no {missing:?} in BERTH_BIN_DIR");
             ensure!(std::env::var_os("BERTH_VM_STRICT").is_none(), "{why}");
             println!("# {why}");
             continue;
@@ -254,6 +254,7 @@ fn add_cases(image: &mut Image) -> Result<usize> {
         for need in needs {
             if let Some(path) = binary(need) {
                 image.file(&format!("bin/{need}"), 0o755, &path)?;
+                image.libraries_of(&path)?;
             }
         }
         let count = header("# expect:").trim().parse::<usize>();
@@ -265,7 +266,7 @@ fn add_cases(image: &mut Image) -> Result<usize> {
 
 fn binary(name: &str) -> Option<PathBuf> {
     let path = Path::new(&std::env::var_os("BERTH_BIN_DIR")?).join(name);
-    is_static(&path).is_ok_and(|good| good).then_some(path)
+    path.exists().then_some(path)
 }
 
 /// An initramfs: a cpio archive in the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -273,10 +274,25 @@ fn binary(name: &str) -> Option<PathBuf> {
 struct Image {
     bytes: Vec<u8>,
     directories: Vec<String>,
+    libraries: Vec<String>,
     inode: u32,
 }
 
 impl Image {
+    /// The shared libraries and the loader of a dynamically linked program, where the loader looks for them.
+    fn libraries_of(&mut self, program: &Path) -> Result<()> {
+        let output = Command::new("ldd").arg(program).output().context("ldd")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        for path in text.split_whitespace().filter(|word| word.starts_with('/')) {
+            let name = path.trim_start_matches('/').to_owned();
+            if !self.libraries.contains(&name) {
+                self.file(&name, 0o755, Path::new(path))?;
+                self.libraries.push(name);
+            }
+        }
+        Ok(())
+    }
+
     fn file(&mut self, name: &str, mode: u32, path: &Path) -> Result<()> {
         let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         self.entry(name, 0o100_000 | mode, &content);
@@ -284,11 +300,13 @@ impl Image {
     }
 
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
-        if let Some((parent, _)) = name.rsplit_once('/')
-            && !self.directories.iter().any(|known| known == parent)
-        {
-            self.directories.push(parent.to_owned());
-            self.raw(parent, 0o040_755, &[]);
+        // A directory comes before what is in it.
+        for (at, _) in name.match_indices('/') {
+            let parent = &name[..at];
+            if !self.directories.iter().any(|known| known == parent) {
+                self.directories.push(parent.to_owned());
+                self.raw(parent, 0o040_755, &[]);
+            }
         }
         self.raw(name, mode, content);
     }

@@ -7,12 +7,13 @@
 //! ```
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
 use berth_sys::pidfd::{self, ExitStatus};
 use berth_sys::{Errno, tty};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -43,38 +44,20 @@ pub(crate) fn serve(
 ) -> anyhow::Result<ExitStatus> {
     let mut terminal = master.map(Terminal::new).transpose()?;
     loop {
-        let mut fds = vec![
-            PollFd::new(process.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-        ];
-        let (input, output) = match &terminal {
-            Some(terminal) => (terminal.input_open, terminal.output_open),
-            None => (false, false),
-        };
-        let stdin = std::io::stdin();
-        if let Some(terminal) = terminal.as_ref().filter(|_| output) {
-            fds.push(PollFd::new(terminal.master.as_fd(), PollFlags::POLLIN));
-        }
-        if input {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            other => other.context("poll")?,
-        };
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
-        if ready[1] {
+        let ready = wait(signals, process, terminal.as_ref())?;
+        if ready.signal {
             pass_signals(signals, process, terminal.as_ref())?;
         }
         if let Some(terminal) = &mut terminal {
-            if output && ready[2] {
+            if ready.output {
                 terminal.pump_output()?;
             }
-            if input && ready.last() == Some(&true) {
-                terminal.pump_input()?;
+            if ready.input {
+                terminal.take_input();
             }
+            terminal.pump_input()?;
         }
-        if ready[0]
+        if ready.process
             && let Some(status) = pidfd::wait(process, false).context("wait for the process")?
         {
             if let Some(terminal) = &mut terminal {
@@ -83,6 +66,59 @@ pub(crate) fn serve(
             return Ok(status);
         }
     }
+}
+
+/// What has happened.
+struct Ready {
+    process: bool,
+    signal: bool,
+    output: bool,
+    input: bool,
+}
+
+/// Sleeps until something happens. New input is only asked for when the last has been passed on, and never waited for
+/// alone: a program that does not read must still be able to write.
+fn wait(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> anyhow::Result<Ready> {
+    let stdin = std::io::stdin();
+    let mut fds = vec![
+        PollFd::new(process.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
+    ];
+    let mut master_at = None;
+    let mut stdin_at = None;
+    if let Some(terminal) = terminal.filter(|terminal| terminal.output_open) {
+        let mut events = PollFlags::POLLIN;
+        if !terminal.pending.is_empty() {
+            events |= PollFlags::POLLOUT;
+        }
+        master_at = Some(fds.len());
+        fds.push(PollFd::new(terminal.master.as_fd(), events));
+        if terminal.input_open && terminal.pending.is_empty() {
+            stdin_at = Some(fds.len());
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+    }
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => {
+                other.context("poll")?;
+                break;
+            }
+        }
+    }
+    let happened = |at: usize, events: PollFlags| {
+        fds[at]
+            .revents()
+            .is_some_and(|seen| seen.intersects(events | PollFlags::POLLHUP | PollFlags::POLLERR))
+    };
+    let any = PollFlags::POLLIN;
+    Ok(Ready {
+        process: happened(0, any),
+        signal: happened(1, any),
+        output: master_at.is_some_and(|at| happened(at, any)),
+        input: stdin_at.is_some_and(|at| happened(at, any)),
+    })
 }
 
 fn pass_signals(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> anyhow::Result<()> {
@@ -109,6 +145,8 @@ struct Terminal {
     before: Option<Termios>,
     input_open: bool,
     output_open: bool,
+    /// Input that the container's terminal had no room for.
+    pending: Vec<u8>,
 }
 
 impl Terminal {
@@ -121,7 +159,16 @@ impl Terminal {
             cfmakeraw(&mut raw);
             tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &raw).context("set the terminal to raw mode")?;
         }
-        let terminal = Self { master: File::from(master), before, input_open: true, output_open: true };
+        // Neither direction may make the other wait.
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))
+            .context("prepare the terminal")?;
+        let terminal = Self {
+            master: File::from(master),
+            before,
+            input_open: true,
+            output_open: true,
+            pending: Vec::new(),
+        };
         terminal.resize();
         Ok(terminal)
     }
@@ -136,6 +183,7 @@ impl Terminal {
     fn pump_output(&mut self) -> anyhow::Result<()> {
         let mut buffer = [0; 16 * 1024];
         match self.master.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             // EIO: the last holder of the other side is gone.
             Ok(0) | Err(_) => self.output_open = false,
             Ok(n) => {
@@ -147,15 +195,29 @@ impl Terminal {
         Ok(())
     }
 
-    fn pump_input(&mut self) -> anyhow::Result<()> {
+    fn take_input(&mut self) {
         let mut buffer = [0; 4096];
-        let n = nix::unistd::read(std::io::stdin().as_fd(), &mut buffer).unwrap_or(0);
-        if n == 0 {
-            // The end of input is what a user types as ^D.
-            self.input_open = false;
-            buffer[0] = 4;
+        // An unreadable standard input is at its end.
+        match nix::unistd::read(std::io::stdin().as_fd(), &mut buffer).unwrap_or(0) {
+            0 => {
+                // The end of input is what a user types as ^D.
+                self.input_open = false;
+                self.pending.push(4);
+            }
+            n => self.pending.extend_from_slice(&buffer[..n]),
         }
-        self.master.write_all(&buffer[..n.max(1)]).context("write to the container's terminal")
+    }
+
+    fn pump_input(&mut self) -> anyhow::Result<()> {
+        while !self.pending.is_empty() {
+            match self.master.write(&self.pending) {
+                Ok(n) => drop(self.pending.drain(..n)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("write to the container's terminal"),
+            }
+        }
+        Ok(())
     }
 
     /// What was printed last.

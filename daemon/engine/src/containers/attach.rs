@@ -14,6 +14,7 @@ use berth_api::options::{Attach, Logs, Tail};
 use berth_api::stdcopy;
 use berth_runtime_client::Shim;
 use berth_runtime_client::protocol::{self, Framing};
+use futures_util::{FutureExt as _, StreamExt as _};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -25,6 +26,9 @@ use crate::error::{EngineError, Result};
 
 /// ctrl-p, ctrl-q.
 const DEFAULT_KEYS: [u8; 2] = [16, 17];
+
+/// How much of the log is written at once.
+const PIECE: usize = 32 * 1024;
 
 /// An attach that was found possible.
 #[derive(Debug)]
@@ -163,16 +167,23 @@ impl PreparedAttach {
     }
 
     async fn copy(&self, mut logs: crate::logs::LogStream, stream: &OwnedFd) -> Result<()> {
-        use futures_util::StreamExt as _;
-        while let Some(item) = logs.next().await {
-            let (kind, bytes) = item?;
-            if self.tty() {
-                write_all(stream, &bytes).map_err(gone)?;
-            } else {
-                let mut frame = Vec::with_capacity(stdcopy::HEADER + bytes.len());
-                stdcopy::encode(kind, &bytes, &mut frame);
-                write_all(stream, &frame).map_err(gone)?;
+        let tty = self.tty();
+        let mut piece = Vec::with_capacity(PIECE);
+        while let Some(first) = logs.next().await {
+            let mut next = Some(first);
+            // What is there already goes in one write.
+            while let Some(item) = next {
+                let (kind, bytes) = item?;
+                if tty {
+                    piece.extend_from_slice(&bytes);
+                } else {
+                    stdcopy::encode(kind, &bytes, &mut piece);
+                }
+                next = if piece.len() < PIECE { logs.next().now_or_never().flatten() } else { None };
             }
+            let (copy, bytes) = (stream.try_clone().map_err(gone)?, std::mem::take(&mut piece));
+            // The client may be slow, and its stream is not the runtime's to wait for.
+            tokio::task::spawn_blocking(move || write_all(&copy, &bytes)).await?.map_err(gone)?;
         }
         Ok(())
     }

@@ -12,8 +12,13 @@ fn both() -> Attach {
 
 async fn attach(lab: &Lab, name: &str, options: Attach) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    let replays = options.logs;
     let prepared = lab.engine.prepare_attach(name, options).await.unwrap();
-    prepared.attach(theirs.into(), b"HEAD".to_vec(), Vec::new()).await.unwrap();
+    // A client reads while it is attached.
+    let attached = tokio::spawn(prepared.attach(theirs.into(), b"HEAD".to_vec(), Vec::new()));
+    if !replays {
+        attached.await.unwrap().unwrap();
+    }
     ours
 }
 

@@ -73,3 +73,23 @@ fn run_serves_the_terminal_itself() {
     assert_eq!(said.code, 3, "{said:?}");
     assert!(said.out.contains("/dev/"), "{said:?}");
 }
+
+#[test]
+fn much_input_and_output_do_not_wait_for_each_other() {
+    if !is_ours() {
+        return;
+    }
+    let mut case = Case::script("stty raw -echo 2>/dev/null; exec head -c 300000");
+    case.config["process"]["terminal"] = json!(true);
+    let input = case.path().join("input");
+    std::fs::write(&input, vec![b'x'; 300_000]).unwrap();
+    std::os::unix::fs::symlink("busybox", case.rootfs().join("bin/stty")).unwrap();
+    let bundle = case.path().to_str().unwrap();
+    let output = case
+        .command(&["run", "--bundle", bundle, &case.id])
+        .stdin(std::fs::File::open(&input).unwrap())
+        .output()
+        .unwrap();
+    let echoed = output.stdout.iter().filter(|byte| **byte == b'x').count();
+    assert!(echoed >= 290_000, "{echoed} of 300000");
+}
