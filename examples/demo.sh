@@ -83,8 +83,8 @@ run cat "$cpu"
 case $(cat "$cpu") in 50000 | "50000 100000") ;; *) die "the processor limit is not one half" ;; esac
 
 say "... and from the inside: a program that wants 200 MiB is stopped by the kernel, the container goes on"
-show "berth run --rm --memory 64m demo-base sh -c 'tail -c 200m /dev/zero | tail'"
-if berth run --rm --memory 64m demo-base sh -c 'exec tail -c 200m /dev/zero'; then die "nothing stopped it"; else echo "exit code $?"; fi
+show "berth run --rm --memory 64m demo-base tail -c 200m /dev/zero"
+if berth run --rm --memory 64m demo-base tail -c 200m /dev/zero; then die "nothing stopped it"; else echo "exit code $?"; fi
 
 say "... and a loop on two processors for two seconds gets one half of one"
 show "berth run --rm --cpus 0.5 demo-base sh -c 'time timeout 2 sh -c \"while :; do :; done & while :; do :; done\"'"

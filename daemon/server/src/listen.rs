@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
 use anyhow::{Context as _, bail};
 use berth_http::Listener;
 use nix::sys::stat::{Mode, umask};
@@ -110,7 +111,11 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
 
 fn group_id(group: Option<&str>) -> anyhow::Result<Option<u32>> {
     let name = group.unwrap_or(DEFAULT_GROUP);
-    let found = nix::unistd::Group::from_name(name).context("looking up the socket's group")?;
+    let found = match nix::unistd::Group::from_name(name) {
+        // What a C library says of a name that is not there, or of a system without a group file (getgrnam(3)).
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
+        found => found.context("looking up the socket's group")?,
+    };
     match (found, group) {
         (Some(found), _) => Ok(Some(found.gid.as_raw())),
         (None, None) => Ok(None),

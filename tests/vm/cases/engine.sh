@@ -21,7 +21,7 @@ check 'run' "$(berth run --rm base echo hello 2>&1)" hello
 
 berth run -d --name limited --memory 64m --memory-swap 96m --cpus 0.5 --pids-limit 20 base sleep 1000 >/dev/null
 check 'memory.max' "$(cat "$(group limited)/memory.max")" 67108864
-check 'memory.swap.max' "$(cat "$(group limited)/memory.swap.max" 2>/dev/null || echo 33554432)" 33554432
+check 'memory.swap.max' "$(cat "$(group limited)/memory.swap.max")" 33554432
 check 'cpu.max' "$(cat "$(group limited)/cpu.max")" '50000 100000'
 check 'pids.max' "$(cat "$(group limited)/pids.max")" 20
 check 'exec sees its own limits' "$(berth exec limited cat /sys/fs/cgroup/memory.max 2>&1)" 67108864
