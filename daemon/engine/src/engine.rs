@@ -98,7 +98,7 @@ impl Engine {
         })?);
         let registry_config =
             RegistryConfig { insecure: config.insecure_registries.clone(), ..RegistryConfig::default() };
-        let registry = Registry::new(store.clone(), registry_config)?;
+        let registry = Registry::new(store.clone(), registry_config);
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);
         let sandboxes = EngineSandboxes::new(Arc::clone(&network), config.dns.clone());

@@ -11,9 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::errno::Errno;
 use anyhow::{Context as _, bail};
 use berth_http::Listener;
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 /// Members of this group may use the socket when no other is named.

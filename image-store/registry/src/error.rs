@@ -85,7 +85,9 @@ pub enum RegistryError {
     #[error("{0:?} is not the address of a registry: host[:port] is expected")]
     BadAddress(String),
     /// The HTTP client could not be set up.
-    #[error("cannot set up the HTTP client: {0}")]
+    #[error(
+        "cannot set up the HTTP client: {0} (are CA certificates installed, such as the package ca-certificates?)"
+    )]
     Setup(String),
     /// No connection.
     #[error("Get \"{url}\": {reason}")]

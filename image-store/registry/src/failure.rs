@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Transport { url: String, reason: String, transient: bool },
     /// The answer makes no sense.
     Protocol(String),
+    /// There is nothing to ask with.
+    Setup(String),
 }
 
 impl Failure {
@@ -71,7 +73,7 @@ impl Failure {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             Self::Transport { transient, .. } => *transient,
-            Self::Protocol(_) => false,
+            Self::Protocol(_) | Self::Setup(_) => false,
         }
     }
 
@@ -112,6 +114,7 @@ impl Failure {
     /// What it means regardless of the operation.
     pub(crate) fn in_general(self) -> RegistryError {
         match self {
+            Self::Setup(reason) => RegistryError::Setup(reason),
             Self::Status { status: 401, message, .. } => RegistryError::Unauthorized(if message.is_empty() {
                 "authentication required".to_owned()
             } else {

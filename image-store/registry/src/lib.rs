@@ -49,11 +49,9 @@ pub struct Registry {
 
 impl Registry {
     /// A client for this store.
-    ///
-    /// # Errors
-    /// When the HTTP client cannot be set up (no usable certificates, for instance).
-    pub fn new(store: Store, config: RegistryConfig) -> Result<Self, RegistryError> {
-        Ok(Self { store, transport: Arc::new(Transport::new(config)?) })
+    #[must_use]
+    pub fn new(store: Store, config: RegistryConfig) -> Self {
+        Self { store, transport: Arc::new(Transport::new(config)) }
     }
 
     /// Pulls what the reference names for the platform, tags it (unless it names a digest) and reports progress.

@@ -83,7 +83,7 @@ impl Session {
             Credentials::IdentityToken(token) => {
                 let push = matches!(operation, RegistryOperation::Push);
                 RegistryAuth::Bearer(
-                    identity::exchange(transport.http(), &host, reference.path(), push, token).await?,
+                    identity::exchange(transport.http()?, &host, reference.path(), push, token).await?,
                 )
             }
         };
@@ -102,7 +102,7 @@ impl Session {
         };
         Ok(Self {
             config: transport.config().clone(),
-            http: transport.http().clone(),
+            http: transport.http()?.clone(),
             client,
             base: format!("{host}/v2/{}", reference.path()),
             image,

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
 
-use crate::error::RegistryError;
 use crate::failure::Failure;
 use crate::types::{Credentials, RegistryConfig};
 
@@ -20,28 +19,33 @@ const MAX_CLIENTS: usize = 32;
 /// See the module.
 pub(crate) struct Transport {
     config: RegistryConfig,
-    http: reqwest::Client,
+    /// Made when first needed: a host without certificates can do everything but pull and push.
+    http: OnceLock<reqwest::Client>,
     /// `oci-client` keeps the first credentials that it sees for a registry, so each user has a client of his own.
     clients: Mutex<HashMap<(String, Credentials), oci_client::Client>>,
 }
 
 impl Transport {
-    pub(crate) fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
-            .user_agent(config.user_agent)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .build()
-            .map_err(|error| RegistryError::Setup(error.to_string()))?;
-        Ok(Self { config, http, clients: Mutex::default() })
+    pub(crate) fn new(config: RegistryConfig) -> Self {
+        Self { config, http: OnceLock::new(), clients: Mutex::default() }
     }
 
     pub(crate) fn config(&self) -> &RegistryConfig {
         &self.config
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.http
+    /// The client for requests that `oci-client` does not make.
+    pub(crate) fn http(&self) -> Result<&reqwest::Client, Failure> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(self.config.user_agent)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .build()
+            .map_err(|error| Failure::Setup(error.to_string()))?;
+        Ok(self.http.get_or_init(|| http))
     }
 
     /// `scheme://host` of a registry.
@@ -121,7 +125,7 @@ mod tests {
     #[test]
     fn insecure_registries_are_named_one_by_one() {
         let config = RegistryConfig { insecure: vec!["10.0.0.1:5000".into()], ..RegistryConfig::default() };
-        let transport = Transport::new(config).unwrap();
+        let transport = Transport::new(config);
         assert_eq!(transport.address_of("10.0.0.1:5000"), "http://10.0.0.1:5000");
         assert_eq!(transport.address_of("10.0.0.1"), "https://10.0.0.1");
     }

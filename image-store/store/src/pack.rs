@@ -128,7 +128,9 @@ impl<W: Write> Packer<'_, W> {
             return self.marker(&path.with_file_name(hidden));
         }
         let Some(kind) = kind_of(stat) else { return Ok(()) };
-        if self.places.contains(&path) && holds_nothing(at_fd, name, kind, stat).map_err(at(path, "look into"))? {
+        if self.places.contains(&path)
+            && holds_nothing(at_fd, name, kind, stat).map_err(at(path, "look into"))?
+        {
             return Ok(());
         }
         let inode = (stat.st_dev, stat.st_ino);

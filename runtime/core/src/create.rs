@@ -112,7 +112,9 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
 /// The empty directory a detached root is attached to, which belongs to the bundle and goes with it.
 fn make_place(path: &Path) -> Result<(), Error> {
     match std::fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create directory", path, error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io("create directory", path, error))
+        }
         _ => Ok(()),
     }
 }
@@ -165,13 +167,21 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
     }
     let namespaces = Namespaces::open(&plan.namespaces, cgroup.dir_fd().is_some())?;
     let (link, child_link) = protocol::link()?;
-    let first_flags = if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };
+    let first_flags =
+        if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };
     let forked = clone3(&Clone3 { flags: first_flags, cgroup: cgroup.dir_fd() });
     let first = match forked.map_err(|e| Error::os("clone3", e))? {
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
-            init::run(Start { request, plan: &plan, namespaces: &namespaces, cgroup, link: &child_link, state: &state })
+            init::run(Start {
+                request,
+                plan: &plan,
+                namespaces: &namespaces,
+                cgroup,
+                link: &child_link,
+                state: &state,
+            })
         }
     };
     drop(child_link);
@@ -219,7 +229,10 @@ impl CreatedContainer {
                 Some((crate::protocol::FromChild::Failure(failure), _)) => return Err(Error::Child(failure)),
                 Some((crate::protocol::FromChild::Warning(text), _)) => self.warnings.push(text),
                 Some((other, _)) => {
-                    return Err(Error::Protocol { got: format!("{other:?}"), expected: "the end of the set-up" });
+                    return Err(Error::Protocol {
+                        got: format!("{other:?}"),
+                        expected: "the end of the set-up",
+                    });
                 }
             }
         }

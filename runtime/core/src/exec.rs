@@ -14,8 +14,8 @@ use crate::init::{self, Init, Never};
 use crate::namespaces;
 use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ChildLink, FromChild};
-use crate::steps::Stage;
 use crate::stdio::Stdio;
+use crate::steps::Stage;
 
 /// What to run, and where.
 #[derive(Debug)]
@@ -62,7 +62,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         Stdio::Inherit | Stdio::Fds { .. } => None,
     };
     if sink.is_some() != plan.terminal.is_some() {
-        return Err(Error::Invalid("process.terminal and the given standard streams contradict each other".into()));
+        return Err(Error::Invalid(
+            "process.terminal and the given standard streams contradict each other".into(),
+        ));
     }
     let kinds = namespaces::of_container(request.spec);
     let state = request.state.clone();
@@ -139,7 +141,12 @@ fn begin(
     init::run_steps(&mut init, &plan.steps)
 }
 
-fn settle(request: &ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> Result<(), Fault> {
+fn settle(
+    request: &ExecRequest<'_>,
+    plan: &ProcessPlan,
+    kinds: CloneFlags,
+    link: &ChildLink,
+) -> Result<(), Fault> {
     if request.die_with_parent {
         let signal = nix::sys::signal::Signal::SIGKILL;
         nix::sys::prctl::set_pdeathsig(signal).at(|| "prctl(PR_SET_PDEATHSIG)".into())?;

@@ -12,8 +12,8 @@ use crate::error::{ChildFailure, Context, Fault};
 use crate::hooks::ContainerState;
 use crate::namespaces::{Namespaces, become_root};
 use crate::protocol::{ChildLink, FromChild};
-use crate::steps::Stage;
 use crate::stdio::Stdio;
+use crate::steps::Stage;
 
 /// What a container's init starts with.
 pub(crate) struct Start<'a> {
@@ -124,7 +124,8 @@ pub(crate) fn fork_into(namespaces: CloneFlags, link: &ChildLink) -> Result<(), 
         // Not a word before the parent knows whose it is.
         Forked::Child => link.wait_for_go().at(|| "wait to be handed over".into()),
         Forked::Parent { pid, pidfd } => {
-            link.send(&FromChild::Forked(pid.as_raw()), Some(&pidfd)).at(|| "tell the parent of the child".into())?;
+            link.send(&FromChild::Forked(pid.as_raw()), Some(&pidfd))
+                .at(|| "tell the parent of the child".into())?;
             process::exit_now(0)
         }
     }

@@ -25,8 +25,8 @@ mod init;
 mod namespaces;
 mod parent;
 mod protocol;
-mod steps;
 mod stdio;
+mod steps;
 
 pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
 pub use error::{ChildFailure, Error, FailureKind};

@@ -81,7 +81,9 @@ impl Serving<'_> {
                     self.link.go()?;
                 }
                 (FromChild::Console, Some(master)) => {
-                    let sink = self.console.ok_or(Error::Protocol { got: "Console".into(), expected: "no terminal" })?;
+                    let sink = self
+                        .console
+                        .ok_or(Error::Protocol { got: "Console".into(), expected: "no terminal" })?;
                     served.console = sink.deliver(master)?;
                 }
                 (FromChild::Listener, Some(listener)) => self.hand_over_listener(&listener)?,
@@ -112,10 +114,12 @@ impl Serving<'_> {
         });
         let address = UnixAddr::new(&notify.listener_path).map_err(context)?;
         let flags = SockFlag::SOCK_CLOEXEC;
-        let stream = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(context)?;
+        let stream =
+            nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(context)?;
         connect(stream.as_raw_fd(), &address).map_err(context)?;
         let bytes = message.to_string();
-        socket::send_with_fds(&stream, bytes.as_bytes(), &[listener.as_fd()], MsgFlags::empty()).map_err(context)?;
+        socket::send_with_fds(&stream, bytes.as_bytes(), &[listener.as_fd()], MsgFlags::empty())
+            .map_err(context)?;
         Ok(())
     }
 }
@@ -138,9 +142,8 @@ fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String
         }
         ParentStep::Rlimits(limits) => {
             for limit in limits {
-                set_rlimit(Some(pid), limit, warnings).map_err(|errno| {
-                    Error::os(format!("set limit {}", limit.kind), errno)
-                })?;
+                set_rlimit(Some(pid), limit, warnings)
+                    .map_err(|errno| Error::os(format!("set limit {}", limit.kind), errno))?;
             }
             Ok(())
         }
@@ -156,7 +159,10 @@ pub(crate) fn set_rlimit(pid: Option<Pid>, limit: &Rlimit, warnings: &mut Vec<St
     match process::set_rlimit(pid, limit.resource, limit.soft, limit.hard) {
         Err(Errno::EPERM) => {
             let most = process::rlimit(pid, limit.resource)?.1;
-            warnings.push(format!("{} {} may not be raised above {most} here (CAP_SYS_RESOURCE)", limit.kind, limit.hard));
+            warnings.push(format!(
+                "{} {} may not be raised above {most} here (CAP_SYS_RESOURCE)",
+                limit.kind, limit.hard
+            ));
             process::set_rlimit(pid, limit.resource, limit.soft.min(most), limit.hard.min(most))
         }
         other => other,

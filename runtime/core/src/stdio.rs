@@ -46,9 +46,8 @@ impl ConsoleSink {
                     Error::os(format!("send the terminal to console socket {}", path.display()), errno)
                 };
                 let address = UnixAddr::new(path).map_err(context)?;
-                let stream =
-                    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-                        .map_err(context)?;
+                let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+                    .map_err(context)?;
                 connect(stream.as_raw_fd(), &address).map_err(context)?;
                 // The receivers of containerd and podman read the terminal's name as the message.
                 let sent = [master.as_fd()];

@@ -92,7 +92,7 @@ pub(crate) fn host() -> Host {
     let store = Store::open(dir.path()).unwrap();
     let config =
         RegistryConfig { retries: 2, back_off: Duration::from_millis(20), ..RegistryConfig::default() };
-    let registry = Registry::new(store.clone(), config).unwrap();
+    let registry = Registry::new(store.clone(), config);
     Host { dir, store, registry }
 }
 

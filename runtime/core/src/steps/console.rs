@@ -23,7 +23,9 @@ impl Init<'_> {
             .at(|| "open /dev/pts of the container (mount a devpts there to have a terminal)".into())?;
         let kind = fstatfs(&devpts).at(|| "look at /dev/pts".into())?.filesystem_type();
         if i64::from(kind.0) != DEVPTS_SUPER_MAGIC {
-            return Err(Fault::new("/dev/pts of the container is no devpts: mount one there to have a terminal"));
+            return Err(Fault::new(
+                "/dev/pts of the container is no devpts: mount one there to have a terminal",
+            ));
         }
         let pty = tty::open_in(std::os::fd::AsFd::as_fd(&devpts)).at(|| "open a terminal".into())?;
         if on_dev_console {

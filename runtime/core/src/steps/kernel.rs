@@ -89,7 +89,8 @@ impl Init<'_> {
 
     fn label(&mut self, file: &str, text: &str, module: &str, hint: &str) -> Result<(), Fault> {
         let written = self.stage.procfs()?.write(file, text.as_bytes());
-        written.at(|| format!("apply {module} label {text:?} (does this kernel have {module}? if not, {hint})"))
+        written
+            .at(|| format!("apply {module} label {text:?} (does this kernel have {module}? if not, {hint})"))
     }
 
     /// Installs the filter; a notification descriptor goes to the parent.
@@ -100,7 +101,9 @@ impl Init<'_> {
         let listener = berth_sys::seccomp::load(&filter, program.flags)
             .at(|| format!("load the seccomp filter of {} instructions", filter.len()))?;
         if let Some(listener) = listener {
-            self.link.send(&FromChild::Listener, Some(&listener)).at(|| "hand over the seccomp listener".into())?;
+            self.link
+                .send(&FromChild::Listener, Some(&listener))
+                .at(|| "hand over the seccomp listener".into())?;
         }
         Ok(())
     }

@@ -63,7 +63,9 @@ impl Init<'_> {
     pub(crate) fn run(&mut self, step: &InitStep) -> Result<(), Fault> {
         match step {
             InitStep::OomScoreAdj(score) => self.oom_score_adj(*score),
-            InitStep::LoopbackUp => berth_sys::net::loopback_up().at(|| "bring the loopback device up".into()),
+            InitStep::LoopbackUp => {
+                berth_sys::net::loopback_up().at(|| "bring the loopback device up".into())
+            }
             InitStep::NewKeyring => self.new_keyring(),
             InitStep::RootPropagation(propagation) => root::propagation(*propagation, "/"),
             InitStep::MountRoot => self.mount_root(),
@@ -95,7 +97,9 @@ impl Init<'_> {
             InitStep::IoPriority(priority) => kernel::io_priority(*priority),
             InitStep::AppArmor(profile) => self.apparmor(profile),
             InitStep::SelinuxLabel(label) => self.selinux(label),
-            InitStep::NoNewPrivileges => berth_sys::seccomp::set_no_new_privs().at(|| "set no_new_privs".into()),
+            InitStep::NoNewPrivileges => {
+                berth_sys::seccomp::set_no_new_privs().at(|| "set no_new_privs".into())
+            }
             InitStep::Seccomp => self.seccomp(),
             InitStep::BoundingCapabilities(set) => capabilities::bound(*set),
             InitStep::User(user) => identity::user(user),

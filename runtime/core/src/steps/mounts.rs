@@ -48,11 +48,13 @@ impl Init<'_> {
                 let target = mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?;
                 check_proc(&target, step)?;
                 let attributes = if *copy_up { step.attributes.without_readonly() } else { step.attributes };
-                let mount = new_filesystem(fstype, source, superblock, options, attributes.set, &step.destination)?;
+                let mount =
+                    new_filesystem(fstype, source, superblock, options, attributes.set, &step.destination)?;
                 if *copy_up {
                     let source = name_of(&target);
-                    copy_tree(&source, &name_of(&mount))
-                        .map_err(|e| Fault::new(format!("copy {} into its tmpfs: {e}", step.destination.display())))?;
+                    copy_tree(&source, &name_of(&mount)).map_err(|e| {
+                        Fault::new(format!("copy {} into its tmpfs: {e}", step.destination.display()))
+                    })?;
                 }
                 attach(&mount, &target, step)
             }
@@ -223,7 +225,9 @@ fn remount(target: &OwnedFd, superblock: SuperblockFlags, options: &[FsOption]) 
 fn user_namespace(maps: &IdMaps) -> Result<OwnedFd, Errno> {
     use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
     let open = |path: String| {
-        std::fs::File::open(path).map(OwnedFd::from).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+        std::fs::File::open(path)
+            .map(OwnedFd::from)
+            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
     };
     if maps.is_empty() {
         return open("/proc/self/ns/user".into());

@@ -42,7 +42,8 @@ impl Init<'_> {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
             Gate::Fifo(fifo) => {
                 let fd = std::os::fd::AsFd::as_fd(fifo);
-                let opened = self.stage.procfs()?.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
+                let opened =
+                    self.stage.procfs()?.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
                 nix::unistd::write(&opened, b"0").map(drop).at(|| "answer on the start FIFO".into())
             }
         }
@@ -50,7 +51,9 @@ impl Init<'_> {
 
     /// Becomes the program. Returns why not.
     pub(super) fn exec(&mut self) -> Fault {
-        let Some(program) = self.stage.program.take() else { return Fault::new("there is no program to run") };
+        let Some(program) = self.stage.program.take() else {
+            return Fault::new("there is no program to run");
+        };
         let mut env = self.process.env.clone();
         if self.process.needs_home {
             let home = home_of(self.process.user.uid);
@@ -81,8 +84,12 @@ fn explain(program: &CStr, errno: Errno) -> String {
     let Some(rest) = head.strip_prefix(b"#!") else {
         return match errno {
             Errno::ENOENT => " (its ELF interpreter, the dynamic loader, is missing in the image)".into(),
-            Errno::ENOEXEC if head.starts_with(b"\x7fELF") => " (it is built for another architecture)".into(),
-            Errno::ENOEXEC => " (it is neither a program of this architecture nor a script that begins with #!)".into(),
+            Errno::ENOEXEC if head.starts_with(b"\x7fELF") => {
+                " (it is built for another architecture)".into()
+            }
+            Errno::ENOEXEC => {
+                " (it is neither a program of this architecture nor a script that begins with #!)".into()
+            }
             _ => String::new(),
         };
     };

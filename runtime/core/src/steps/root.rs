@@ -30,7 +30,8 @@ fn flags_of(change: Propagation) -> MsFlags {
 impl Init<'_> {
     /// Puts the root mount where a pivot can find it: on `root.path`.
     pub(super) fn mount_root(&mut self) -> Result<(), Fault> {
-        let container = self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
+        let container =
+            self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
         let path = &container.plan.root.path;
         let tree = match container.rootfs.take() {
             Some(mount) => mount,
@@ -40,7 +41,8 @@ impl Init<'_> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let target = open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?;
         private_parent(path);
-        mountfd::move_mount(&tree, &target).at(|| format!("mount the root file system on {}", path.display()))?;
+        mountfd::move_mount(&tree, &target)
+            .at(|| format!("mount the root file system on {}", path.display()))?;
         let private = MountAttr { propagation: mountfd::propagation::PRIVATE, ..MountAttr::default() };
         mountfd::mount_setattr(&tree, &private, false).at(|| "make the root file system private".into())?;
         self.stage.root = Some(tree);
@@ -73,9 +75,13 @@ impl Init<'_> {
     }
 
     fn chroot_only(&mut self) -> Result<(), Fault> {
-        let container = self.container.as_ref().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
+        let container =
+            self.container.as_ref().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
         let path = &container.plan.root.path;
-        chdir(path).and_then(|()| chroot(".")).and_then(|()| chdir("/")).at(|| format!("chroot {}", path.display()))?;
+        chdir(path)
+            .and_then(|()| chroot("."))
+            .and_then(|()| chdir("/"))
+            .at(|| format!("chroot {}", path.display()))?;
         self.stage.root = Some(super::open_root().at(|| "open /".into())?);
         Ok(())
     }
@@ -114,7 +120,8 @@ impl Init<'_> {
 pub(super) fn standard_streams() -> [(i32, std::os::fd::BorrowedFd<'static>); 3] {
     use std::sync::OnceLock;
     static STREAMS: OnceLock<(std::io::Stdin, std::io::Stdout, std::io::Stderr)> = OnceLock::new();
-    let (stdin, stdout, stderr) = STREAMS.get_or_init(|| (std::io::stdin(), std::io::stdout(), std::io::stderr()));
+    let (stdin, stdout, stderr) =
+        STREAMS.get_or_init(|| (std::io::stdin(), std::io::stdout(), std::io::stderr()));
     [(0, stdin.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())]
 }
 
