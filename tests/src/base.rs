@@ -15,7 +15,7 @@ pub fn busybox_rootfs(dir: &Path) {
     for sub in ["bin", "etc", "tmp", "root", "usr/bin", "var", "home"] {
         std::fs::create_dir_all(dir.join(sub)).expect("create a directory of the base image");
     }
-    let tmp = std::fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o1777));
+    let tmp = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o1777);
     std::fs::set_permissions(dir.join("tmp"), tmp).expect("chmod /tmp of the base image");
     std::fs::copy(BUSYBOX, dir.join("bin/busybox")).expect("copy busybox (package busybox-static)");
     let applets = Command::new(BUSYBOX).arg("--list").output().expect("busybox --list");

@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("berth-http", &["berth-api", "berth-engine", "berth-oci"]),
-    ("berthd", &["berth-api", "berth-engine", "berth-http"]),
+    ("berthd", &["berth-api", "berth-cgroup", "berth-engine", "berth-http"]),
     ("berth-client", &["berth-api"]),
     ("berth", &["berth-api", "berth-client", "berth-dockerfile-parser", "berth-oci"]),
     ("berth-tests", &["berth-api"]),

@@ -14,6 +14,8 @@ mod ready;
 
 use std::{process::ExitCode, time::Duration};
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use berth_engine::{Engine, EngineConfig};
 use berth_http::{Server, ShutdownMode};
@@ -93,7 +95,24 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
     tracing::info!(?mode, "ending");
     server.stop().await;
     drop(sockets);
-    engine.shutdown(mode == ShutdownMode::StopContainers).await.context("ending the engine")
+    let all = mode == ShutdownMode::StopContainers;
+    let ended = engine.shutdown(all).await.context("ending the engine");
+    if all {
+        prune_cgroups();
+    }
+    ended
+}
+
+/// The cgroup that containers are below unless they ask for another.
+const CGROUP_PARENT: &str = "/berth";
+
+/// Takes the empty parent cgroup away; one that another daemon's containers use stays.
+fn prune_cgroups() {
+    let pruned =
+        berth_cgroup::detect().and_then(|layout| berth_cgroup::prune(&layout, Path::new(CGROUP_PARENT)));
+    if let Err(error) = pruned {
+        tracing::warn!(%error, "the parent cgroup stays behind");
+    }
 }
 
 /// The signals that end the daemon. SIGHUP is taken and forgotten: there is nothing to read anew yet.

@@ -296,15 +296,16 @@ impl From<OverlayError> for std::io::Error {
 
 /// Mounts an overlay, detached.
 ///
-/// Lower directories are given one by one (`lowerdir+`, Linux 6.8: no limit of a page, no escaping); an older
-/// kernel gets the one `lowerdir` string.
+/// Lower directories are given one by one (`lowerdir+`, Linux 6.8: no limit of a page, no escaping). An older kernel
+/// takes that name at first and refuses it only when the superblock is made; it gets the one `lowerdir` string.
 ///
 /// # Errors
 /// The call that failed, and the kernel's own explanation.
 pub fn overlay(overlay: &Overlay<'_>) -> Result<OwnedFd, OverlayError> {
     match overlay_with(overlay, true) {
-        Err(error) if error.errno == Errno::EINVAL && error.operation.contains("lowerdir+") => {
-            overlay_with(overlay, false)
+        Err(first) if first.errno == Errno::EINVAL && !first.operation.contains("dir=") => {
+            // If that is refused too, the first refusal is the one that explains.
+            overlay_with(overlay, false).map_err(|_| first)
         }
         other => other,
     }

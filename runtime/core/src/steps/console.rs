@@ -22,7 +22,7 @@ impl Init<'_> {
         let devpts = open_in_root(root, "/dev/pts", directory, Mode::empty())
             .at(|| "open /dev/pts of the container (mount a devpts there to have a terminal)".into())?;
         let kind = fstatfs(&devpts).at(|| "look at /dev/pts".into())?.filesystem_type();
-        if i64::from(kind.0) != DEVPTS_SUPER_MAGIC {
+        if kind.0 != DEVPTS_SUPER_MAGIC {
             return Err(Fault::new(
                 "/dev/pts of the container is no devpts: mount one there to have a terminal",
             ));

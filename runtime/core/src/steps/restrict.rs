@@ -1,6 +1,6 @@
 //! What the container may not write or see.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_sys::Errno;
@@ -55,24 +55,25 @@ impl Init<'_> {
             let Some(target) = find(self.stage.root()?, path)? else { continue };
             let what = || format!("mask {}", path.display());
             let kind = SFlag::from_bits_truncate(fstat(&target).at(what)?.st_mode) & SFlag::S_IFMT;
-            let mount = if kind == SFlag::S_IFDIR {
-                self.empty_directory().at(what)?
-            } else {
-                if null.is_none() {
-                    null = Some(real_null(self.stage.root()?)?);
-                }
-                let null = null.as_ref().ok_or_else(|| Fault::new("there is no /dev/null"))?;
-                mountfd::clone_of(null, false).at(what)?
-            };
+            if kind == SFlag::S_IFDIR {
+                self.cover_with_nothing(&target).at(what)?;
+                continue;
+            }
+            if null.is_none() {
+                null = Some(real_null(self.stage.root()?)?);
+            }
+            let null = null.as_ref().ok_or_else(|| Fault::new("there is no /dev/null"))?;
+            let mount = mountfd::clone_of(null, false).at(what)?;
             mountfd::move_mount(&mount, &target).at(what)?;
         }
         Ok(())
     }
 
-    /// A bind of the one empty read-only tmpfs.
-    fn empty_directory(&mut self) -> Result<OwnedFd, Errno> {
+    /// Puts an empty read-only tmpfs over a directory. The first is made; the others are binds of it, once it is
+    /// attached: before Linux 6.15 a detached mount cannot be cloned.
+    fn cover_with_nothing(&mut self, target: &OwnedFd) -> Result<(), Errno> {
         if let Some(mask) = &self.stage.mask {
-            return mountfd::clone_of(mask, false);
+            return mountfd::move_mount(mountfd::clone_of(mask, false)?, target);
         }
         let fs = FsContext::open("tmpfs")?;
         fs.set_string("source", "tmpfs")?;
@@ -80,9 +81,9 @@ impl Init<'_> {
         fs.set_string("nr_inodes", "1")?;
         fs.create()?;
         let mount = fs.mount(attr::RDONLY)?;
-        let another = mountfd::clone_of(mount.as_fd(), false)?;
-        self.stage.mask = Some(another);
-        Ok(mount)
+        mountfd::move_mount(&mount, target)?;
+        self.stage.mask = Some(mount);
+        Ok(())
     }
 }
 
