@@ -12,9 +12,7 @@ mod listen;
 mod lock;
 mod ready;
 
-use std::{process::ExitCode, time::Duration};
-
-use std::path::Path;
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use berth_engine::{Engine, EngineConfig};
