@@ -24,6 +24,8 @@ step() {
 
 step "lint: format"  cargo fmt --all --check
 step "lint: clippy"  cargo clippy --locked --workspace --all-targets -- -D warnings
+# The suites of single crates run the binaries that lie beside them.
+step "build for tests" cargo build --locked --workspace --bins
 # Suites share the machine's two cores, its network and its cgroups: a few at a time is faster than all at once.
 step "tests"         cargo test --locked --workspace --no-fail-fast -- --test-threads=4
 counts=$(awk '/^test result: /{p+=$4; f+=$6; i+=$8} END{printf "%d %d %d", p, f, i}' "$log")

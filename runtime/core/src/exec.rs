@@ -120,6 +120,7 @@ fn begin(
 ) -> Result<Never, (String, Fault)> {
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
     affinity(plan.cpu_affinity.initial.as_deref()).map_err(named("CpuAffinity"))?;
+    init::hide().map_err(named("Namespaces"))?;
     init::join_cgroup(request.cgroup).map_err(named("Cgroup"))?;
     ns::setns(request.init, kinds)
         .at(|| "join the container's namespaces (has it ended?)".into())
@@ -136,6 +137,7 @@ fn begin(
         preserve_fds: request.preserve_fds,
         no_pivot: false,
         no_new_keyring: true,
+        outlives_parent: !request.die_with_parent,
         container: None,
     };
     init::run_steps(&mut init, &plan.steps)
@@ -148,8 +150,7 @@ fn settle(
     link: &ChildLink,
 ) -> Result<(), Fault> {
     if request.die_with_parent {
-        let signal = nix::sys::signal::Signal::SIGKILL;
-        nix::sys::prctl::set_pdeathsig(signal).at(|| "prctl(PR_SET_PDEATHSIG)".into())?;
+        init::bind_to_parent()?;
     }
     process::reset_signals().at(|| "reset signals".into())?;
     nix::unistd::setsid().map(drop).at(|| "setsid".into())?;

@@ -34,6 +34,8 @@ pub(crate) struct Init<'a> {
     pub(crate) preserve_fds: u32,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// The parent's death must not end the program.
+    pub(crate) outlives_parent: bool,
     /// The container itself; an exec has none of this.
     pub(crate) container: Option<InContainer<'a>>,
 }
@@ -62,15 +64,16 @@ pub(crate) enum Never {}
 fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     let Start { request, plan, namespaces, cgroup, link, state } = start;
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
-    if request.die_with_parent {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-            .at(|| "prctl(PR_SET_PDEATHSIG)".into())
-            .map_err(named("Parent"))?;
-    }
+    // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
+    // container is to die with its parent for good.
+    bind_to_parent().map_err(named("Parent"))?;
     join_cgroup(cgroup).map_err(named("Cgroup"))?;
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
+        // Others may live in the pid namespace that was joined: they must not trace us before the program runs.
+        hide().map_err(named("Namespaces"))?;
         fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
+        bind_to_parent().map_err(named("Parent"))?;
     }
     settle(namespaces, plan, link).map_err(named("Namespaces"))?;
     take_streams(request.stdio).map_err(named("Streams"))?;
@@ -86,8 +89,13 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         preserve_fds: request.preserve_fds,
         no_pivot: request.no_pivot,
         no_new_keyring: request.no_new_keyring,
+        outlives_parent: !request.die_with_parent,
         container: Some(InContainer { plan, rootfs, state }),
     };
+    if matches!(init.gate, Gate::Fifo(_)) {
+        // The gate is opened through it, by a user who may not make one any more.
+        init.stage.procfs().map_err(named("Gate"))?;
+    }
     run_steps(&mut init, &plan.steps)
 }
 
@@ -107,6 +115,17 @@ fn name_of(step: &InitStep) -> String {
 
 pub(crate) fn failure(step: String, fault: Fault) -> ChildFailure {
     ChildFailure { step, message: fault.message, errno: fault.errno.map(|e| e as i32), kind: fault.kind }
+}
+
+/// From here on this process dies with its parent.
+pub(crate) fn bind_to_parent() -> Result<(), Fault> {
+    let signal = nix::sys::signal::Signal::SIGKILL;
+    nix::sys::prctl::set_pdeathsig(signal).at(|| "prctl(PR_SET_PDEATHSIG)".into())
+}
+
+/// Processes of the container may not trace this one until execve (CVE-2016-9962).
+pub(crate) fn hide() -> Result<(), Fault> {
+    nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
 
 /// On version 1 a single-threaded process moves itself: that takes no global lock. On version 2 it was born there.

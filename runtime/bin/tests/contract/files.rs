@@ -87,7 +87,6 @@ fn links_in_the_image_cannot_lead_a_mount_out_of_the_root() {
 /// An image that could choose where proc is mounted could race the masking of its files (CVE-2019-19921,
 /// CVE-2023-27561).
 #[test]
-#[ignore = "berth-core follows the link (inside the root); runc refuses: to be mended in steps/mounts.rs"]
 fn proc_behind_a_link_is_refused() {
     let case = Case::new(&["/bin/true"]);
     fs::remove_dir(case.rootfs().join("proc")).unwrap();

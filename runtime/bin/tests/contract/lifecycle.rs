@@ -201,7 +201,6 @@ fn any_user_gets_through_the_gate() {
 
 /// So does it where nobody mounted a /proc.
 #[test]
-#[ignore = "berth-core reopens the FIFO through a procfs it opens too late, as the user: to be mended in steps/program.rs"]
 fn the_gate_needs_no_proc() {
     let mut case = unprivileged();
     case.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/proc");

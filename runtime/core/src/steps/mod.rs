@@ -46,7 +46,7 @@ impl Stage {
     }
 
     /// A procfs that nobody can have tampered with.
-    fn procfs(&mut self) -> Result<&Procfs, Fault> {
+    pub(crate) fn procfs(&mut self) -> Result<&Procfs, Fault> {
         if self.procfs.is_none() {
             self.procfs = Some(Procfs::open().at(|| "open procfs".into())?);
         }

@@ -45,6 +45,9 @@ impl Init<'_> {
                 attach(&mount, &target, step)
             }
             MountSource::Filesystem { fstype, source, superblock, options, copy_up } => {
+                if matches!(fstype.as_str(), "proc" | "sysfs") {
+                    refuse_link(root, step)?;
+                }
                 let target = mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?;
                 check_proc(&target, step)?;
                 let attributes = if *copy_up { step.attributes.without_readonly() } else { step.attributes };
@@ -101,6 +104,23 @@ fn target_for(root: BorrowedFd<'_>, destination: &Path, mount: &OwnedFd) -> Resu
 fn existing(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fault> {
     open_in_root(root, &step.destination, OFlag::O_PATH, Mode::empty())
         .at(|| format!("open {}", step.destination.display()))
+}
+
+/// An image whose /proc is a link would have what is masked below it masked elsewhere (CVE-2019-19921, CVE-2023-27561).
+fn refuse_link(root: BorrowedFd<'_>, step: &MountStep) -> Result<(), Fault> {
+    let there = match open_in_root(root, &step.destination, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
+    {
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other.at(|| format!("open {}", step.destination.display()))?,
+    };
+    let kind = SFlag::from_bits_truncate(fstat(&there).at(|| "stat".into())?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFDIR {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "{} of the image must be a directory, not a link or a file",
+        step.destination.display()
+    )))
 }
 
 /// Refuses to cover parts of a container's /proc: that is how a container fools the runtime about itself.

@@ -37,6 +37,9 @@ impl Init<'_> {
 
     /// Tells that everything is ready and waits for `start`.
     pub(super) fn wait_for_start(&mut self) -> Result<(), Fault> {
+        if self.outlives_parent {
+            nix::sys::prctl::set_pdeathsig(None).at(|| "prctl(PR_SET_PDEATHSIG)".into())?;
+        }
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
