@@ -17,7 +17,7 @@ finish() {
     fi
     [ ! -f "$dir/docker.pid" ] || kill "$(cat "$dir/docker.pid")" 2>/dev/null || true
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    for group in /sys/fs/cgroup/*/docker /sys/fs/cgroup/*/libpod_parent; do rmdir "$group" 2>/dev/null || true; done
+    for group in /sys/fs/cgroup/*/docker /sys/fs/cgroup/*/libpod_parent/conmon /sys/fs/cgroup/*/libpod_parent; do rmdir "$group" 2>/dev/null || true; done
     rm -rf "$dir"
     exit $status
 }
