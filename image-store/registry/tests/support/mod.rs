@@ -24,6 +24,20 @@ pub(crate) struct RealRegistry {
     pub(crate) host: String,
 }
 
+/// A loopback port below the range that the kernel takes for outgoing connections, another one at each call: nobody takes
+/// it before its server does.
+fn free_port() -> u16 {
+    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let step = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = 10_000 + std::process::id().wrapping_mul(89).wrapping_add(step) % 10_000;
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl RealRegistry {
     pub(crate) fn start() -> Self {
         Self::with("")
@@ -32,8 +46,7 @@ impl RealRegistry {
     /// With further lines of configuration.
     pub(crate) fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = format!("127.0.0.1:{port}");
+        let host = format!("127.0.0.1:{}", free_port());
         let data = dir.path().join("data");
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n{more}\n",
