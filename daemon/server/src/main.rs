@@ -101,13 +101,14 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
     ended
 }
 
-/// The cgroup that containers are below unless they ask for another.
-const CGROUP_PARENT: &str = "/berth";
+/// The cgroups that build steps and containers are below unless they ask for another, children first.
+const CGROUP_PARENTS: [&str; 2] = ["/berth/builds", "/berth"];
 
-/// Takes the empty parent cgroup away; one that another daemon's containers use stays.
+/// Takes the empty parent cgroups away; one that another daemon uses stays.
 fn prune_cgroups() {
-    let pruned =
-        berth_cgroup::detect().and_then(|layout| berth_cgroup::prune(&layout, Path::new(CGROUP_PARENT)));
+    let pruned = berth_cgroup::detect().and_then(|layout| {
+        CGROUP_PARENTS.iter().try_for_each(|path| berth_cgroup::prune(&layout, Path::new(path)).map(drop))
+    });
     if let Err(error) = pruned {
         tracing::warn!(%error, "the parent cgroup stays behind");
     }
