@@ -46,6 +46,14 @@ pub enum CgroupError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A cgroup that a new container should get is somebody else's.
+    #[error("container's cgroup {problem}: {} (choose another linux.cgroupsPath)", path.display())]
+    InUse {
+        /// Below each hierarchy's root.
+        path: PathBuf,
+        /// What is in the way.
+        problem: String,
+    },
     /// No cgroup file system is mounted.
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
     NotMounted,

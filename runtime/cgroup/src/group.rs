@@ -61,14 +61,20 @@ impl Cgroup {
     fn make(layout: &Layout, path: &Path, plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Self, CgroupError> {
         match layout {
             Layout::V2 { mount } => make_v2(mount, &relative(path), made)?,
-            _ => {
+            Layout::V1 { .. } | Layout::Hybrid { .. } => {
                 for hierarchy in layout.taking_part() {
                     let cpuset = hierarchy.controllers.iter().any(|own| own == "cpuset");
                     make_v1(&hierarchy.mount, &relative(path), cpuset, made)?;
                 }
+                if let Some(unified) = layout.unified() {
+                    make_v1(unified, &relative(path), false, made)?;
+                }
             }
         }
         let group = Self::open(layout, path)?;
+        if group.dirs.iter().any(|dir| !made.contains(&dir.path)) {
+            group.refuse_foreign()?;
+        }
         group.apply(plan)?;
         Ok(group)
     }
@@ -80,13 +86,13 @@ impl Cgroup {
     pub fn open(layout: &Layout, path: &Path) -> Result<Self, CgroupError> {
         let controllers: Vec<Vec<String>> = match layout {
             Layout::V2 { .. } => vec![Vec::new()],
-            _ => layout
-                .taking_part()
-                .map(|hierarchy| match &hierarchy.name {
+            Layout::V1 { .. } | Layout::Hybrid { .. } => {
+                let named = layout.taking_part().map(|hierarchy| match &hierarchy.name {
                     Some(name) => vec![format!("name={name}")],
                     None => hierarchy.controllers.clone(),
-                })
-                .collect(),
+                });
+                named.chain(layout.unified().map(|_| Vec::new())).collect()
+            }
         };
         let mut dirs = Vec::with_capacity(controllers.len());
         let mut missing = None;
@@ -108,6 +114,20 @@ impl Cgroup {
         }
     }
 
+    /// A directory that was there before may belong to somebody else: a second container in it would be killed,
+    /// frozen and limited with the first.
+    fn refuse_foreign(&self) -> Result<(), CgroupError> {
+        let in_use = |problem: String| CgroupError::InUse { path: self.path.clone(), problem };
+        let pids = self.pids()?;
+        if !pids.is_empty() {
+            return Err(in_use(format!("is not empty: {} process(es) found", pids.len())));
+        }
+        let frozen = self.freezer().is_ok_and(|dir| {
+            signals::state(dir, self.version).is_ok_and(|state| state != FreezerState::Thawed)
+        });
+        if frozen { Err(in_use("unexpectedly frozen".to_owned())) } else { Ok(()) }
+    }
+
     /// The path below each hierarchy's root.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -119,7 +139,7 @@ impl Cgroup {
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {
         let mut paths = BTreeMap::new();
         for dir in &self.dirs {
-            if self.version == 2 {
+            if dir.controllers.is_empty() {
                 paths.insert(String::new(), dir.path.clone());
             }
             paths.extend(dir.controllers.iter().map(|controller| (controller.clone(), dir.path.clone())));
@@ -127,20 +147,27 @@ impl Cgroup {
         paths
     }
 
-    /// Version 2: the directory for CLONE_INTO_CGROUP. Version 1: `None`, the child calls [`Self::join_self`].
+    /// The cgroup2 directory for CLONE_INTO_CGROUP: there is one on version 2 and on hybrid hosts.
     #[must_use]
     pub fn dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        (self.version == 2).then(|| self.dirs.first()).flatten().map(Dir::fd)
+        self.dirs.iter().find(|dir| dir.controllers.is_empty()).map(Dir::fd)
     }
 
-    /// Moves the calling, single-threaded process here. On version 1 by writing `0` to each `tasks`: for itself a
-    /// thread needs neither the global lock nor the grace period that `cgroup.procs` costs.
+    /// True if a process that is born in [`Self::dir_fd`] is in all of the cgroup: version 2.
+    #[must_use]
+    pub fn is_joined_by_birth(&self) -> bool {
+        self.version == 2
+    }
+
+    /// Moves the calling, single-threaded process here, except into cgroup2, where it is born ([`Self::dir_fd`]). On
+    /// version 1 by writing `0` to each `tasks`: for itself a thread needs neither the global lock nor the grace
+    /// period that `cgroup.procs` costs.
     ///
     /// # Errors
     /// The kernel refuses, or the cgroup is gone.
     pub fn join_self(&self) -> Result<(), CgroupError> {
-        let file = if self.version == 2 { "cgroup.procs" } else { "tasks" };
-        self.dirs.iter().try_for_each(|dir| dir.write(file, "0"))
+        let version_1 = self.dirs.iter().filter(|dir| !dir.controllers.is_empty());
+        version_1.into_iter().try_for_each(|dir| dir.write("tasks", "0"))
     }
 
     /// Moves another process here. Slow on version 1: prefer [`Self::join_self`].

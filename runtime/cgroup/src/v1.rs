@@ -9,17 +9,17 @@ pub(crate) fn writes(layout: &Layout, resources: &LinuxResources) -> Result<Vec<
     if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
         return Err(CgroupError::invalid(
             "linux.resources.unified",
-            "cannot be used on a host with cgroup version 1 (use the typed fields)",
+            "invalid configuration: cannot be used on a host with cgroup version 1 (use the typed fields)",
         ));
     }
     let mut list = Vec::new();
     let mut planner = Planner { layout, list: &mut list };
     planner.cpu(resources)?;
     planner.memory(resources)?;
-    if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
+    if let Some(pids) = resources.pids() {
         planner
             .controller("pids", "linux.resources.pids")?
-            .push("pids.max", crate::plan::limit(pids.limit()));
+            .push("pids.max", crate::plan::pids_limit(pids.limit()));
     }
     planner.block_io(resources)?;
     planner.devices(resources)?;

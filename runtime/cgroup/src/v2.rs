@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use crate::CgroupError;
-use crate::plan::{Write, Writes, limit, throttles};
+use crate::plan::{Write, Writes, limit, pids_limit, throttles};
 
 /// The kernel's default period of a CPU quota.
 const DEFAULT_PERIOD_US: u64 = 100_000;
@@ -17,8 +17,8 @@ pub(crate) fn writes(resources: &LinuxResources) -> Result<Vec<Write>, CgroupErr
     if let Some(given) = resources.memory() {
         memory(given, &mut writes)?;
     }
-    if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
-        writes.push("pids.max", limit(pids.limit()));
+    if let Some(pids) = resources.pids() {
+        writes.push("pids.max", pids_limit(pids.limit()));
     }
     if let Some(io) = resources.block_io() {
         block_io(io, &mut writes);

@@ -165,7 +165,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         let message = "process.terminal of config.json and the given standard streams contradict each other";
         return Err(Error::Invalid(message.into()));
     }
-    let namespaces = Namespaces::open(&plan.namespaces, cgroup.dir_fd().is_some())?;
+    let namespaces = Namespaces::open(&plan.namespaces, cgroup.is_joined_by_birth())?;
     let (link, child_link) = protocol::link()?;
     let first_flags =
         if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };

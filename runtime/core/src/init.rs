@@ -128,9 +128,9 @@ pub(crate) fn hide() -> Result<(), Fault> {
     nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
 
-/// On version 1 a single-threaded process moves itself: that takes no global lock. On version 2 it was born there.
+/// On version 1 a single-threaded process moves itself: that takes no global lock. In cgroup2 it was born.
 pub(crate) fn join_cgroup(cgroup: &Cgroup) -> Result<(), Fault> {
-    if cgroup.dir_fd().is_some() {
+    if cgroup.is_joined_by_birth() {
         return Ok(());
     }
     cgroup.join_self().map_err(|error| Fault::new(error.to_string()))
