@@ -54,6 +54,9 @@ pub enum CgroupError {
         /// What is in the way.
         problem: String,
     },
+    /// A cgroup inside the container's own that cannot be used.
+    #[error("{0}")]
+    Below(String),
     /// No cgroup file system is mounted.
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
     NotMounted,
