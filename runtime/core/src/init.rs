@@ -34,6 +34,8 @@ pub(crate) struct Init<'a> {
     pub(crate) preserve_fds: u32,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// The terminal's output goes to another terminal.
+    pub(crate) foreground: bool,
     /// The parent's death must not end the program.
     pub(crate) outlives_parent: bool,
     /// The container itself; an exec has none of this.
@@ -68,6 +70,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     // container is to die with its parent for good.
     bind_to_parent().map_err(named("Parent"))?;
     join_cgroup(cgroup).map_err(named("Cgroup"))?;
+    reset_affinity();
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
         // Others may live in the pid namespace that was joined: they must not trace us before the program runs.
@@ -76,6 +79,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         bind_to_parent().map_err(named("Parent"))?;
     }
     settle(namespaces, plan, link).map_err(named("Namespaces"))?;
+    let foreground = request.stdio.is_foreground();
     take_streams(request.stdio).map_err(named("Streams"))?;
     let rootfs = match request.rootfs {
         RootfsSource::Path => None,
@@ -89,6 +93,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         preserve_fds: request.preserve_fds,
         no_pivot: request.no_pivot,
         no_new_keyring: request.no_new_keyring,
+        foreground,
         outlives_parent: !request.die_with_parent,
         container: Some(InContainer { plan, rootfs, state }),
     };
@@ -134,6 +139,17 @@ pub(crate) fn join_cgroup(cgroup: &Cgroup) -> Result<(), Fault> {
         return Ok(());
     }
     cgroup.join_self().map_err(|error| Fault::new(error.to_string()))
+}
+
+/// Whatever processors the caller was bound to, the container may use all that its cgroup allows.
+pub(crate) fn reset_affinity() {
+    let mut all = nix::sched::CpuSet::new();
+    for processor in 0..nix::sched::CpuSet::count() {
+        // Within the set's own size.
+        all.set(processor).ok();
+    }
+    // A host that forbids it leaves us with the caller's, which is what we had.
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all).ok();
 }
 
 /// Forks the process that goes on, tells the parent about it, and ends.

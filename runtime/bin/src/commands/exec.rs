@@ -135,7 +135,13 @@ impl Exec {
     fn asked(&self, container: &Container, spec: &oci::Spec) -> anyhow::Result<oci::Process> {
         if let Some(path) = &self.process {
             let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-            return serde_json::from_slice(&text).with_context(|| path.display().to_string());
+            let mut value: Value =
+                serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+            if let Some(process) = value.as_object_mut() {
+                // Go's decoder makes a missing user root.
+                process.entry("user").or_insert_with(|| json!({ "uid": 0, "gid": 0 }));
+            }
+            return serde_json::from_value(value).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");

@@ -2,6 +2,7 @@
 //! its exit codes from.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +45,7 @@ impl Init<'_> {
         match &self.gate {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
             Gate::Fifo(fifo) => {
-                let fd = std::os::fd::AsFd::as_fd(fifo);
+                let fd = fifo.as_fd();
                 let opened =
                     self.stage.procfs()?.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
                 nix::unistd::write(&opened, b"0").map(drop).at(|| "answer on the start FIFO".into())
