@@ -93,14 +93,18 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         container: Some(InContainer { plan, rootfs, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
-        // The gate is opened through it, by a user who may not make one any more.
-        init.stage.procfs().map_err(named("Gate"))?;
+        init.stage.prepare_gate().map_err(named("Gate"))?;
     }
     run_steps(&mut init, &plan.steps)
 }
 
 /// The order of set-up is the plan's, and only the plan's.
 pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> Result<Never, (String, Fault)> {
+    // Ours are marked from birth; this is for what the caller left open. Before any step, since a container's seccomp
+    // filter from before Linux 5.9 does not know the call.
+    process::cloexec_from(3 + init.preserve_fds)
+        .at(|| "mark descriptors".into())
+        .map_err(|fault| ("Descriptors".to_owned(), fault))?;
     for step in steps {
         init.run(step).map_err(|fault| (name_of(step), fault))?;
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::{Errno, process};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, faccessat};
 
 use crate::create::Gate;
@@ -45,8 +46,9 @@ impl Init<'_> {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
             Gate::Fifo(fifo) => {
                 let fd = std::os::fd::AsFd::as_fd(fifo);
-                let opened =
-                    self.stage.procfs()?.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
+                let descriptors =
+                    self.stage.descriptors.as_ref().ok_or_else(|| Fault::new("the gate is not prepared"))?;
+                let opened = descriptors.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
                 nix::unistd::write(&opened, b"0").map(drop).at(|| "answer on the start FIFO".into())
             }
         }
@@ -61,9 +63,6 @@ impl Init<'_> {
         if self.process.needs_home {
             let home = home_of(self.process.user.uid);
             env.extend(CString::new(format!("HOME={home}")));
-        }
-        if let Err(errno) = process::cloexec_from(3 + self.preserve_fds) {
-            return Fault::os("close descriptors", errno);
         }
         let errno = process::exec(&program, &self.process.args, &env);
         let kind = match errno {
@@ -137,11 +136,17 @@ fn unusable(name: &OsStr, errno: Errno) -> Fault {
 
 /// Whether this user may execute the file.
 fn check(path: &Path) -> Result<(), Errno> {
-    let metadata = std::fs::metadata(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
-    if metadata.is_dir() {
+    // Not by std, which prefers statx(2): see below.
+    if SFlag::from_bits_truncate(stat(path)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+    let asked = [AtFlags::AT_EACCESS, AtFlags::empty()].into_iter().map(|flags| {
+        // Without flags it is access(2). By now the real ids are the effective ones, so both say the same.
+        faccessat(AT_FDCWD, path, AccessFlags::X_OK, flags)
+    });
+    // EPERM and ENOSYS are no answers to the question but a container's seccomp filter that does not know the call,
+    // as profiles from before faccessat2(2) do not. If nothing may be asked, execve tells.
+    asked.into_iter().find(|answer| !matches!(answer, Err(Errno::EPERM | Errno::ENOSYS))).unwrap_or(Ok(()))
 }
 
 /// The home directory that the container's passwd file has for the user; `/` without one.
