@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let sealed = if makes_processes() { berth_sys::exe::seal() } else { Ok(()) };
     let cli = cli::Cli::parse();
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match commands::run(&cli, &log) {
+    match sealed.map_err(anyhow::Error::from).and_then(|()| commands::run(&cli, &log)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log.error(&format!("{error:#}"));
@@ -37,4 +38,9 @@ fn main() -> ExitCode {
             ExitCode::from(if matches!(cli.command, cli::Command::Exec(_)) { 255 } else { 1 })
         }
     }
+}
+
+/// Whether this command may enter a container. Asked before the flags are parsed: the program is started anew for it.
+fn makes_processes() -> bool {
+    std::env::args_os().any(|word| word == "create" || word == "run" || word == "exec")
 }

@@ -36,6 +36,8 @@ pub(crate) struct Init<'a> {
     pub(crate) no_new_keyring: bool,
     /// The parent's death must not end the program.
     pub(crate) outlives_parent: bool,
+    /// The container's id.
+    pub(crate) id: &'a str,
     /// The container itself; an exec has none of this.
     pub(crate) container: Option<InContainer<'a>>,
 }
@@ -67,11 +69,17 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
     // container is to die with its parent for good.
     bind_to_parent().map_err(named("Parent"))?;
+    // What the caller left open is for nobody but, at most, the program: hooks must not inherit it.
+    process::cloexec_from(3 + request.preserve_fds)
+        .at(|| "close descriptors".into())
+        .map_err(named("Parent"))?;
     join_cgroup(cgroup).map_err(named("Cgroup"))?;
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
-        // Others may live in the pid namespace that was joined: they must not trace us before the program runs.
-        hide().map_err(named("Namespaces"))?;
+        if plan.id_maps.is_empty() {
+            // Others may live in the namespaces that were joined: they must not trace us before the program runs.
+            hide().map_err(named("Namespaces"))?;
+        }
         fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
         bind_to_parent().map_err(named("Parent"))?;
     }
@@ -90,6 +98,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         no_pivot: request.no_pivot,
         no_new_keyring: request.no_new_keyring,
         outlives_parent: !request.die_with_parent,
+        id: request.id,
         container: Some(InContainer { plan, rootfs, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
@@ -100,11 +109,6 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
 
 /// The order of set-up is the plan's, and only the plan's.
 pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> Result<Never, (String, Fault)> {
-    // Ours are marked from birth; this is for what the caller left open. Before any step, since a container's seccomp
-    // filter from before Linux 5.9 does not know the call.
-    process::cloexec_from(3 + init.preserve_fds)
-        .at(|| "mark descriptors".into())
-        .map_err(|fault| ("Descriptors".to_owned(), fault))?;
     for step in steps {
         init.run(step).map_err(|fault| (name_of(step), fault))?;
     }
@@ -127,7 +131,8 @@ pub(crate) fn bind_to_parent() -> Result<(), Fault> {
     nix::sys::prctl::set_pdeathsig(signal).at(|| "prctl(PR_SET_PDEATHSIG)".into())
 }
 
-/// Processes of the container may not trace this one until execve (CVE-2016-9962).
+/// Processes of the container may not trace this one, nor follow `/proc/<pid>/{root,cwd,exe,fd}`, until execve
+/// (CVE-2016-9962).
 pub(crate) fn hide() -> Result<(), Fault> {
     nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
@@ -168,7 +173,9 @@ fn settle(namespaces: &Namespaces, plan: &ContainerPlan, link: &ChildLink) -> Re
     if namespaces.late_cgroup {
         ns::unshare(CloneFlags::NEWCGROUP).at(|| "unshare the cgroup namespace".into())?;
     }
-    Ok(())
+    // Not before: the maps of a process that hides cannot be written by an unprivileged parent. Until now the
+    // processes of a shared pid namespace have less capabilities than we, and so cannot trace us either.
+    hide()
 }
 
 pub(crate) fn take_streams(stdio: Stdio) -> Result<(), Fault> {

@@ -15,7 +15,7 @@ pub mod process;
 pub mod seccomp;
 pub mod step;
 
-pub use compile::{CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
+pub use compile::{COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
 pub use error::SpecError;
 pub use oci_spec::runtime as oci;
 pub use plan::{

@@ -16,7 +16,7 @@ use crate::mountfd::FsContext;
 use crate::path::open_beneath_strict;
 
 /// `PROC_ROOT_INO`: the inode number of the root of every procfs.
-const PROC_ROOT_INO: u64 = 1;
+pub const ROOT_INO: u64 = 1;
 
 /// A handle on the root of a procfs of the caller's pid namespace.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Procfs {
     pub fn open_attached() -> Result<Self, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = open("/proc", flags, Mode::empty())?;
-        if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&fd)?.st_ino != PROC_ROOT_INO {
+        if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&fd)?.st_ino != ROOT_INO {
             return Err(Errno::ENODEV);
         }
         Ok(Self(fd))

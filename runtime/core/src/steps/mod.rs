@@ -2,6 +2,7 @@
 
 pub(crate) mod capabilities;
 mod console;
+mod copy_up;
 mod devices;
 mod identity;
 mod kernel;
@@ -116,7 +117,7 @@ impl Init<'_> {
             InitStep::ResolveExecutable => self.resolve_executable(),
             InitStep::WaitForStart => self.wait_for_start(),
             InitStep::StartContainerHooks => self.own_hooks("startContainer"),
-            InitStep::Exec => Err(self.exec()),
+            InitStep::Exec => match self.exec()? {},
         }
     }
 

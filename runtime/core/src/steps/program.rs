@@ -12,9 +12,11 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use crate::create::Gate;
 use crate::error::{Context, FailureKind, Fault};
-use crate::init::Init;
+use crate::init::{Init, Never, failure};
 use crate::protocol::FromChild;
 
+/// As much of the passwd file is looked at.
+const MAX_PASSWD: u64 = 1 << 20;
 /// Where programs are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -38,9 +40,7 @@ impl Init<'_> {
 
     /// Tells that everything is ready and waits for `start`.
     pub(super) fn wait_for_start(&mut self) -> Result<(), Fault> {
-        if self.outlives_parent {
-            nix::sys::prctl::set_pdeathsig(None).at(|| "prctl(PR_SET_PDEATHSIG)".into())?;
-        }
+        self.settle_death()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
@@ -49,40 +49,55 @@ impl Init<'_> {
                 let descriptors =
                     self.stage.descriptors.as_ref().ok_or_else(|| Fault::new("the gate is not prepared"))?;
                 let opened = descriptors.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
-                nix::unistd::write(&opened, b"0").map(drop).at(|| "answer on the start FIFO".into())
+                nix::unistd::write(&opened, b"0").map(drop).at(|| "answer on the start FIFO".into())?;
+                self.link.answer_through(opened);
+                Ok(())
             }
         }
     }
 
-    /// Becomes the program. Returns why not.
-    pub(super) fn exec(&mut self) -> Fault {
-        let Some(program) = self.stage.program.take() else {
-            return Fault::new("there is no program to run");
-        };
+    /// Whether the program dies with our parent. Late: a change of user takes the signal away again (prctl(2)). A parent
+    /// that died before shows on the link.
+    fn settle_death(&self) -> Result<(), Fault> {
+        if self.outlives_parent {
+            return nix::sys::prctl::set_pdeathsig(None).at(|| "prctl(PR_SET_PDEATHSIG)".into());
+        }
+        crate::init::bind_to_parent()?;
+        self.link.peer_lives().at(|| "look after the parent".into())
+    }
+
+    /// Becomes the program, or tells why not and ends.
+    pub(super) fn exec(&mut self) -> Result<Never, Fault> {
+        let program = self.stage.program.take().ok_or_else(|| Fault::new("there is no program to run"))?;
         let mut env = self.process.env.clone();
         if self.process.needs_home {
             let home = home_of(self.process.user.uid);
             env.extend(CString::new(format!("HOME={home}")));
         }
-        let errno = process::exec(&program, &self.process.args, &env);
-        let kind = match errno {
-            Errno::ENOENT => FailureKind::NotFound,
-            Errno::EACCES => FailureKind::PermissionDenied,
-            _ => FailureKind::Other,
-        };
-        let hint = explain(&program, errno);
-        Fault { kind, ..Fault::os(format!("exec {}{hint}", program.to_string_lossy()), errno) }
+        if self.container.is_none() {
+            self.settle_death()?;
+        }
+        let (first, keep) = (3 + self.preserve_fds, self.link.descriptors());
+        process::exec_alone(&program, &self.process.args, &env, first, &keep, |errno| {
+            self.link.fail(failure("Exec".to_owned(), why(&program, errno)));
+        })
     }
+}
+
+/// The failure of execve(2).
+fn why(program: &CStr, errno: Errno) -> Fault {
+    let kind = match errno {
+        Errno::ENOENT => FailureKind::NotFound,
+        Errno::EACCES => FailureKind::PermissionDenied,
+        _ => FailureKind::Other,
+    };
+    let hint = explain(program, errno);
+    Fault { kind, ..Fault::os(format!("exec {}{hint}", program.to_string_lossy()), errno) }
 }
 
 /// Why a file that is there does not run: users of every peer are left alone with a bare errno here.
 fn explain(program: &CStr, errno: Errno) -> String {
-    use std::io::Read;
-    let mut head = Vec::new();
-    if let Ok(file) = std::fs::File::open(OsStr::from_bytes(program.to_bytes())) {
-        // Only for the message: what cannot be read is not explained.
-        file.take(256).read_to_end(&mut head).ok();
-    }
+    let head = read_file(Path::new(OsStr::from_bytes(program.to_bytes())), 256);
     let Some(rest) = head.strip_prefix(b"#!") else {
         return match errno {
             Errno::ENOENT => " (its ELF interpreter, the dynamic loader, is missing in the image)".into(),
@@ -151,9 +166,24 @@ fn check(path: &Path) -> Result<(), Errno> {
 
 /// The home directory that the container's passwd file has for the user; `/` without one.
 fn home_of(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&read_file(Path::new("/etc/passwd"), MAX_PASSWD)).into_owned();
     let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut homes = fields.filter(|f| f.get(2).and_then(|id| id.parse().ok()) == Some(uid));
     let home = homes.find_map(|f| f.get(5).filter(|home| !home.is_empty()).map(|home| (*home).to_owned()));
     home.unwrap_or_else(|| "/".to_owned())
+}
+
+/// The beginning of a regular file of the container; nothing of what cannot be read, or of a pipe, which might never
+/// answer.
+fn read_file(path: &Path, limit: u64) -> Vec<u8> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let mut bytes = Vec::new();
+    if let Ok(file) = std::fs::File::options().read(true).custom_flags(flags).open(path)
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
+        file.take(limit).read_to_end(&mut bytes).ok();
+    }
+    bytes
 }
