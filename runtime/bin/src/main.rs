@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 
 fn main() -> ExitCode {
+    let sealed = if makes_processes() { berth_sys::exe::seal() } else { Ok(()) };
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match commands::run(&cli, &log) {
+    match sealed.map_err(anyhow::Error::from).and_then(|()| commands::run(&cli, &log)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log.error(&format!("{error:#}"));
@@ -54,4 +55,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     // Standard output may be closed already; nobody reads it then.
     error.print().ok();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Whether this command may enter a container. Asked before the flags are parsed: the program is started anew for it.
+fn makes_processes() -> bool {
+    std::env::args_os().any(|word| word == "create" || word == "run" || word == "exec")
 }

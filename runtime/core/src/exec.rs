@@ -119,6 +119,9 @@ fn begin(
     link: &ChildLink,
 ) -> Result<Never, (String, Fault)> {
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
+    process::cloexec_from(3 + request.preserve_fds)
+        .at(|| "close descriptors".into())
+        .map_err(named("Parent"))?;
     init::hide().map_err(named("Namespaces"))?;
     init::join_cgroup(request.cgroup).map_err(named("Cgroup"))?;
     match plan.cpu_affinity.initial.as_deref() {
@@ -143,9 +146,10 @@ fn begin(
         gate: Gate::InProcess,
         preserve_fds: request.preserve_fds,
         no_pivot: false,
-        no_new_keyring: true,
+        no_new_keyring: false,
         foreground,
         outlives_parent: !request.die_with_parent,
+        id: &request.state.id,
         container: None,
     };
     init::run_steps(&mut init, &plan.steps)

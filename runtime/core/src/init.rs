@@ -38,6 +38,8 @@ pub(crate) struct Init<'a> {
     pub(crate) foreground: bool,
     /// The parent's death must not end the program.
     pub(crate) outlives_parent: bool,
+    /// The container's id.
+    pub(crate) id: &'a str,
     /// The container itself; an exec has none of this.
     pub(crate) container: Option<InContainer<'a>>,
 }
@@ -69,12 +71,18 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
     // container is to die with its parent for good.
     bind_to_parent().map_err(named("Parent"))?;
+    // What the caller left open is for nobody but, at most, the program: hooks must not inherit it.
+    process::cloexec_from(3 + request.preserve_fds)
+        .at(|| "close descriptors".into())
+        .map_err(named("Parent"))?;
     join_cgroup(cgroup).map_err(named("Cgroup"))?;
     reset_affinity();
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
-        // Others may live in the pid namespace that was joined: they must not trace us before the program runs.
-        hide().map_err(named("Namespaces"))?;
+        if plan.id_maps.is_empty() {
+            // Others may live in the namespaces that were joined: they must not trace us before the program runs.
+            hide().map_err(named("Namespaces"))?;
+        }
         fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
         bind_to_parent().map_err(named("Parent"))?;
     }
@@ -95,11 +103,11 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         no_new_keyring: request.no_new_keyring,
         foreground,
         outlives_parent: !request.die_with_parent,
+        id: request.id,
         container: Some(InContainer { plan, rootfs, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
-        // The gate is opened through it, by a user who may not make one any more.
-        init.stage.procfs().map_err(named("Gate"))?;
+        init.stage.prepare_gate().map_err(named("Gate"))?;
     }
     run_steps(&mut init, &plan.steps)
 }
@@ -128,7 +136,8 @@ pub(crate) fn bind_to_parent() -> Result<(), Fault> {
     nix::sys::prctl::set_pdeathsig(signal).at(|| "prctl(PR_SET_PDEATHSIG)".into())
 }
 
-/// Processes of the container may not trace this one until execve (CVE-2016-9962).
+/// Processes of the container may not trace this one, nor follow `/proc/<pid>/{root,cwd,exe,fd}`, until execve
+/// (CVE-2016-9962).
 pub(crate) fn hide() -> Result<(), Fault> {
     nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
@@ -180,7 +189,9 @@ fn settle(namespaces: &Namespaces, plan: &ContainerPlan, link: &ChildLink) -> Re
     if namespaces.late_cgroup {
         ns::unshare(CloneFlags::NEWCGROUP).at(|| "unshare the cgroup namespace".into())?;
     }
-    Ok(())
+    // Not before: the maps of a process that hides cannot be written by an unprivileged parent. Until now the
+    // processes of a shared pid namespace have less capabilities than we, and so cannot trace us either.
+    hide()
 }
 
 pub(crate) fn take_streams(stdio: Stdio) -> Result<(), Fault> {

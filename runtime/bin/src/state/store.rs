@@ -1,18 +1,18 @@
 //! The state directory, and one container in it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::{Cgroup, FreezerState};
-use berth_core::{ContainerState, run_hooks};
+use berth_core::{ChildFailure, ContainerState, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -117,6 +117,18 @@ impl Store {
         }
         Ok(self.root.join(id))
     }
+}
+
+/// Waits until the startContainer hooks have run and the program is loaded: the end of file. A failure comes as data.
+fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
+    fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDONLY)).context("prepare the start FIFO")?;
+    let mut told = Vec::new();
+    File::from(fifo).read_to_end(&mut told).context("read the start FIFO")?;
+    if told.is_empty() {
+        return Ok(());
+    }
+    let failure: ChildFailure = serde_json::from_slice(&told).context("the start FIFO")?;
+    Err(berth_core::Error::Child(failure).into())
 }
 
 /// Where the container's cgroup will be; berth-core decides the same.
@@ -257,6 +269,7 @@ impl Container {
             bail!("the container's first process ended before it was started");
         }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        await_program(fifo)?;
         let hooks = self.hooks(|hooks| hooks.poststart())?;
         // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
         run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;

@@ -8,4 +8,5 @@ mod harness;
 mod isolation;
 mod lifecycle;
 mod process;
+mod seccomp;
 mod terminal;

@@ -1,9 +1,11 @@
 //! Who the process is, and where it stands.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use berth_spec::UserPlan;
 use berth_sys::Errno;
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, makedev, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
 
@@ -49,8 +51,29 @@ pub(super) fn working_directory(path: &Path) -> Result<(), Fault> {
         Fault { kind, ..Fault::os(format!("chdir to cwd ({path:?}) set in config.json failed"), errno) }
     })?;
     // A descriptor of the host as working directory would lead out (runc CVE-2024-21626).
-    match getcwd() {
-        Ok(here) if here.is_absolute() => Ok(()),
-        _ => Err(Fault::new("current working directory is outside of container mount namespace root")),
+    let inside = match getcwd() {
+        Ok(here) => here.is_absolute(),
+        Err(Errno::ENOENT) => false,
+        // The container's seccomp filter does not let us ask.
+        Err(_) => climbs_to_the_root().at(|| format!("find out where {} is", path.display()))?,
+    };
+    if inside {
+        return Ok(());
+    }
+    Err(Fault::new("current working directory is outside of container mount namespace root"))
+}
+
+/// Whether the way up from the working directory ends at `/`.
+fn climbs_to_the_root() -> Result<bool, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let place = |directory: &OwnedFd| fstat(directory).map(|stat| (stat.st_dev, stat.st_ino));
+    let root = place(&open("/", flags, Mode::empty())?)?;
+    let mut here = open(".", flags, Mode::empty())?;
+    loop {
+        let parent = openat(&here, "..", flags, Mode::empty())?;
+        if place(&parent)? == place(&here)? {
+            return Ok(place(&here)? == root);
+        }
+        here = parent;
     }
 }

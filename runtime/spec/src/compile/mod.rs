@@ -6,6 +6,7 @@ mod cgroup_mounts;
 mod devices;
 mod hooks;
 mod mounts;
+pub use mounts::COVERABLE_PROC;
 mod namespaces;
 mod order;
 mod paths;

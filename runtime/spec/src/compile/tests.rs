@@ -193,6 +193,7 @@ fn an_exec_runs_the_tail_of_the_same_order() {
         names,
         [
             "OomScoreAdj",
+            "NewKeyring",
             "Seccomp",
             "BoundingCapabilities",
             "User",
