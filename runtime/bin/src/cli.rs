@@ -31,7 +31,7 @@ pub(crate) struct Global {
     /// Log what is done, not only what fails
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Let systemd manage the cgroups (not supported yet)
+    /// Let systemd manage the cgroup of a new container (linux.cgroupsPath is then slice:prefix:name)
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
     /// Run without privileges: true, false or auto

@@ -78,6 +78,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         }
     };
     drop(child_link);
+    parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     drop(request);
     let process = parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
@@ -121,7 +122,7 @@ fn begin(
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
     affinity(plan.cpu_affinity.initial.as_deref()).map_err(named("CpuAffinity"))?;
     init::hide().map_err(named("Namespaces"))?;
-    init::join_cgroup(request.cgroup).map_err(named("Cgroup"))?;
+    init::join_cgroup(request.cgroup, link).map_err(named("Cgroup"))?;
     ns::setns(request.init, kinds)
         .at(|| "join the container's namespaces (has it ended?)".into())
         .map_err(named("Namespaces"))?;

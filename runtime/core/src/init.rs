@@ -67,7 +67,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
     // container is to die with its parent for good.
     bind_to_parent().map_err(named("Parent"))?;
-    join_cgroup(cgroup).map_err(named("Cgroup"))?;
+    join_cgroup(cgroup, link).map_err(named("Cgroup"))?;
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
         // Others may live in the pid namespace that was joined: they must not trace us before the program runs.
@@ -128,8 +128,12 @@ pub(crate) fn hide() -> Result<(), Fault> {
     nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
 
-/// On version 1 a single-threaded process moves itself: that takes no global lock. In cgroup2 it was born.
-pub(crate) fn join_cgroup(cgroup: &Cgroup) -> Result<(), Fault> {
+/// On version 1 a single-threaded process moves itself: that takes no global lock. In cgroup2 it was born. Where only
+/// systemd may move it, the parent asks for that.
+pub(crate) fn join_cgroup(cgroup: &Cgroup, link: &ChildLink) -> Result<(), Fault> {
+    if cgroup.is_joined_by_request() {
+        return link.wait_for_go().at(|| "wait to be put into the cgroup".into());
+    }
     if cgroup.is_joined_by_birth() {
         return Ok(());
     }

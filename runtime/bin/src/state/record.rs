@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use berth_cgroup::Unit;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::Status;
 
 /// What is remembered of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) oci_version: String,
     pub(crate) id: String,
@@ -21,6 +22,9 @@ pub(crate) struct Record {
     pub(crate) created: String,
     /// The cgroup below each hierarchy's root.
     pub(crate) cgroup: PathBuf,
+    /// The systemd unit whose cgroup it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
