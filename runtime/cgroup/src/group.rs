@@ -14,7 +14,7 @@ use crate::dir::{Dir, descendants, make};
 use crate::oom::OomWatch;
 use crate::plan::{Plan, directories, relative};
 use crate::systemd::{Placeholder, rounded};
-use crate::{CgroupError, Layout, Stats, Unit, signals, stats};
+use crate::{CgroupError, Layout, Stats, Unit, delegation, signals, stats};
 
 /// Waits between attempts to remove a cgroup that is still busy: dying processes leave it a moment later. About 1.3 s.
 const REMOVE_WAITS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 200, 400, 600];
@@ -130,6 +130,18 @@ impl Cgroup {
     /// None of its directories exists.
     pub fn open_in_unit(layout: &Layout, unit: &Unit) -> Result<Self, CgroupError> {
         Ok(Self { unit: Some(unit.clone()), ..Self::open(layout, unit.path())? })
+    }
+
+    /// Hands the cgroup to a user, who may then make groups below and move processes between them (version 2; cgroups(7),
+    /// "Delegation"). The limits stay out of their reach.
+    ///
+    /// # Errors
+    /// The owner cannot be changed.
+    pub fn delegate(&self, uid: u32) -> Result<(), CgroupError> {
+        match (self.version, self.dirs.first()) {
+            (2, Some(dir)) => delegation::hand_over(dir, uid),
+            _ => Ok(()),
+        }
     }
 
     /// The container's process is inside now: what kept the unit alive until then may go.

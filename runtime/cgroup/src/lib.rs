@@ -9,6 +9,7 @@
 //! joins by itself ([`Cgroup::join_self`]) or is born inside ([`Cgroup::dir_fd`] with CLONE_INTO_CGROUP): moving
 //! another process takes a global lock and an RCU grace period (about 10 ms for each hierarchy).
 
+mod delegation;
 mod device;
 mod dir;
 mod error;

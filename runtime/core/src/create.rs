@@ -99,6 +99,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         Some(unit) => Cgroup::create_in_unit(&layout, unit, &plan.cgroup.resources)?,
         None => Cgroup::create(&layout, &path, &plan.cgroup.resources)?,
     };
+    if let Some(uid) = plan.cgroup.owner
+        && let Err(error) = cgroup.delegate(uid)
+    {
+        return Err(undone(error.into(), cgroup));
+    }
     let spawned = spawn(request, plan, &cgroup);
     cgroup.populated();
     match spawned {
