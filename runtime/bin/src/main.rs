@@ -6,6 +6,7 @@
 //!
 //! One thread, one command, one process; nothing stays behind but the state directory.
 
+mod activation;
 mod bundle;
 mod cli;
 mod commands;
@@ -14,14 +15,18 @@ mod log;
 mod resources;
 mod signal;
 mod state;
+mod stats;
 mod streams;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
@@ -37,4 +42,16 @@ fn main() -> ExitCode {
             ExitCode::from(if matches!(cli.command, cli::Command::Exec(_)) { 255 } else { 1 })
         }
     }
+}
+
+/// Help, the version, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(name) = error.get(ContextKind::InvalidSubcommand)
+    {
+        eprintln!("No help topic for '{name}'");
+    }
+    // Standard output may be closed already; nobody reads it then.
+    error.print().ok();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -71,6 +71,9 @@ pub enum CgroupError {
         /// What to do.
         hint: Option<&'static str>,
     },
+    /// A cgroup inside the container's own that cannot be used.
+    #[error("{0}")]
+    Below(String),
     /// No cgroup file system is mounted.
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
     NotMounted,

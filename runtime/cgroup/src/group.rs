@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -184,6 +184,32 @@ impl Cgroup {
                 placeholder: None,
             }),
         }
+    }
+
+    /// The same cgroup with its directories replaced by ones below them, by controller; the empty name is for all.
+    ///
+    /// # Errors
+    /// A path that leads out, a controller that is not mounted, or a directory that does not exist.
+    pub fn below(mut self, paths: &BTreeMap<String, PathBuf>) -> Result<Self, CgroupError> {
+        for (controller, path) in paths {
+            let inside = path.strip_prefix("/").unwrap_or(path);
+            if inside
+                .components()
+                .any(|component| !matches!(component, Component::Normal(_) | Component::CurDir))
+            {
+                return Err(CgroupError::Below(format!("bad sub cgroup path: {}", path.display())));
+            }
+            let wanted = |dir: &Dir| controller.is_empty() || dir.has(controller);
+            if !self.dirs.iter().any(wanted) {
+                return Err(CgroupError::Below(format!("unknown controller {controller}")));
+            }
+            for dir in self.dirs.iter_mut().filter(|dir| wanted(dir)) {
+                *dir = Dir::open(&dir.path.join(inside), dir.controllers.clone()).map_err(|error| {
+                    CgroupError::Below(format!("error adding pid of the new process to cgroups: {error}"))
+                })?;
+            }
+        }
+        Ok(self)
     }
 
     /// A directory that was there before may belong to somebody else: a second container in it would be killed,

@@ -5,7 +5,8 @@ use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio};
 use berth_sys::pidfd;
 use clap::Args;
 
-use super::write_pid_file;
+use super::announce;
+use crate::activation;
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
 use crate::log::Log;
@@ -53,7 +54,7 @@ pub(super) fn make(
         rootfs: RootfsSource::Path,
         stdio,
         gate,
-        preserve_fds: flags.preserve_fds,
+        preserve_fds: flags.preserve_fds + activation::inherited(),
         no_pivot: flags.no_pivot,
         no_new_keyring: flags.no_new_keyring,
         die_with_parent: false,
@@ -65,12 +66,15 @@ pub(super) fn make(
             return Err(error.into());
         }
     };
+    for warning in &bundle.warnings {
+        log.warn(&format!("{}: {}", warning.field, warning.message));
+    }
     for warning in &created.warnings {
         log.warn(warning);
     }
     let recorded = container.created(created.pid, created.cgroup.path()).and_then(|()| {
-        let file = flags.pid_file.as_deref();
-        file.map_or(Ok(()), |path| write_pid_file(path, created.pid.as_raw()))
+        let (file, socket) = (flags.pid_file.as_deref(), flags.pidfd_socket.as_deref());
+        announce(file, socket, created.pid, &created.pidfd)
     });
     match recorded {
         Ok(()) => Ok((created, container)),

@@ -32,7 +32,7 @@ fn features() -> anyhow::Result<Value> {
     });
     Ok(json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.0",
+        "ociVersionMax": berth_spec::VERSION,
         "hooks": [
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
         ],

@@ -223,7 +223,7 @@ impl Container {
     pub(crate) fn spec(&self) -> anyhow::Result<oci::Spec> {
         let path = self.directory.join(CONFIG);
         let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+        Ok(berth_spec::parse(&text).with_context(|| path.display().to_string())?.0)
     }
 
     /// Its first process; `None` if that has ended.
@@ -346,7 +346,7 @@ mod tests {
     fn bundle(directory: &Path) -> Bundle {
         let spec = oci::Spec::default();
         let text = serde_json::to_vec(&spec).unwrap();
-        Bundle { directory: directory.to_owned(), spec, text }
+        Bundle { directory: directory.to_owned(), spec, text, warnings: Vec::new() }
     }
 
     #[test]
