@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use berth_cgroup::Unit;
+use berth_spec::oci;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,9 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// The limits since the last `update`; before the first they are those of config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limits: Option<oci::LinuxResources>,
 }
 
 /// A container as `state` and `list` show it; the field names are runc's.

@@ -79,6 +79,7 @@ impl Store {
                 .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
             unit,
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+            limits: None,
         };
         let container = Container { directory, record };
         let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
