@@ -37,7 +37,7 @@ pub(crate) struct Global {
     /// Show the version
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
-    /// Let systemd manage the cgroups (not supported yet)
+    /// Let systemd manage the cgroup of a new container (linux.cgroupsPath is then slice:prefix:name)
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
     /// Run without privileges: true, false or auto

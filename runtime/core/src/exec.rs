@@ -78,6 +78,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         }
     };
     drop(child_link);
+    parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     drop(request);
     let process = parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
@@ -123,7 +124,7 @@ fn begin(
         .at(|| "close descriptors".into())
         .map_err(named("Parent"))?;
     init::hide().map_err(named("Namespaces"))?;
-    init::join_cgroup(request.cgroup).map_err(named("Cgroup"))?;
+    init::join_cgroup(request.cgroup, link).map_err(named("Cgroup"))?;
     match plan.cpu_affinity.initial.as_deref() {
         // Only now: joining a cpuset widens the mask to all of it.
         Some(initial) => affinity(initial).map_err(named("CpuAffinity"))?,

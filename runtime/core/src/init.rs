@@ -75,7 +75,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     process::cloexec_from(3 + request.preserve_fds)
         .at(|| "close descriptors".into())
         .map_err(named("Parent"))?;
-    join_cgroup(cgroup).map_err(named("Cgroup"))?;
+    join_cgroup(cgroup, link).map_err(named("Cgroup"))?;
     reset_affinity();
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
@@ -142,8 +142,12 @@ pub(crate) fn hide() -> Result<(), Fault> {
     nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
 
-/// On version 1 a single-threaded process moves itself: that takes no global lock. In cgroup2 it was born.
-pub(crate) fn join_cgroup(cgroup: &Cgroup) -> Result<(), Fault> {
+/// On version 1 a single-threaded process moves itself: that takes no global lock. In cgroup2 it was born. Where only
+/// systemd may move it, the parent asks for that.
+pub(crate) fn join_cgroup(cgroup: &Cgroup, link: &ChildLink) -> Result<(), Fault> {
+    if cgroup.is_joined_by_request() {
+        return link.wait_for_go().at(|| "wait to be put into the cgroup".into());
+    }
     if cgroup.is_joined_by_birth() {
         return Ok(());
     }

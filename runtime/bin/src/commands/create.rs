@@ -50,6 +50,7 @@ pub(super) fn make(
         id: &flags.id,
         bundle: &bundle.directory,
         spec: &bundle.spec,
+        unit: container.record.unit.clone(),
         rootfs: RootfsSource::Path,
         stdio,
         gate,

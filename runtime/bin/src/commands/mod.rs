@@ -30,13 +30,10 @@ use crate::state::Store;
 
 /// Runs the command; the number is the exit code.
 pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
-    if cli.global.systemd_cgroup {
-        bail!("--systemd-cgroup is not supported yet (leave it out: cgroups are managed directly)");
-    }
     if cli.global.rootless == "true" || !nix::unistd::geteuid().is_root() {
         bail!("containers without root privileges are not supported yet (run as root)");
     }
-    let store = Store::new(&cli.global.root);
+    let store = Store::new(&cli.global.root).with_systemd(cli.global.systemd_cgroup);
     match &cli.command {
         Command::Create(command) => command.run(&store, log),
         Command::Delete(command) => command.run(&store),

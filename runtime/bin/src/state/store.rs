@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_cgroup::{Cgroup, FreezerState};
+use berth_cgroup::{Cgroup, FreezerState, Unit};
 use berth_core::{ChildFailure, ContainerState, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
@@ -29,6 +29,7 @@ const MAX_ID: usize = 255;
 /// All containers.
 pub(crate) struct Store {
     root: PathBuf,
+    systemd: bool,
 }
 
 /// One container.
@@ -39,12 +40,18 @@ pub(crate) struct Container {
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), systemd: false }
+    }
+
+    /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
+    pub(crate) fn with_systemd(self, systemd: bool) -> Self {
+        Self { systemd, ..self }
     }
 
     /// Takes the id for a new container.
     pub(crate) fn reserve(&self, id: &str, bundle: &Bundle) -> anyhow::Result<Container> {
         let directory = self.directory(id)?;
+        let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
         let mut builder = DirBuilder::new();
         builder.mode(0o711);
         match builder.create(&directory) {
@@ -67,8 +74,12 @@ impl Store {
             bundle: bundle.directory.clone(),
             rootfs: bundle.rootfs(),
             created: jiff::Timestamp::now().to_string(),
-            cgroup: planned_cgroup(&bundle.spec, id),
+            cgroup: unit
+                .as_ref()
+                .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
+            unit,
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+            limits: None,
         };
         let container = Container { directory, record };
         let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
@@ -140,6 +151,11 @@ fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
     }
 }
 
+fn planned_unit(spec: &oci::Spec, id: &str) -> anyhow::Result<Unit> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    Ok(Unit::new(asked.as_deref(), id, spec.annotations().iter().flatten())?)
+}
+
 /// Writes beside and renames: a reader sees the old file or the new one. No sync: it lies on tmpfs, and a reboot ends
 /// every container anyhow.
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -200,7 +216,11 @@ impl Container {
     /// Its cgroup; `None` if that is gone.
     pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
         let layout = berth_cgroup::detect()?;
-        match Cgroup::open(&layout, &self.record.cgroup) {
+        let opened = match &self.record.unit {
+            Some(unit) => Cgroup::open_in_unit(&layout, unit),
+            None => Cgroup::open(&layout, &self.record.cgroup),
+        };
+        match opened {
             Ok(cgroup) => Ok(Some(cgroup)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -311,7 +331,11 @@ impl Container {
                     problems.extend(errors.iter().map(ToString::to_string));
                 }
             }
-            Ok(None) => {}
+            // systemd takes the cgroup of a dead scope away, but remembers one that failed.
+            Ok(None) => {
+                let stopped = self.record.unit.as_ref().map_or(Ok(()), Unit::stop);
+                problems.extend(stopped.err().map(|error| error.to_string()));
+            }
             Err(error) => problems.push(format!("{error:#}")),
         }
         let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
