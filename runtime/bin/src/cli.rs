@@ -6,9 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
 
+/// After the name, so that `--version` has the shape in which dockerd and containerd parse runc's.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
 /// Run containers according to the OCI specification.
 #[derive(Debug, Parser)]
-#[command(name = "berth-runtime", version, about, disable_help_subcommand = true)]
+#[command(name = "berth-runtime", version = VERSION, about, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
