@@ -226,8 +226,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
     };
     match serving.run(&process, false) {
         Ok(served) => {
-            let mut warnings: Vec<String> =
-                plan.warnings.iter().map(|w| format!("{}: {}", w.field, w.message)).collect();
+            let mut warnings: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
             warnings.extend(served.warnings);
             let state = ContainerState { pid: process.pid.as_raw(), status: "created", ..state };
             Ok(Parts { process, console: served.console, warnings, link, plan, state })

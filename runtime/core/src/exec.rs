@@ -56,7 +56,8 @@ pub struct ExecChild {
 /// # Errors
 /// See [`Error`]; [`Error::Child`] with runc's words if the program cannot be executed.
 pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
-    let plan = berth_spec::compile_process(request.process, request.spec)?;
+    let known = crate::steps::capabilities::bounding();
+    let (plan, warnings) = berth_spec::compile_process(request.process, request.spec, known)?;
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -95,7 +96,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             pid: process.pid,
             pidfd: process.pidfd,
             console: served.console,
-            warnings: served.warnings,
+            warnings: warnings.iter().map(ToString::to_string).chain(served.warnings).collect(),
         }),
         Err(error) => {
             parent::discard(&process);
