@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use berth_spec::oci;
 
+use crate::json;
+
 /// A bundle that has been read.
 pub(crate) struct Bundle {
     /// Absolute.
@@ -28,7 +30,7 @@ impl Bundle {
             ),
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
-        let spec = serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
+        let spec = json::parse(&text).with_context(|| format!("invalid {}", path.display()))?;
         Ok(Self { directory, spec, text })
     }
 

@@ -9,7 +9,9 @@
 mod bundle;
 mod cli;
 mod commands;
+mod diagnose;
 mod foreground;
+mod json;
 mod log;
 mod resources;
 mod signal;

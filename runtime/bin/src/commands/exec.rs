@@ -10,7 +10,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::write_pid_file;
+use crate::diagnose::missing_libraries;
 use crate::foreground::{self, Signals};
+use crate::json;
 use crate::log::Log;
 use crate::state::{Container, Status, Store};
 use crate::streams;
@@ -115,6 +117,11 @@ impl Exec {
         }
         let Some(signals) = signals else { return Ok(0) };
         let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        if let Some(root) = container.root()
+            && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
+        {
+            log.warn(&problem);
+        }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }
 
@@ -122,7 +129,7 @@ impl Exec {
     fn process(&self, container: &Container, spec: &oci::Spec) -> anyhow::Result<oci::Process> {
         if let Some(path) = &self.process {
             let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-            return serde_json::from_slice(&text).with_context(|| path.display().to_string());
+            return json::parse(&text).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");
