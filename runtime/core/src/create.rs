@@ -262,6 +262,12 @@ impl CreatedContainer {
         run_hooks("poststart", &self.plan.hooks.poststart, &self.state)
     }
 
+    /// Only its first process, for whoever waits for its end: all other descriptors are closed.
+    #[must_use]
+    pub fn into_pidfd(self) -> OwnedFd {
+        self.pidfd
+    }
+
     /// The container's state, as hooks get it.
     #[must_use]
     pub fn state(&self) -> ContainerState {

@@ -127,7 +127,8 @@ fn name_of(step: &InitStep) -> String {
 }
 
 pub(crate) fn failure(step: String, fault: Fault) -> ChildFailure {
-    ChildFailure { step, message: fault.message, errno: fault.errno.map(|e| e as i32), kind: fault.kind }
+    let Fault { message, errno, kind, hint } = fault;
+    ChildFailure { step, message, errno: errno.map(|e| e as i32), kind, hint }
 }
 
 /// From here on this process dies with its parent.

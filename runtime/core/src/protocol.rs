@@ -179,6 +179,7 @@ mod tests {
             message: "ä".repeat(100_000),
             errno: None,
             kind: FailureKind::Other,
+            hint: None,
         });
         let Some((FromChild::Failure(failure), None)) = parent.receive().unwrap() else {
             panic!("a failure was sent");

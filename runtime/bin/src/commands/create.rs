@@ -79,17 +79,19 @@ pub(super) fn make(
     match recorded {
         Ok(()) => Ok((created, container)),
         Err(error) => {
-            abandon(&created, container, log);
+            abandon(created, container, log);
             Err(error)
         }
     }
 }
 
 /// Ends a container that nobody will ever see; what fails is only logged, for there is a failure to tell already.
-pub(super) fn abandon(created: &CreatedContainer, container: Container, log: &Log) {
+pub(super) fn abandon(created: CreatedContainer, container: Container, log: &Log) {
     // Both fail only if it has ended and been reaped already.
     pidfd::send_signal(&created.pidfd, nix::libc::SIGKILL).ok();
     pidfd::wait(&created.pidfd, true).ok();
+    // If it failed for want of descriptors, these are what it takes to clean up.
+    drop(created);
     if let Err(left) = container.destroy() {
         log.warn(&format!("{left:#}"));
     }

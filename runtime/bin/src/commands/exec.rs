@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::announce;
 use crate::activation;
+use crate::diagnose::missing_libraries;
 use crate::foreground::{self, Signals};
+use crate::json;
 use crate::log::Log;
 use crate::state::{Container, Status, Store};
 use crate::streams;
@@ -122,6 +124,11 @@ impl Exec {
         }
         let Some(signals) = signals else { return Ok(0) };
         let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        if let Some(root) = container.root()
+            && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
+        {
+            log.warn(&problem);
+        }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }
 
@@ -135,13 +142,16 @@ impl Exec {
     fn asked(&self, container: &Container, spec: &oci::Spec) -> anyhow::Result<oci::Process> {
         if let Some(path) = &self.process {
             let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-            let mut value: Value =
-                serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-            if let Some(process) = value.as_object_mut() {
-                // Go's decoder makes a missing user root.
-                process.entry("user").or_insert_with(|| json!({ "uid": 0, "gid": 0 }));
-            }
-            return serde_json::from_value(value).with_context(|| path.display().to_string());
+            // Go's decoder makes a missing user root.
+            let mut value: Value = json::parse(&text).with_context(|| path.display().to_string())?;
+            let text = match value.as_object_mut() {
+                Some(process) if !process.contains_key("user") => {
+                    process.insert("user".to_owned(), json!({ "uid": 0, "gid": 0 }));
+                    value.to_string().into_bytes()
+                }
+                _ => text,
+            };
+            return json::parse(&text).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");

@@ -19,6 +19,7 @@ use nix::unistd::mkfifo;
 
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
+use crate::diagnose::Root;
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -119,6 +120,15 @@ impl Store {
         }
         ids.sort_unstable();
         Ok(ids.iter().filter_map(|id| self.load(id).ok()).collect())
+    }
+
+    /// Removes what a `create` that was killed in its first moment has left: a directory without a record.
+    pub(crate) fn sweep(&self, id: &str) -> anyhow::Result<()> {
+        let directory = self.directory(id)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("remove {}", directory.display())),
+        }
     }
 
     fn directory(&self, id: &str) -> anyhow::Result<PathBuf> {
@@ -252,6 +262,11 @@ impl Container {
         Ok((start_time(self.record.pid) == Some(self.record.start_time)).then_some(pidfd))
     }
 
+    /// The root of its first process, as that sees it.
+    pub(crate) fn root(&self) -> Option<Root> {
+        Root::open(Path::new(&format!("/proc/{}/root", self.record.pid)))
+    }
+
     /// Its state as hooks get it.
     pub(crate) fn oci_state(&self, status: Status) -> ContainerState {
         ContainerState {
@@ -338,11 +353,14 @@ impl Container {
             }
             Err(error) => problems.push(format!("{error:#}")),
         }
-        let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
-            let list = hooks.map_or(Vec::new(), |h| h.poststop);
-            Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
-        });
-        problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        // One that was never created has not stopped either.
+        if self.record.pid != 0 {
+            let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
+                let list = hooks.map_or(Vec::new(), |h| h.poststop);
+                Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
+            });
+            problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }
     }

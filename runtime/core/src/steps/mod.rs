@@ -4,6 +4,7 @@ pub(crate) mod capabilities;
 mod console;
 mod copy_up;
 mod devices;
+mod explain;
 mod identity;
 mod kernel;
 mod mounts;
