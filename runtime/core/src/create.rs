@@ -16,6 +16,7 @@ use crate::namespaces::Namespaces;
 use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ParentLink};
 use crate::stdio::{ConsoleSink, Stdio};
+use crate::trace::Trace;
 
 /// Where the container's root file system comes from.
 #[derive(Debug)]
@@ -61,6 +62,10 @@ pub struct CreateRequest<'a> {
     pub no_new_keyring: bool,
     /// The container dies with its parent.
     pub die_with_parent: bool,
+    /// The caller is a user who may lack cgroups.
+    pub unprivileged: bool,
+    /// Who is told what is done.
+    pub trace: Option<Trace<'a>>,
 }
 
 /// A container whose init waits at the gate.
@@ -74,7 +79,7 @@ pub struct CreatedContainer {
     pub cgroup: Cgroup,
     /// Our side of its terminal, with [`ConsoleSink::Return`].
     pub console: Option<OwnedFd>,
-    /// Problems that did not stop it.
+    /// Problems with the machine that did not stop it.
     pub warnings: Vec<String>,
     link: ParentLink,
     plan: ContainerPlan,
@@ -91,13 +96,22 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         Some(unit) => unit.path().to_owned(),
         None => cgroup_path(request.spec, request.id),
     };
-    let plan = compile(&request, &layout, &path)?;
+    let mut plan = compile(&request, &layout, &path)?;
+    if request.unprivileged {
+        // Programs for devices take a privilege that no user namespace gives; its members cannot make nodes anyhow.
+        plan.cgroup.resources.set_devices(None);
+    }
     if matches!(request.rootfs, RootfsSource::Detached(_)) {
         make_place(&plan.root.path)?;
     }
     let mut cgroup = match &request.unit {
         Some(unit) => Cgroup::create_in_unit(&layout, unit, &plan.cgroup.resources)?,
-        None => Cgroup::create(&layout, &path, &plan.cgroup.resources)?,
+        None => match Cgroup::create(&layout, &path, &plan.cgroup.resources) {
+            Err(error) if request.unprivileged && error.is_refusal() => {
+                without_cgroup(&request, &layout, error)?
+            }
+            other => other?,
+        },
     };
     if let Some(uid) = plan.cgroup.owner
         && let Err(error) = cgroup.delegate(uid)
@@ -119,6 +133,29 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         }),
         Err(error) => Err(undone(error, cgroup)),
     }
+}
+
+/// A user who may make no cgroup runs without one, unless one was asked for.
+fn without_cgroup(
+    request: &CreateRequest<'_>,
+    layout: &Layout,
+    refusal: berth_cgroup::CgroupError,
+) -> Result<Cgroup, Error> {
+    let linux = request.spec.linux().as_ref();
+    let limits = linux.and_then(|linux| linux.resources().clone()).map(|mut limits| {
+        limits.set_devices(None);
+        limits
+    });
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+    let asked = path.is_some_and(|path| !path.as_os_str().is_empty())
+        || limits.is_some_and(|limits| limits != oci::LinuxResources::default());
+    if !asked {
+        return Ok(Cgroup::none(layout));
+    }
+    Err(Error::Invalid(format!(
+        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {refusal} \
+         (leave linux.resources and linux.cgroupsPath out, or have the cgroup delegated to you)"
+    )))
 }
 
 /// Takes the cgroup of a failed creation away; what fails at that is told as well.
@@ -207,11 +244,15 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         }
     };
     drop(child_link);
+    let trace = request.trace;
+    if let Some(trace) = trace {
+        trace.tell(&format!("child process in init(): pid {}", first.pid));
+    }
     // The child has them; for us an open write end would hide the end of the program's output.
     drop(request);
     parent::put_into(cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let process = if namespaces.intermediate {
-        parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?
+        parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?
     } else {
         first
     };
@@ -223,19 +264,28 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         console: sink.as_ref(),
         notify: plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
         state: state.clone(),
+        trace,
     };
     match serving.run(&process, false) {
         Ok(served) => {
-            let mut warnings: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
-            warnings.extend(served.warnings);
+            let warnings = served.warnings;
             let state = ContainerState { pid: process.pid.as_raw(), status: "created", ..state };
             Ok(Parts { process, console: served.console, warnings, link, plan, state })
         }
         Err(error) => {
             parent::discard(&process);
+            if !plan.has_own_mounts() {
+                unmount_root(&plan.root.path);
+            }
             Err(error)
         }
     }
+}
+
+/// Undoes the mounts of a container that has the host's mount namespace. One that was never made is none.
+pub fn unmount_root(root: &Path) {
+    use nix::mount::{MntFlags, umount2};
+    umount2(root, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
 }
 
 impl CreatedContainer {
@@ -250,6 +300,7 @@ impl CreatedContainer {
                 None => break,
                 Some((crate::protocol::FromChild::Failure(failure), _)) => return Err(Error::Child(failure)),
                 Some((crate::protocol::FromChild::Warning(text), _)) => self.warnings.push(text),
+                Some((crate::protocol::FromChild::Trace(_), _)) => {}
                 Some((other, _)) => {
                     return Err(Error::Protocol {
                         got: format!("{other:?}"),
@@ -259,13 +310,18 @@ impl CreatedContainer {
             }
         }
         self.state.status = "running";
-        run_hooks("poststart", &self.plan.hooks.poststart, &self.state)
+        run_hooks("poststart", &self.plan.hooks.poststart, &self.state, Some(&self.state.bundle))
     }
 
     /// Only its first process, for whoever waits for its end: all other descriptors are closed.
     #[must_use]
     pub fn into_pidfd(self) -> OwnedFd {
         self.pidfd
+    }
+
+    /// Problems with config.json that did not stop it.
+    pub fn config_warnings(&self) -> impl Iterator<Item = String> {
+        self.plan.warnings.iter().map(ToString::to_string)
     }
 
     /// The container's state, as hooks get it.
@@ -280,7 +336,7 @@ impl CreatedContainer {
     /// [`Error::Hook`] for the first that fails.
     pub fn run_poststop_hooks(&self) -> Result<(), Error> {
         let state = ContainerState { status: "stopped", pid: 0, ..self.state.clone() };
-        run_hooks("poststop", &self.plan.hooks.poststop, &state)
+        run_hooks("poststop", &self.plan.hooks.poststop, &state, None)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ChildLink, FromChild};
 use crate::stdio::Stdio;
 use crate::steps::Stage;
+use crate::trace::Trace;
 
 /// What to run, and where.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// The process dies with its parent.
     pub die_with_parent: bool,
+    /// Who is told what is done.
+    pub trace: Option<Trace<'a>>,
 }
 
 /// A process that runs its program.
@@ -80,8 +83,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     };
     drop(child_link);
     parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
+    let trace = request.trace;
     drop(request);
-    let process = parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?;
+    let process = parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
         link: &link,
         steps: &plan.parent,
@@ -90,6 +94,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         console: sink.as_ref(),
         notify: plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
         state,
+        trace,
     };
     match serving.run(&process, true) {
         Ok(served) => Ok(ExecChild {
@@ -106,12 +111,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
 }
 
 fn run(request: ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> ! {
-    let failure = match begin(request, plan, kinds, link) {
-        Ok(never) => match never {},
-        Err((step, fault)) => init::failure(step, fault),
-    };
-    link.fail(failure);
-    process::exit_now(1)
+    let Err((step, fault)) = begin(request, plan, kinds, link);
+    init::give_up(link, step, fault)
 }
 
 fn begin(
@@ -130,6 +131,9 @@ fn begin(
         // Only now: joining a cpuset widens the mask to all of it.
         Some(initial) => affinity(initial).map_err(named("CpuAffinity"))?,
         None => init::reset_affinity(),
+    }
+    if request.trace.is_some() {
+        init::trace_start(link);
     }
     ns::setns(request.init, kinds)
         .at(|| "join the container's namespaces (has it ended?)".into())
@@ -152,6 +156,7 @@ fn begin(
         foreground,
         outlives_parent: !request.die_with_parent,
         id: &request.state.id,
+        traced: request.trace.is_some(),
         container: None,
     };
     init::run_steps(&mut init, &plan.steps)

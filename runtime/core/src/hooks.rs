@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,23 +41,33 @@ fn is_zero(pid: &i32) -> bool {
 /// How often a hook with a timeout is looked after.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Runs hooks one after the other; the first failure ends it.
+/// Runs hooks one after the other, in `directory` if there is one; the first failure ends it.
 ///
 /// # Errors
 /// [`Error::Hook`] for the hook that could not be started, failed, or took too long.
-pub fn run_hooks(kind: &'static str, hooks: &[HookPlan], state: &ContainerState) -> Result<(), Error> {
+pub fn run_hooks(
+    kind: &'static str,
+    hooks: &[HookPlan],
+    state: &ContainerState,
+    directory: Option<&Path>,
+) -> Result<(), Error> {
     if hooks.is_empty() {
         return Ok(());
     }
     let text = serde_json::to_vec(state)
         .map_err(|source| Error::Json { path: PathBuf::from("the container's state"), source })?;
     for (index, hook) in hooks.iter().enumerate() {
-        run(hook, &text).map_err(|problem| Error::Hook { kind, index, path: hook.path.clone(), problem })?;
+        run(hook, &text, directory).map_err(|problem| Error::Hook {
+            kind,
+            index,
+            path: hook.path.clone(),
+            problem,
+        })?;
     }
     Ok(())
 }
 
-fn run(hook: &HookPlan, state: &[u8]) -> Result<(), String> {
+fn run(hook: &HookPlan, state: &[u8], directory: Option<&Path>) -> Result<(), String> {
     let os = |text: &std::ffi::CString| OsStr::from_bytes(text.as_bytes()).to_owned();
     let mut command = Command::new(&hook.path);
     if let Some(name) = hook.args.first() {
@@ -69,6 +79,9 @@ fn run(hook: &HookPlan, state: &[u8]) -> Result<(), String> {
         if let Some(at) = text.iter().position(|b| *b == b'=') {
             command.env(OsStr::from_bytes(&text[..at]), OsStr::from_bytes(&text[at + 1..]));
         }
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;

@@ -40,6 +40,8 @@ pub(crate) struct Init<'a> {
     pub(crate) outlives_parent: bool,
     /// The container's id.
     pub(crate) id: &'a str,
+    /// The parent wants to know each step.
+    pub(crate) traced: bool,
     /// The container itself; an exec has none of this.
     pub(crate) container: Option<InContainer<'a>>,
 }
@@ -54,11 +56,13 @@ pub(crate) struct InContainer<'a> {
 /// The first process of a container. Never returns: it becomes the program, or tells why not and ends.
 pub(crate) fn run(start: Start<'_>) -> ! {
     let link = start.link;
-    let failure = match begin(start) {
-        Ok(never) => match never {},
-        Err((step, fault)) => failure(step, fault),
-    };
-    link.fail(failure);
+    let Err((step, fault)) = begin(start);
+    give_up(link, step, fault)
+}
+
+/// Tells why there will be no program, and ends. Nothing is dropped: descriptors may be closed already.
+pub(crate) fn give_up(link: &ChildLink, step: String, fault: Fault) -> ! {
+    link.fail(failure(step, fault));
     process::exit_now(1)
 }
 
@@ -77,6 +81,9 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         .map_err(named("Parent"))?;
     join_cgroup(cgroup, link).map_err(named("Cgroup"))?;
     reset_affinity();
+    if request.trace.is_some() {
+        trace_start(link);
+    }
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
         if plan.id_maps.is_empty() {
@@ -104,6 +111,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         foreground,
         outlives_parent: !request.die_with_parent,
         id: request.id,
+        traced: request.trace.is_some(),
         container: Some(InContainer { plan, rootfs, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
@@ -113,11 +121,28 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
 }
 
 /// The order of set-up is the plan's, and only the plan's.
-pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> Result<Never, (String, Fault)> {
+pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> ! {
     for step in steps {
-        init.run(step).map_err(|fault| (name_of(step), fault))?;
+        if init.traced {
+            init.trace(format!("init: {}", name_of(step)));
+        }
+        if let Err(fault) = init.run(step) {
+            give_up(init.link, name_of(step), fault);
+        }
     }
-    Err(("Exec".to_owned(), Fault::new("the plan has no program")))
+    give_up(init.link, "Exec".to_owned(), Fault::new("the plan has no program"))
+}
+
+/// The first lines of a traced child, in the words that are looked for in runc's log. If nobody listens there is nobody
+/// to tell.
+pub(crate) fn trace_start(link: &ChildLink) {
+    let own = nix::unistd::Pid::from_raw(0);
+    let processors = nix::sched::sched_getaffinity(own).unwrap_or_default();
+    let low = (0..64).filter(|number| processors.is_set(*number).unwrap_or(false));
+    let mask = low.fold(0u64, |mask, number| mask | 1 << number);
+    for line in ["nsexec container setup".to_owned(), format!("nsexec: affinity: {mask:#x}")] {
+        link.send(&FromChild::Trace(line), None).ok();
+    }
 }
 
 /// `Mount` of `Mount(…)`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_core::ExecRequest;
+use berth_core::{ExecRequest, Trace};
 use berth_spec::oci;
 use berth_sys::pidfd;
 use clap::Args;
@@ -111,6 +111,7 @@ impl Exec {
             stdio,
             preserve_fds: self.preserve_fds + activation::inherited(),
             die_with_parent: false,
+            trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
         })?;
         for warning in &child.warnings {
             log.warn(warning);
@@ -127,7 +128,7 @@ impl Exec {
         if let Some(root) = container.root()
             && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
         {
-            log.warn(&problem);
+            log.explain(&problem);
         }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }

@@ -48,7 +48,7 @@ impl Run {
         if let (Some(root), Some(process)) = (Root::open(&bundle.rootfs()), bundle.spec.process())
             && let Some(problem) = missing_libraries(&root, process, status.shell_code())
         {
-            log.warn(&problem);
+            log.explain(&problem);
         }
         if !self.keep {
             container.destroy()?;

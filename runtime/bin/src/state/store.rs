@@ -31,22 +31,30 @@ const MAX_ID: usize = 255;
 pub(crate) struct Store {
     root: PathBuf,
     systemd: bool,
+    unprivileged: bool,
 }
 
 /// One container.
 pub(crate) struct Container {
     directory: PathBuf,
     pub(crate) record: Record,
+    /// Its maker may lack cgroups.
+    pub(crate) unprivileged: bool,
 }
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), systemd: false }
+        Self { root: root.to_owned(), systemd: false, unprivileged: false }
     }
 
     /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
     pub(crate) fn with_systemd(self, systemd: bool) -> Self {
         Self { systemd, ..self }
+    }
+
+    /// New containers may be without a cgroup.
+    pub(crate) fn with_unprivileged(self, unprivileged: bool) -> Self {
+        Self { unprivileged, ..self }
     }
 
     /// Takes the id for a new container.
@@ -82,7 +90,7 @@ impl Store {
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
             limits: None,
         };
-        let container = Container { directory, record };
+        let container = Container { directory, record, unprivileged: self.unprivileged };
         let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
         match written {
             Ok(()) => Ok(container),
@@ -104,7 +112,7 @@ impl Store {
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
         let record = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        Ok(Container { directory, record })
+        Ok(Container { directory, record, unprivileged: self.unprivileged })
     }
 
     /// All containers by id. One that is deleted meanwhile is left out.
@@ -150,6 +158,11 @@ fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     }
     let failure: ChildFailure = serde_json::from_slice(&told).context("the start FIFO")?;
     Err(berth_core::Error::Child(failure).into())
+}
+
+fn has_own_mounts(spec: &oci::Spec) -> bool {
+    let listed = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    listed.into_iter().any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Mount)
 }
 
 /// Where the container's cgroup will be; berth-core decides the same.
@@ -226,6 +239,9 @@ impl Container {
     /// Its cgroup; `None` if that is gone.
     pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
         let layout = berth_cgroup::detect()?;
+        if self.record.cgroup.as_os_str().is_empty() {
+            return Ok(Some(Cgroup::none(&layout)));
+        }
         let opened = match &self.record.unit {
             Some(unit) => Cgroup::open_in_unit(&layout, unit),
             None => Cgroup::open(&layout, &self.record.cgroup),
@@ -307,7 +323,12 @@ impl Container {
         await_program(fifo)?;
         let hooks = self.hooks(|hooks| hooks.poststart())?;
         // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
-        run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;
+        run_hooks(
+            "poststart",
+            &hooks.map_or(Vec::new(), |h| h.poststart),
+            &self.oci_state(Status::Running),
+            Some(&self.record.bundle),
+        )?;
         Ok(())
     }
 
@@ -355,9 +376,12 @@ impl Container {
         }
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
+            if self.spec().is_ok_and(|spec| !has_own_mounts(&spec)) {
+                berth_core::unmount_root(&self.record.rootfs);
+            }
             let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
                 let list = hooks.map_or(Vec::new(), |h| h.poststop);
-                Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
+                Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped), None)?)
             });
             problems.extend(hooks.err().map(|error| format!("{error:#}")));
         }

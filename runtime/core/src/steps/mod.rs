@@ -57,6 +57,12 @@ impl Stage {
         self.procfs.as_ref().ok_or_else(|| Fault::new("there is no procfs"))
     }
 
+    /// What steps after the start still need.
+    fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let descriptors = self.descriptors.as_ref().map(AsFd::as_fd);
+        [self.root.as_ref().map(AsFd::as_fd), descriptors].into_iter().flatten()
+    }
+
     /// Makes ready for the opening of the start FIFO.
     pub(crate) fn prepare_gate(&mut self) -> Result<(), Fault> {
         self.descriptors = Some(self.procfs()?.descriptors().at(|| "open /proc/thread-self/fd".into())?);
@@ -127,17 +133,30 @@ impl Init<'_> {
         self.link.send(&FromChild::Warning(text), None).ok();
     }
 
+    /// The same for what is of interest only to who asked.
+    pub(crate) fn trace(&self, line: String) {
+        self.link.send(&FromChild::Trace(line), None).ok();
+    }
+
     fn ask_for_hooks(&self) -> Result<(), Fault> {
         self.link.send(&FromChild::RunHooks, None).at(|| "ask for the runtime's hooks".into())?;
         self.link.wait_for_go().at(|| "wait for the runtime's hooks".into())
     }
 
-    fn own_hooks(&self, kind: &'static str) -> Result<(), Fault> {
+    /// createContainer hooks run in the root that is not entered yet, startContainer hooks with what the program gets.
+    fn own_hooks(&mut self, kind: &'static str) -> Result<(), Fault> {
         let Some(container) = &self.container else { return Ok(()) };
-        let hooks = match kind {
-            "createContainer" => &container.plan.hooks.create_container,
-            _ => &container.plan.hooks.start_container,
-        };
-        run_hooks(kind, hooks, container.state).map_err(|error| Fault::new(error.to_string()))
+        let failed = |error: crate::Error| Fault::new(error.to_string());
+        if kind == "createContainer" {
+            let hooks = &container.plan.hooks.create_container;
+            let state = container.state;
+            nix::unistd::fchdir(self.stage.root()?).at(|| "enter the container's root".into())?;
+            return run_hooks(kind, hooks, state, None).map_err(failed);
+        }
+        let mut hooks = container.plan.hooks.start_container.clone();
+        for hook in hooks.iter_mut().filter(|hook| hook.env.is_empty()) {
+            hook.env = self.environment();
+        }
+        run_hooks(kind, &hooks, container.state, None).map_err(failed)
     }
 }

@@ -40,7 +40,9 @@ impl Init<'_> {
         };
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let target = open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?;
-        private_parent(path);
+        if container.plan.has_own_mounts() {
+            private_parent(path);
+        }
         mountfd::move_mount(&tree, &target)
             .at(|| format!("mount the root file system on {}", path.display()))?;
         let private = MountAttr { propagation: mountfd::propagation::PRIVATE, ..MountAttr::default() };

@@ -44,11 +44,9 @@ pub(super) fn plan(
     let mut mounts = Mounts::default();
     let given = spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty());
     if given && !namespaces.has(NamespaceKind::Mount) {
-        return Err(SpecError::new(
-            "mounts",
-            "mounts without a private mount namespace would stay on the host",
-        )
-        .hint("add {\"type\": \"mount\"} to linux.namespaces"));
+        let message =
+            "without a mount namespace of its own the container's mounts are the host's until it is deleted";
+        warn(warnings, "mounts", message);
     }
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{at}]");

@@ -39,8 +39,8 @@ pub(super) fn container(parts: Parts<'_>) -> Result<Vec<InitStep>, SpecError> {
     if own_mounts {
         let default = Propagation { flag: libc::MS_SLAVE, recursive: true };
         steps.push(InitStep::RootPropagation(root_propagation.unwrap_or(default)));
-        steps.push(InitStep::MountRoot);
     }
+    steps.push(InitStep::MountRoot);
     let readonly_later = parts.mounts.readonly_later;
     steps.extend(parts.mounts.steps);
     if !parts.mounts.dev_is_bound {
