@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Layout};
 use berth_spec::{CompileContext, ContainerPlan, oci};
-use berth_sys::Pid;
 use berth_sys::clone::{Clone3, Forked, clone3};
+use berth_sys::{Pid, pidfd};
 
 use crate::error::Error;
-use crate::hooks::{ContainerState, run_hooks};
+use crate::hooks::{ContainerState, run_all_hooks, run_hooks};
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
 use crate::parent::{self, Process, Serving};
@@ -91,20 +91,32 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         make_place(&plan.root.path)?;
     }
     let cgroup = Cgroup::create(&layout, &path, &plan.cgroup.resources)?;
-    match spawn(request, plan, &cgroup) {
+    let state = ContainerState {
+        oci_version: request.spec.version().clone(),
+        id: request.id.to_owned(),
+        status: "creating",
+        pid: 0,
+        bundle: request.bundle.to_owned(),
+        annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
+    };
+    match spawn(request, &plan, &cgroup, &state) {
         Ok(parts) => Ok(CreatedContainer {
+            state: ContainerState { pid: parts.process.pid.as_raw(), status: "created", ..state },
             pid: parts.process.pid,
             pidfd: parts.process.pidfd,
             cgroup,
             console: parts.console,
             warnings: parts.warnings,
             link: parts.link,
-            plan: parts.plan,
-            state: parts.state,
+            plan,
         }),
         Err(error) => {
-            let Err(errors) = cgroup.remove() else { return Err(error) };
-            Err(Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect()))
+            let mut errors = vec![error];
+            errors.extend(cgroup.remove().err().into_iter().flatten().map(Error::Cgroup));
+            // What a hook has begun, a poststop hook ends (runtime.md, "Lifecycle", steps 3 to 5 and 13).
+            let state = ContainerState { status: "stopped", ..state };
+            errors.extend(run_all_hooks("poststop", &plan.hooks.poststop, &state));
+            Err(if errors.len() == 1 { errors.remove(0) } else { Error::Many(errors) })
         }
     }
 }
@@ -144,19 +156,14 @@ struct Parts {
     console: Option<OwnedFd>,
     warnings: Vec<String>,
     link: ParentLink,
-    plan: ContainerPlan,
-    state: ContainerState,
 }
 
-fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Result<Parts, Error> {
-    let state = ContainerState {
-        oci_version: request.spec.version().clone(),
-        id: request.id.to_owned(),
-        status: "creating",
-        pid: 0,
-        bundle: request.bundle.to_owned(),
-        annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
-    };
+fn spawn(
+    request: CreateRequest<'_>,
+    plan: &ContainerPlan,
+    cgroup: &Cgroup,
+    state: &ContainerState,
+) -> Result<Parts, Error> {
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -174,14 +181,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
-            init::run(Start {
-                request,
-                plan: &plan,
-                namespaces: &namespaces,
-                cgroup,
-                link: &child_link,
-                state: &state,
-            })
+            init::run(Start { request, plan, namespaces: &namespaces, cgroup, link: &child_link, state })
         }
     };
     drop(child_link);
@@ -206,8 +206,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
             let mut warnings: Vec<String> =
                 plan.warnings.iter().map(|w| format!("{}: {}", w.field, w.message)).collect();
             warnings.extend(served.warnings);
-            let state = ContainerState { pid: process.pid.as_raw(), status: "created", ..state };
-            Ok(Parts { process, console: served.console, warnings, link, plan, state })
+            Ok(Parts { process, console: served.console, warnings, link })
         }
         Err(error) => {
             parent::discard(&process);
@@ -237,7 +236,10 @@ impl CreatedContainer {
             }
         }
         self.state.status = "running";
-        run_hooks("poststart", &self.plan.hooks.poststart, &self.state)
+        run_hooks("poststart", &self.plan.hooks.poststart, &self.state).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&self.pidfd, nix::libc::SIGKILL).ok();
+        })
     }
 
     /// The container's state, as hooks get it.
@@ -246,13 +248,15 @@ impl CreatedContainer {
         self.state.clone()
     }
 
-    /// Runs the poststop hooks: the container is gone.
-    ///
-    /// # Errors
-    /// [`Error::Hook`] for the first that fails.
-    pub fn run_poststop_hooks(&self) -> Result<(), Error> {
-        let state = ContainerState { status: "stopped", pid: 0, ..self.state.clone() };
-        run_hooks("poststop", &self.plan.hooks.poststop, &state)
+    /// Removes the cgroup of a container whose processes are gone and runs the poststop hooks, past all problems,
+    /// which are returned.
+    #[must_use]
+    pub fn remove(self) -> Vec<Error> {
+        let mut errors: Vec<_> =
+            self.cgroup.remove().err().into_iter().flatten().map(Error::Cgroup).collect();
+        let state = ContainerState { status: "stopped", pid: 0, ..self.state };
+        errors.extend(run_all_hooks("poststop", &self.plan.hooks.poststop, &state));
+        errors
     }
 }
 

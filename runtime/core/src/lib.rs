@@ -31,5 +31,5 @@ mod steps;
 pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
-pub use hooks::{ContainerState, run_hooks};
+pub use hooks::{ContainerState, run_all_hooks, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};

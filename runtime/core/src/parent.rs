@@ -75,8 +75,10 @@ impl Serving<'_> {
                 }
                 (FromChild::RunHooks, _) => {
                     if let Some(hooks) = self.hooks {
-                        run_hooks("prestart", &hooks.prestart, &self.state)?;
-                        run_hooks("createRuntime", &hooks.create_runtime, &self.state)?;
+                        // The environment is there: step 2 of runtime.md, "Lifecycle", is behind us.
+                        let state = ContainerState { status: "created", ..self.state.clone() };
+                        run_hooks("prestart", &hooks.prestart, &state)?;
+                        run_hooks("createRuntime", &hooks.create_runtime, &state)?;
                     }
                     self.link.go()?;
                 }

@@ -252,8 +252,8 @@ pub struct HookPlan {
     pub path: PathBuf,
     /// Arguments, `argv[0]` included.
     pub args: Vec<CString>,
-    /// The whole environment.
-    pub env: Vec<CString>,
+    /// The whole environment; `None`: that of the process it is run by (for startContainer: the container's program).
+    pub env: Option<Vec<CString>>,
     /// The time after which it is killed and counts as failed.
     pub timeout: Option<Duration>,
 }

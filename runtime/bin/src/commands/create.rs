@@ -85,7 +85,7 @@ pub(super) fn abandon(created: &CreatedContainer, container: Container, log: &Lo
     // Both fail only if it has ended and been reaped already.
     pidfd::send_signal(&created.pidfd, nix::libc::SIGKILL).ok();
     pidfd::wait(&created.pidfd, true).ok();
-    if let Err(left) = container.destroy() {
+    if let Err(left) = container.destroy(log) {
         log.warn(&format!("{left:#}"));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
     let store = Store::new(&cli.global.root);
     match &cli.command {
         Command::Create(command) => command.run(&store, log),
-        Command::Delete(command) => command.run(&store),
+        Command::Delete(command) => command.run(&store, log),
         Command::Exec(command) => command.run(&store, log),
         Command::Features(command) => command.run(),
         Command::Kill(command) => command.run(&store),

@@ -47,7 +47,7 @@ impl Run {
         let pidfd = created.pidfd.as_fd().try_clone_to_owned().context("duplicate the pidfd")?;
         let status = foreground::serve(&signals, &pidfd, console)?;
         if !self.keep {
-            container.destroy()?;
+            container.destroy(log)?;
         }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::{Cgroup, FreezerState};
-use berth_core::{ChildFailure, ContainerState, run_hooks};
+use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -19,6 +19,7 @@ use nix::unistd::mkfifo;
 
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
+use crate::log::Log;
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -270,9 +271,11 @@ impl Container {
         }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         await_program(fifo)?;
-        let hooks = self.hooks(|hooks| hooks.poststart())?;
-        // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
-        run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;
+        let hooks = self.hooks(|hooks| hooks.poststart())?.map_or(Vec::new(), |hooks| hooks.poststart);
+        run_hooks("poststart", &hooks, &self.oci_state(Status::Running)).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
+        })?;
         Ok(())
     }
 
@@ -297,8 +300,8 @@ impl Container {
     }
 
     /// Undoes all that is left of a container whose first process has ended: processes, cgroup, poststop hooks,
-    /// directory. Goes on past errors.
-    pub(crate) fn destroy(self) -> anyhow::Result<()> {
+    /// directory. Goes on past errors. A poststop hook that fails is a warning (runtime.md, "Lifecycle", step 13).
+    pub(crate) fn destroy(self, log: &Log) -> anyhow::Result<()> {
         let mut problems = Vec::new();
         match self.cgroup() {
             Ok(Some(cgroup)) => {
@@ -314,11 +317,15 @@ impl Container {
             Ok(None) => {}
             Err(error) => problems.push(format!("{error:#}")),
         }
-        let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
-            let list = hooks.map_or(Vec::new(), |h| h.poststop);
-            Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
-        });
-        problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        match self.hooks(|hooks| hooks.poststop()) {
+            Ok(hooks) => {
+                let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);
+                for error in run_all_hooks("poststop", &list, &self.oci_state(Status::Stopped)) {
+                    log.warn(&error.to_string());
+                }
+            }
+            Err(error) => problems.push(format!("{error:#}")),
+        }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }
     }

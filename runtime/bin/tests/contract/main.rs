@@ -5,6 +5,7 @@
 
 mod files;
 mod harness;
+mod hooks;
 mod isolation;
 mod lifecycle;
 mod process;

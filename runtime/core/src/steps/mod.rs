@@ -21,7 +21,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Fault};
-use crate::hooks::run_hooks;
+use crate::hooks::{ContainerState, run_hooks};
 use crate::init::Init;
 use crate::protocol::FromChild;
 
@@ -133,10 +133,20 @@ impl Init<'_> {
 
     fn own_hooks(&self, kind: &'static str) -> Result<(), Fault> {
         let Some(container) = &self.container else { return Ok(()) };
-        let hooks = match kind {
-            "createContainer" => &container.plan.hooks.create_container,
-            _ => &container.plan.hooks.start_container,
+        let state = ContainerState {
+            status: "created",
+            pid: std::process::id().cast_signed(),
+            ..container.state.clone()
         };
-        run_hooks(kind, hooks, container.state).map_err(|error| Fault::new(error.to_string()))
+        let mut hooks = match kind {
+            "createContainer" => container.plan.hooks.create_container.clone(),
+            _ => container.plan.hooks.start_container.clone(),
+        };
+        if kind == "startContainer" {
+            for hook in &mut hooks {
+                hook.env.get_or_insert_with(|| self.process.env.clone());
+            }
+        }
+        run_hooks(kind, &hooks, &state).map_err(|error| Fault::new(error.to_string()))
     }
 }

@@ -68,7 +68,11 @@ impl Init<'_> {
 
     /// Becomes the program, or tells why not and ends.
     pub(super) fn exec(&mut self) -> Result<Never, Fault> {
-        let program = self.stage.program.take().ok_or_else(|| Fault::new("there is no program to run"))?;
+        let program = self
+            .stage
+            .program
+            .take()
+            .ok_or_else(|| Fault::new("there is no program to run: config.json has no process"))?;
         let mut env = self.process.env.clone();
         if self.process.needs_home {
             let home = home_of(self.process.user.uid);
