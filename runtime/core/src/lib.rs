@@ -23,6 +23,7 @@ mod exec;
 mod hooks;
 mod init;
 mod namespaces;
+mod netdev;
 mod parent;
 mod protocol;
 mod stdio;

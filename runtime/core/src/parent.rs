@@ -149,10 +149,7 @@ fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String
             }
             Ok(())
         }
-        ParentStep::NetDevices(devices) => Err(Error::Invalid(format!(
-            "linux.netDevices is not supported yet: cannot move {}",
-            devices.iter().map(|d| d.host_name.as_str()).collect::<Vec<_>>().join(", ")
-        ))),
+        ParentStep::NetDevices(devices) => crate::netdev::take(devices, pid),
     }
 }
 

@@ -102,6 +102,10 @@ impl Exec {
             preserve_fds: self.preserve_fds,
             die_with_parent: false,
         })?;
+        if let Some(processors) = &child.initial_affinity {
+            let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
+            log.debug(&format!("initial CPU affinity: {mask:#x}"));
+        }
         for warning in &child.warnings {
             log.warn(warning);
         }

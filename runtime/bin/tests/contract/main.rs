@@ -7,6 +7,7 @@ mod files;
 mod harness;
 mod hooks;
 mod isolation;
+mod kernel;
 mod lifecycle;
 mod process;
 mod seccomp;
