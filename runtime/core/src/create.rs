@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Layout, Unit};
 use berth_spec::{CompileContext, ContainerPlan, oci};
-use berth_sys::Pid;
 use berth_sys::clone::{Clone3, Forked, clone3};
+use berth_sys::{Pid, pidfd};
 
 use crate::error::Error;
-use crate::hooks::{ContainerState, run_hooks};
+use crate::hooks::{ContainerState, run_all_hooks, run_hooks};
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
 use crate::parent::{self, Process, Serving};
@@ -113,25 +113,36 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             other => other?,
         },
     };
-    if let Some(uid) = plan.cgroup.owner
-        && let Err(error) = cgroup.delegate(uid)
-    {
-        return Err(undone(error.into(), cgroup));
-    }
-    let spawned = spawn(request, plan, &cgroup);
+    let state = ContainerState {
+        oci_version: request.spec.version().clone(),
+        id: request.id.to_owned(),
+        status: "creating",
+        pid: 0,
+        bundle: request.bundle.to_owned(),
+        annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
+    };
+    let delegated = plan.cgroup.owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
+    let spawned = delegated.map_err(Error::from).and_then(|()| spawn(request, &plan, &cgroup, &state));
     cgroup.populated();
     match spawned {
         Ok(parts) => Ok(CreatedContainer {
+            state: ContainerState { pid: parts.process.pid.as_raw(), status: "created", ..state },
             pid: parts.process.pid,
             pidfd: parts.process.pidfd,
             cgroup,
             console: parts.console,
             warnings: parts.warnings,
             link: parts.link,
-            plan: parts.plan,
-            state: parts.state,
+            plan,
         }),
-        Err(error) => Err(undone(error, cgroup)),
+        Err(error) => {
+            let mut errors = vec![error];
+            errors.extend(cgroup.remove().err().into_iter().flatten().map(Error::Cgroup));
+            // What a hook has begun, a poststop hook ends (runtime.md, "Lifecycle", steps 3 to 5 and 13).
+            let state = ContainerState { status: "stopped", ..state };
+            errors.extend(run_all_hooks("poststop", &plan.hooks.poststop, &state));
+            Err(if errors.len() == 1 { errors.remove(0) } else { Error::Many(errors) })
+        }
     }
 }
 
@@ -156,16 +167,6 @@ fn without_cgroup(
         "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {refusal} \
          (leave linux.resources and linux.cgroupsPath out, or have the cgroup delegated to you)"
     )))
-}
-
-/// Takes the cgroup of a failed creation away; what fails at that is told as well.
-fn undone(error: Error, cgroup: Cgroup) -> Error {
-    match cgroup.remove() {
-        Ok(()) => error,
-        Err(errors) => {
-            Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect())
-        }
-    }
 }
 
 /// The empty directory a detached root is attached to, which belongs to the bundle and goes with it.
@@ -203,19 +204,14 @@ struct Parts {
     console: Option<OwnedFd>,
     warnings: Vec<String>,
     link: ParentLink,
-    plan: ContainerPlan,
-    state: ContainerState,
 }
 
-fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Result<Parts, Error> {
-    let state = ContainerState {
-        oci_version: request.spec.version().clone(),
-        id: request.id.to_owned(),
-        status: "creating",
-        pid: 0,
-        bundle: request.bundle.to_owned(),
-        annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
-    };
+fn spawn(
+    request: CreateRequest<'_>,
+    plan: &ContainerPlan,
+    cgroup: &Cgroup,
+    state: &ContainerState,
+) -> Result<Parts, Error> {
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -233,14 +229,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
-            init::run(Start {
-                request,
-                plan: &plan,
-                namespaces: &namespaces,
-                cgroup,
-                link: &child_link,
-                state: &state,
-            })
+            init::run(Start { request, plan, namespaces: &namespaces, cgroup, link: &child_link, state })
         }
     };
     drop(child_link);
@@ -267,25 +256,12 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         trace,
     };
     match serving.run(&process, false) {
-        Ok(served) => {
-            let warnings = served.warnings;
-            let state = ContainerState { pid: process.pid.as_raw(), status: "created", ..state };
-            Ok(Parts { process, console: served.console, warnings, link, plan, state })
-        }
+        Ok(served) => Ok(Parts { process, console: served.console, warnings: served.warnings, link }),
         Err(error) => {
             parent::discard(&process);
-            if !plan.has_own_mounts() {
-                unmount_root(&plan.root.path);
-            }
             Err(error)
         }
     }
-}
-
-/// Undoes the mounts of a container that has the host's mount namespace. One that was never made is none.
-pub fn unmount_root(root: &Path) {
-    use nix::mount::{MntFlags, umount2};
-    umount2(root, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
 }
 
 impl CreatedContainer {
@@ -310,7 +286,11 @@ impl CreatedContainer {
             }
         }
         self.state.status = "running";
-        run_hooks("poststart", &self.plan.hooks.poststart, &self.state, Some(&self.state.bundle))
+        let bundle = Some(self.state.bundle.as_path());
+        run_hooks("poststart", &self.plan.hooks.poststart, &self.state, bundle).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&self.pidfd, nix::libc::SIGKILL).ok();
+        })
     }
 
     /// Only its first process, for whoever waits for its end: all other descriptors are closed.
@@ -330,13 +310,15 @@ impl CreatedContainer {
         self.state.clone()
     }
 
-    /// Runs the poststop hooks: the container is gone.
-    ///
-    /// # Errors
-    /// [`Error::Hook`] for the first that fails.
-    pub fn run_poststop_hooks(&self) -> Result<(), Error> {
-        let state = ContainerState { status: "stopped", pid: 0, ..self.state.clone() };
-        run_hooks("poststop", &self.plan.hooks.poststop, &state, None)
+    /// Removes the cgroup of a container whose processes are gone and runs the poststop hooks, past all problems,
+    /// which are returned.
+    #[must_use]
+    pub fn remove(self) -> Vec<Error> {
+        let mut errors: Vec<_> =
+            self.cgroup.remove().err().into_iter().flatten().map(Error::Cgroup).collect();
+        let state = ContainerState { status: "stopped", pid: 0, ..self.state };
+        errors.extend(run_all_hooks("poststop", &self.plan.hooks.poststop, &state));
+        errors
     }
 }
 

@@ -90,7 +90,8 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
             // Others may live in the namespaces that were joined: they must not trace us before the program runs.
             hide().map_err(named("Namespaces"))?;
         }
-        fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
+        let born_in = namespaces.set_clocks().map_err(named("Namespaces"))?;
+        fork_into(born_in, link).map_err(named("Namespaces"))?;
         bind_to_parent().map_err(named("Parent"))?;
     }
     settle(namespaces, plan, link).map_err(named("Namespaces"))?;

@@ -25,15 +25,16 @@ mod hooks;
 mod id_maps;
 mod init;
 mod namespaces;
+mod netdev;
 mod parent;
 mod protocol;
 mod stdio;
 mod steps;
 mod trace;
 
-pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create, unmount_root};
+pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
-pub use hooks::{ContainerState, run_hooks};
+pub use hooks::{ContainerState, run_all_hooks, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};
 pub use trace::Trace;

@@ -99,9 +99,11 @@ impl Serving<'_> {
                 }
                 (FromChild::RunHooks, _) => {
                     if let Some(hooks) = self.hooks {
-                        let bundle = Some(self.state.bundle.as_path());
-                        run_hooks("prestart", &hooks.prestart, &self.state, bundle)?;
-                        run_hooks("createRuntime", &hooks.create_runtime, &self.state, bundle)?;
+                        // The environment is there: step 2 of runtime.md, "Lifecycle", is behind us.
+                        let state = ContainerState { status: "created", ..self.state.clone() };
+                        let bundle = Some(state.bundle.as_path());
+                        run_hooks("prestart", &hooks.prestart, &state, bundle)?;
+                        run_hooks("createRuntime", &hooks.create_runtime, &state, bundle)?;
                     }
                     self.link.go()?;
                 }
@@ -174,10 +176,7 @@ fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String
             }
             Ok(())
         }
-        ParentStep::NetDevices(devices) => Err(Error::Invalid(format!(
-            "linux.netDevices is not supported yet: cannot move {}",
-            devices.iter().map(|d| d.host_name.as_str()).collect::<Vec<_>>().join(", ")
-        ))),
+        ParentStep::NetDevices(devices) => crate::netdev::take(devices, pid),
     }
 }
 

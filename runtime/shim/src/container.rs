@@ -195,12 +195,7 @@ impl Container {
             }
             problems.extend(self.kill_rest().err().map(|error| error.to_string()));
         }
-        if let Err(error) = self.core.run_poststop_hooks() {
-            problems.push(error.to_string());
-        }
-        if let Err(errors) = self.core.cgroup.remove() {
-            problems.extend(errors.iter().map(ToString::to_string));
-        }
+        problems.extend(self.core.remove().iter().map(ToString::to_string));
         problems
     }
 }

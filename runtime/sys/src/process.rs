@@ -162,8 +162,10 @@ pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<(), Errno> {
     }
     // The kernel takes one bit more than it reads.
     let length = if words == 0 { 0 } else { words * bits + 1 };
+    // MPOL_DEFAULT and MPOL_LOCAL insist on an absent mask; the pointer of an empty vector is not null.
+    let mask = if words == 0 { std::ptr::null() } else { mask.as_ptr() };
     // SAFETY: `mask` lives across the call and holds `length - 1` bits, which is what the kernel reads.
-    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), length) };
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, length) };
     Errno::result(ret).map(drop)
 }
 

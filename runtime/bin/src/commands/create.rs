@@ -94,7 +94,7 @@ pub(super) fn abandon(created: CreatedContainer, container: Container, log: &Log
     pidfd::wait(&created.pidfd, true).ok();
     // If it failed for want of descriptors, these are what it takes to clean up.
     drop(created);
-    if let Err(left) = container.destroy() {
+    if let Err(left) = container.destroy(log) {
         log.warn(&format!("{left:#}"));
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         .with_unprivileged(privilege::is_unprivileged(&cli.global.rootless));
     match &cli.command {
         Command::Create(command) => command.run(&store, log),
-        Command::Delete(command) => command.run(&store),
+        Command::Delete(command) => command.run(&store, log),
         Command::Events(command) => command.run(&store),
         Command::Exec(command) => command.run(&store, log),
         Command::Features(command) => command.run(),

@@ -51,7 +51,7 @@ impl Run {
             log.explain(&problem);
         }
         if !self.keep {
-            container.destroy()?;
+            container.destroy(log)?;
         }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }

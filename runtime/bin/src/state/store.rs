@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
-use berth_core::{ChildFailure, ContainerState, run_hooks};
+use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -20,6 +20,7 @@ use nix::unistd::mkfifo;
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
 use crate::diagnose::Root;
+use crate::log::Log;
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -158,11 +159,6 @@ fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     }
     let failure: ChildFailure = serde_json::from_slice(&told).context("the start FIFO")?;
     Err(berth_core::Error::Child(failure).into())
-}
-
-fn has_own_mounts(spec: &oci::Spec) -> bool {
-    let listed = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
-    listed.into_iter().any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Mount)
 }
 
 /// Where the container's cgroup will be; berth-core decides the same.
@@ -321,14 +317,12 @@ impl Container {
         }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         await_program(fifo)?;
-        let hooks = self.hooks(|hooks| hooks.poststart())?;
-        // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
-        run_hooks(
-            "poststart",
-            &hooks.map_or(Vec::new(), |h| h.poststart),
-            &self.oci_state(Status::Running),
-            Some(&self.record.bundle),
-        )?;
+        let hooks = self.hooks(|hooks| hooks.poststart())?.map_or(Vec::new(), |hooks| hooks.poststart);
+        let bundle = Some(self.record.bundle.as_path());
+        run_hooks("poststart", &hooks, &self.oci_state(Status::Running), bundle).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
+        })?;
         Ok(())
     }
 
@@ -353,8 +347,8 @@ impl Container {
     }
 
     /// Undoes all that is left of a container whose first process has ended: processes, cgroup, poststop hooks,
-    /// directory. Goes on past errors.
-    pub(crate) fn destroy(self) -> anyhow::Result<()> {
+    /// directory. Goes on past errors. A poststop hook that fails is a warning (runtime.md, "Lifecycle", step 13).
+    pub(crate) fn destroy(self, log: &Log) -> anyhow::Result<()> {
         let mut problems = Vec::new();
         match self.cgroup() {
             Ok(Some(cgroup)) => {
@@ -376,14 +370,15 @@ impl Container {
         }
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
-            if self.spec().is_ok_and(|spec| !has_own_mounts(&spec)) {
-                berth_core::unmount_root(&self.record.rootfs);
+            match self.hooks(|hooks| hooks.poststop()) {
+                Ok(hooks) => {
+                    let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);
+                    for error in run_all_hooks("poststop", &list, &self.oci_state(Status::Stopped)) {
+                        log.warn(&error.to_string());
+                    }
+                }
+                Err(error) => problems.push(format!("{error:#}")),
             }
-            let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
-                let list = hooks.map_or(Vec::new(), |h| h.poststop);
-                Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped), None)?)
-            });
-            problems.extend(hooks.err().map(|error| format!("{error:#}")));
         }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }

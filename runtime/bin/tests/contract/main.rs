@@ -6,7 +6,9 @@
 mod errors;
 mod files;
 mod harness;
+mod hooks;
 mod isolation;
+mod kernel;
 mod leftovers;
 mod lifecycle;
 mod process;

@@ -22,7 +22,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Fault};
-use crate::hooks::run_hooks;
+use crate::hooks::{ContainerState, run_hooks};
 use crate::init::Init;
 use crate::protocol::FromChild;
 
@@ -147,16 +147,20 @@ impl Init<'_> {
     fn own_hooks(&mut self, kind: &'static str) -> Result<(), Fault> {
         let Some(container) = &self.container else { return Ok(()) };
         let failed = |error: crate::Error| Fault::new(error.to_string());
+        let state = ContainerState {
+            status: "created",
+            pid: std::process::id().cast_signed(),
+            ..container.state.clone()
+        };
         if kind == "createContainer" {
             let hooks = &container.plan.hooks.create_container;
-            let state = container.state;
             nix::unistd::fchdir(self.stage.root()?).at(|| "enter the container's root".into())?;
-            return run_hooks(kind, hooks, state, None).map_err(failed);
+            return run_hooks(kind, hooks, &state, None).map_err(failed);
         }
         let mut hooks = container.plan.hooks.start_container.clone();
-        for hook in hooks.iter_mut().filter(|hook| hook.env.is_empty()) {
-            hook.env = self.environment();
+        for hook in &mut hooks {
+            hook.env.get_or_insert_with(|| self.environment());
         }
-        run_hooks(kind, &hooks, container.state, None).map_err(failed)
+        run_hooks(kind, &hooks, &state, None).map_err(failed)
     }
 }

@@ -116,7 +116,8 @@ fn real_directory(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fau
         return Ok(there);
     }
     Err(Fault::new(format!(
-        "{} of the image must be a directory, not a link or a file",
+        "filesystem {:?} must be mounted on ordinary directory: {} of the image is a link or a file",
+        step.destination.file_name().unwrap_or_default(),
         step.destination.display()
     )))
 }

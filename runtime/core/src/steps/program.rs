@@ -94,7 +94,9 @@ impl Init<'_> {
 
     /// Becomes the program, or tells why not and ends.
     pub(super) fn exec(&mut self) -> Result<Never, Fault> {
-        let program = self.stage.program.take().ok_or_else(|| Fault::new("there is no program to run"))?;
+        let program = self.stage.program.take();
+        let program =
+            program.ok_or_else(|| Fault::new("there is no program to run: config.json has no process"))?;
         let env = self.environment();
         if self.container.is_none() {
             self.settle_death()?;

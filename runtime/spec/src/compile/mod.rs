@@ -82,12 +82,17 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
     }
     let id_maps = namespaces::id_maps(linux, &namespaces)?;
     let root = root(spec, ctx)?;
-    let process = spec.process().as_ref().ok_or_else(|| {
-        SpecError::new("process", "is missing").hint("a container needs process.args and process.cwd")
-    })?;
     let in_userns = namespaces.has(NamespaceKind::User);
-    let process =
-        process::plan(process, linux.seccomp().as_ref(), in_userns, ctx.known_capabilities, &mut warnings)?;
+    let process = match spec.process() {
+        Some(process) => process::plan(
+            process,
+            linux.seccomp().as_ref(),
+            in_userns,
+            ctx.known_capabilities,
+            &mut warnings,
+        )?,
+        None => process::none(in_userns),
+    };
     let mounts = mounts::plan(spec, ctx, &namespaces, &mut warnings)?;
     let devices = devices::plan(linux, in_userns)?;
     let hooks = hooks::plan(spec.hooks().as_ref())?;

@@ -71,7 +71,9 @@ pub(super) fn container(parts: Parts<'_>) -> Result<Vec<InitStep>, SpecError> {
     }
     restricted_paths(parts.linux, own_mounts, &mut steps)?;
     process_steps(parts.process, parts.linux, parts.process.in_user_namespace, &mut steps)?;
-    steps.push(InitStep::ResolveExecutable);
+    if !parts.process.args.is_empty() {
+        steps.push(InitStep::ResolveExecutable);
+    }
     late_seccomp(parts.process, &mut steps);
     steps.push(InitStep::WaitForStart);
     if !parts.hooks.start_container.is_empty() {
@@ -254,7 +256,8 @@ fn restricted_paths(
             .flatten()
             .enumerate()
             .map(|(at, path)| {
-                paths::absolute(&format!("linux.{field}[{at}]"), Path::new(path))?;
+                // A relative one is taken from the root, as runc takes it.
+                paths::no_nul(&format!("linux.{field}[{at}]"), Path::new(path))?;
                 Ok(paths::clean(Path::new(path)))
             })
             .collect()

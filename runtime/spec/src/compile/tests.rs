@@ -265,7 +265,7 @@ fn refusals_name_the_field() {
         refused(|s| s["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
         "linux.sysctl.vm.swappiness"
     );
-    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["etc"])), "linux.maskedPaths[0]");
+    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["/e\0"])), "linux.maskedPaths[0]");
     assert_eq!(refused(|s| s["linux"]["rootfsPropagation"] = json!("loud")), "linux.rootfsPropagation");
     assert_eq!(
         refused(|s| s["linux"]["devices"] = json!([{"path":"/dev/x","type":"a"}])),
@@ -283,7 +283,7 @@ fn refusals_name_the_field() {
         s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]);
     };
     assert_eq!(refused(no_uts), "hostname");
-    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "mounts");
+    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "linux.maskedPaths");
 }
 
 #[test]
