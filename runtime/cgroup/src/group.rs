@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -254,6 +254,25 @@ impl Cgroup {
         self.dirs.iter().find(|dir| dir.controllers.is_empty()).map(Dir::fd)
     }
 
+    /// The cgroup2 directory of a process that is here or in a group below.
+    ///
+    /// # Errors
+    /// The process is gone, or somewhere else.
+    pub fn dir_of(&self, pid: Pid) -> Result<OwnedFd, CgroupError> {
+        let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
+        let text = std::fs::read_to_string(&file).map_err(|error| CgroupError::io("read", &file, error))?;
+        // cgroups(7): hierarchy number, controllers, path; cgroup2 has number 0 and no controllers.
+        let path = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
+        let inside = path.and_then(|path| path.strip_prefix(&self.path).ok());
+        let own = |dir: &&Dir| dir.controllers.is_empty() && dir.path.ends_with(relative(&self.path));
+        match (inside, self.dirs.iter().find(own)) {
+            (Some(inside), Some(dir)) => dir.open_below(inside),
+            _ => {
+                Err(CgroupError::Below(format!("process {pid} has left the cgroup {}", self.path.display())))
+            }
+        }
+    }
+
     /// True if a process that is born in [`Self::dir_fd`] is in all of the cgroup: version 2.
     #[must_use]
     pub fn is_joined_by_birth(&self) -> bool {
@@ -293,6 +312,7 @@ impl Cgroup {
     /// # Errors
     /// A limit is invalid or refused; earlier ones may have been set.
     pub fn set(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.check_memory(resources)?;
         let Some(unit) = &self.unit else {
             return self.apply(&Plan::new(&self.layout, &self.path, resources)?);
         };
@@ -304,6 +324,31 @@ impl Cgroup {
             self.while_frozen(|| unit.set(self.version, &resources))?;
         }
         self.apply(&plan)
+    }
+
+    /// `memory.checkBeforeUpdate`: a limit below what is in use would end processes on version 2.
+    fn check_memory(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        let Some(memory) =
+            resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true))
+        else {
+            return Ok(());
+        };
+        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+        if self.version == 2
+            && let Some(limit) = limit
+            && let Some(dir) = self.dirs.first()
+        {
+            let usage = dir.read("memory.current")?.trim().parse().unwrap_or(0);
+            if limit < usage {
+                return Err(CgroupError::invalid(
+                    "linux.resources.memory.limit",
+                    format!(
+                        "rejecting memory limit {limit} lower than its usage {usage} (checkBeforeUpdate)"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// On version 1 systemd refuses all devices for a moment whenever it sets anything: nobody should notice.
