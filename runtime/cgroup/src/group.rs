@@ -41,7 +41,12 @@ pub struct Cgroup {
     unit: Option<Unit>,
     /// What keeps the unit alive until the container's process is in it.
     placeholder: Option<Placeholder>,
+    /// A limit of processes too low for those that make the container: it is set when they are gone.
+    postponed: Option<LinuxResources>,
 }
+
+/// Processes while a container is made: the placeholder, one in between that enters namespaces, and init.
+const MAKERS: i64 = 3;
 
 impl Cgroup {
     /// Makes the cgroup `path` (below each hierarchy's root) and sets the limits. What a failure leaves half made is
@@ -50,7 +55,8 @@ impl Cgroup {
     /// # Errors
     /// A directory cannot be made, or a limit is invalid or refused.
     pub fn create(layout: &Layout, path: &Path, resources: &LinuxResources) -> Result<Self, CgroupError> {
-        let plan = Plan::new(layout, path, resources)?;
+        let (resources, postponed) = postpone(resources);
+        let plan = Plan::new(layout, path, &resources)?;
         let mut made = Vec::new();
         let result = Self::make_directories(layout, path, &mut made).and_then(|()| {
             let group = Self::open(layout, path)?;
@@ -58,7 +64,7 @@ impl Cgroup {
                 group.refuse_foreign()?;
             }
             group.apply(&plan)?;
-            Ok(group)
+            Ok(Self { postponed, ..group })
         });
         if result.is_err() {
             unmake(&made);
@@ -85,7 +91,8 @@ impl Cgroup {
                 hint: Some("leave --systemd-cgroup out"),
             });
         }
-        let resources = rounded(resources);
+        let (resources, postponed) = postpone(resources);
+        let resources = rounded(&resources);
         let plan = Plan::new(layout, unit.path(), &resources)?;
         let placeholder = unit.start(layout.version(), &resources)?;
         let mut made = Vec::new();
@@ -95,7 +102,7 @@ impl Cgroup {
             Ok(group)
         });
         match result {
-            Ok(group) => Ok(Self { placeholder: Some(placeholder), ..group }),
+            Ok(group) => Ok(Self { placeholder: Some(placeholder), postponed, ..group }),
             Err(error) => {
                 drop(placeholder);
                 if let Err(error) = unit.stop() {
@@ -144,9 +151,13 @@ impl Cgroup {
         }
     }
 
-    /// The container's process is inside now: what kept the unit alive until then may go.
-    pub fn populated(&mut self) {
+    /// The container's process is inside now, and all that helped to make it may go.
+    ///
+    /// # Errors
+    /// A limit that had to wait for this is refused.
+    pub fn populated(&mut self) -> Result<(), CgroupError> {
         self.placeholder = None;
+        self.postponed.take().map_or(Ok(()), |limits| self.set(&limits))
     }
 
     /// Opens one made earlier; directories that are gone are left out.
@@ -182,6 +193,7 @@ impl Cgroup {
                 dirs,
                 unit: None,
                 placeholder: None,
+                postponed: None,
             }),
         }
     }
@@ -514,6 +526,20 @@ pub fn prune(layout: &Layout, path: &Path) -> Result<bool, CgroupError> {
         }
     }
     Ok(gone)
+}
+
+/// The limits to begin with, and the one that has to wait.
+fn postpone(resources: &LinuxResources) -> (LinuxResources, Option<LinuxResources>) {
+    let mut now = resources.clone();
+    let pids = resources.pids().filter(|pids| (0..MAKERS).contains(&pids.limit()));
+    let later = pids.map(|pids| {
+        now.set_pids(None);
+        let mut later = LinuxResources::default();
+        later.set_devices(None);
+        later.set_pids(Some(pids));
+        later
+    });
+    (now, later)
 }
 
 fn unmake(made: &[PathBuf]) {

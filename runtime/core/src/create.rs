@@ -104,8 +104,13 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     {
         return Err(undone(error.into(), cgroup));
     }
-    let spawned = spawn(request, plan, &cgroup);
-    cgroup.populated();
+    let spawned = spawn(request, plan, &cgroup).and_then(|parts| match cgroup.populated() {
+        Ok(()) => Ok(parts),
+        Err(error) => {
+            parent::discard(&parts.process);
+            Err(error.into())
+        }
+    });
     match spawned {
         Ok(parts) => Ok(CreatedContainer {
             pid: parts.process.pid,
