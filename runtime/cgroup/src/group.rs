@@ -94,6 +94,10 @@ impl Cgroup {
         let (resources, postponed) = postpone(resources);
         let resources = rounded(&resources);
         let plan = Plan::new(layout, unit.path(), &resources)?;
+        // A unit that is gone may have left a directory, which systemd would take as it is.
+        if let Ok(group) = Self::open(layout, unit.path()) {
+            group.refuse_foreign()?;
+        }
         let placeholder = unit.start(layout.version(), &resources)?;
         let mut made = Vec::new();
         let result = Self::make_directories(layout, unit.path(), &mut made).and_then(|()| {
