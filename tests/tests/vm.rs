@@ -25,7 +25,7 @@ use berth_tests::vm::{
 };
 
 /// Results of vm_guest.
-const GUEST_CASES: usize = 16;
+const GUEST_CASES: usize = 22;
 /// One machine at a time: each has two processors to emulate.
 static MACHINE: Mutex<()> = Mutex::new(());
 
