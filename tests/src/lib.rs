@@ -9,3 +9,4 @@ pub mod daemon;
 pub mod dockerd;
 pub mod matrix;
 pub mod registry;
+pub mod vm;

@@ -123,7 +123,13 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     };
     let delegated = plan.cgroup.owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
     let spawned = delegated.map_err(Error::from).and_then(|()| spawn(request, &plan, &cgroup, &state));
-    cgroup.populated();
+    let spawned = spawned.and_then(|parts| match cgroup.populated() {
+        Ok(()) => Ok(parts),
+        Err(error) => {
+            parent::discard(&parts.process);
+            Err(error.into())
+        }
+    });
     match spawned {
         Ok(parts) => Ok(CreatedContainer {
             state: ContainerState { pid: parts.process.pid.as_raw(), status: "created", ..state },

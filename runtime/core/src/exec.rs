@@ -1,11 +1,11 @@
 //! One more process in a running container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_cgroup::Cgroup;
 use berth_spec::{IdMaps, ProcessPlan, oci};
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
-use berth_sys::{Pid, ns, process};
+use berth_sys::{Errno, Pid, ns, process};
 
 use crate::create::Gate;
 use crate::error::{Context, Error, Fault};
@@ -76,8 +76,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     let kinds = namespaces::of_container(request.spec);
     let state = request.state.clone();
     let (link, child_link) = protocol::link()?;
-    let forked = clone3(&Clone3 { flags: CloneFlags::empty(), cgroup: request.cgroup.dir_fd() });
-    let first = match forked.map_err(|e| Error::os("clone3", e))? {
+    let first = match fork_in_cgroup(&request)? {
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
@@ -112,6 +111,20 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             Err(error)
         }
     }
+}
+
+/// A container of cgroup version 2 may have moved its processes into groups below its own and given those controllers.
+/// No process fits beside them then, so a new one is born where init is.
+fn fork_in_cgroup(request: &ExecRequest<'_>) -> Result<Forked, Error> {
+    let fork = |cgroup| clone3(&Clone3 { flags: CloneFlags::empty(), cgroup });
+    let forked = match fork(request.cgroup.dir_fd()) {
+        Err(Errno::EBUSY) => {
+            let beside_init = request.cgroup.dir_of(Pid::from_raw(request.state.pid))?;
+            fork(Some(beside_init.as_fd()))
+        }
+        other => other,
+    };
+    forked.map_err(|errno| Error::os("clone3", errno))
 }
 
 fn run(request: ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> ! {
