@@ -207,7 +207,15 @@ impl Cgroup {
     #[must_use]
     pub fn none(layout: &Layout) -> Self {
         let (layout, version) = (layout.clone(), layout.version());
-        Self { layout, version, path: PathBuf::new(), dirs: Vec::new(), unit: None, placeholder: None }
+        Self {
+            layout,
+            version,
+            path: PathBuf::new(),
+            dirs: Vec::new(),
+            unit: None,
+            placeholder: None,
+            postponed: None,
+        }
     }
 
     /// The same cgroup with its directories replaced by ones below them, by controller; the empty name is for all.

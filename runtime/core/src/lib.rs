@@ -21,6 +21,8 @@ mod create;
 pub mod elf;
 mod error;
 mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hooks;
 mod id_maps;
 mod init;
