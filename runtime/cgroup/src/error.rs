@@ -54,6 +54,26 @@ pub enum CgroupError {
         /// What is in the way.
         problem: String,
     },
+    /// The systemd driver was asked for where there is none.
+    #[error(
+        "systemd cgroup flag passed, but systemd support for managing cgroups is not available (this machine was not booted with systemd: leave --systemd-cgroup out)"
+    )]
+    NoSystemd,
+    /// systemd did not do what it was asked for.
+    #[error("systemd: cannot {operation} unit {unit:?}: {problem}{}", hint.map(|h| format!(" ({h})")).unwrap_or_default())]
+    Systemd {
+        /// What was tried, in words.
+        operation: &'static str,
+        /// The unit.
+        unit: String,
+        /// What systemd, or the connection to it, said.
+        problem: String,
+        /// What to do.
+        hint: Option<&'static str>,
+    },
+    /// A cgroup inside the container's own that cannot be used.
+    #[error("{0}")]
+    Below(String),
     /// No cgroup file system is mounted.
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
     NotMounted,

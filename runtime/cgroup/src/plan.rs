@@ -106,8 +106,8 @@ pub(crate) fn limit(value: i64) -> String {
 }
 
 /// No limit below 1 lets the container's own process run: 0 is the strictest that does (config-linux.md, "pids").
-pub(crate) fn pids_limit(value: i64) -> String {
-    limit(if value == 0 { 1 } else { value })
+pub(crate) fn pids_max(value: i64) -> i64 {
+    if value == 0 { 1 } else { value }
 }
 
 /// Throttles as (major:minor, rate).

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
 
-use crate::plan::{Write, Writes, throttles};
+use crate::plan::{Write, Writes, limit, pids_max, throttles};
 use crate::{CgroupError, Layout};
 
 pub(crate) fn writes(layout: &Layout, resources: &LinuxResources) -> Result<Vec<Write>, CgroupError> {
@@ -17,9 +17,7 @@ pub(crate) fn writes(layout: &Layout, resources: &LinuxResources) -> Result<Vec<
     planner.cpu(resources)?;
     planner.memory(resources)?;
     if let Some(pids) = resources.pids() {
-        planner
-            .controller("pids", "linux.resources.pids")?
-            .push("pids.max", crate::plan::pids_limit(pids.limit()));
+        planner.controller("pids", "linux.resources.pids")?.push("pids.max", limit(pids_max(pids.limit())));
     }
     planner.block_io(resources)?;
     planner.devices(resources)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use berth_cgroup::{Cgroup, Layout};
+use berth_cgroup::{Cgroup, Layout, Unit};
 use berth_spec::{CompileContext, ContainerPlan, oci};
 use berth_sys::Pid;
 use berth_sys::clone::{Clone3, Forked, clone3};
@@ -45,6 +45,8 @@ pub struct CreateRequest<'a> {
     pub bundle: &'a Path,
     /// config.json.
     pub spec: &'a oci::Spec,
+    /// The systemd unit to put it into; none leaves systemd out.
+    pub unit: Option<Unit>,
     /// Its root file system.
     pub rootfs: RootfsSource,
     /// Its standard streams.
@@ -85,13 +87,26 @@ pub struct CreatedContainer {
 /// See [`Error`].
 pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     let layout = berth_cgroup::detect()?;
-    let path = cgroup_path(request.spec, request.id);
+    let path = match &request.unit {
+        Some(unit) => unit.path().to_owned(),
+        None => cgroup_path(request.spec, request.id),
+    };
     let plan = compile(&request, &layout, &path)?;
     if matches!(request.rootfs, RootfsSource::Detached(_)) {
         make_place(&plan.root.path)?;
     }
-    let cgroup = Cgroup::create(&layout, &path, &plan.cgroup.resources)?;
-    match spawn(request, plan, &cgroup) {
+    let mut cgroup = match &request.unit {
+        Some(unit) => Cgroup::create_in_unit(&layout, unit, &plan.cgroup.resources)?,
+        None => Cgroup::create(&layout, &path, &plan.cgroup.resources)?,
+    };
+    if let Some(uid) = plan.cgroup.owner
+        && let Err(error) = cgroup.delegate(uid)
+    {
+        return Err(undone(error.into(), cgroup));
+    }
+    let spawned = spawn(request, plan, &cgroup);
+    cgroup.populated();
+    match spawned {
         Ok(parts) => Ok(CreatedContainer {
             pid: parts.process.pid,
             pidfd: parts.process.pidfd,
@@ -102,9 +117,16 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             plan: parts.plan,
             state: parts.state,
         }),
-        Err(error) => {
-            let Err(errors) = cgroup.remove() else { return Err(error) };
-            Err(Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect()))
+        Err(error) => Err(undone(error, cgroup)),
+    }
+}
+
+/// Takes the cgroup of a failed creation away; what fails at that is told as well.
+fn undone(error: Error, cgroup: Cgroup) -> Error {
+    match cgroup.remove() {
+        Ok(()) => error,
+        Err(errors) => {
+            Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect())
         }
     }
 }
@@ -187,6 +209,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
     drop(child_link);
     // The child has them; for us an open write end would hide the end of the program's output.
     drop(request);
+    parent::put_into(cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let process = if namespaces.intermediate {
         parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?
     } else {
@@ -237,6 +260,12 @@ impl CreatedContainer {
         }
         self.state.status = "running";
         run_hooks("poststart", &self.plan.hooks.poststart, &self.state)
+    }
+
+    /// Only its first process, for whoever waits for its end: all other descriptors are closed.
+    #[must_use]
+    pub fn into_pidfd(self) -> OwnedFd {
+        self.pidfd
     }
 
     /// The container's state, as hooks get it.

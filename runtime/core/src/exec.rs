@@ -79,6 +79,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         }
     };
     drop(child_link);
+    parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     drop(request);
     let process = parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
@@ -120,15 +121,25 @@ fn begin(
     link: &ChildLink,
 ) -> Result<Never, (String, Fault)> {
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
-    affinity(plan.cpu_affinity.initial.as_deref()).map_err(named("CpuAffinity"))?;
+    process::cloexec_from(3 + request.preserve_fds)
+        .at(|| "close descriptors".into())
+        .map_err(named("Parent"))?;
     init::hide().map_err(named("Namespaces"))?;
-    init::join_cgroup(request.cgroup).map_err(named("Cgroup"))?;
+    init::join_cgroup(request.cgroup, link).map_err(named("Cgroup"))?;
+    match plan.cpu_affinity.initial.as_deref() {
+        // Only now: joining a cpuset widens the mask to all of it.
+        Some(initial) => affinity(initial).map_err(named("CpuAffinity"))?,
+        None => init::reset_affinity(),
+    }
     ns::setns(request.init, kinds)
         .at(|| "join the container's namespaces (has it ended?)".into())
         .map_err(named("Namespaces"))?;
     init::fork_into(CloneFlags::empty(), link).map_err(named("Namespaces"))?;
     settle(&request, plan, kinds, link).map_err(named("Namespaces"))?;
-    affinity(plan.cpu_affinity.last.as_deref()).map_err(named("CpuAffinity"))?;
+    if let Some(last) = plan.cpu_affinity.last.as_deref() {
+        affinity(last).map_err(named("CpuAffinity"))?;
+    }
+    let foreground = request.stdio.is_foreground();
     init::take_streams(request.stdio).map_err(named("Streams"))?;
     let mut init = Init {
         process: plan,
@@ -137,8 +148,10 @@ fn begin(
         gate: Gate::InProcess,
         preserve_fds: request.preserve_fds,
         no_pivot: false,
-        no_new_keyring: true,
+        no_new_keyring: false,
+        foreground,
         outlives_parent: !request.die_with_parent,
+        id: &request.state.id,
         container: None,
     };
     init::run_steps(&mut init, &plan.steps)
@@ -166,8 +179,7 @@ fn settle(
 }
 
 /// The processors this process may use (config.md, "execCPUAffinity").
-fn affinity(processors: Option<&[usize]>) -> Result<(), Fault> {
-    let Some(processors) = processors else { return Ok(()) };
+fn affinity(processors: &[usize]) -> Result<(), Fault> {
     let mut set = nix::sched::CpuSet::new();
     for processor in processors {
         set.set(*processor).at(|| format!("processor {processor}"))?;

@@ -18,6 +18,7 @@
 //! Absent on purpose: standard streams' contents, logs, exit records (the shim's), the daemon's notions.
 
 mod create;
+pub mod elf;
 mod error;
 mod exec;
 mod hooks;

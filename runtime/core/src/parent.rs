@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use berth_cgroup::Cgroup;
 use berth_spec::seccomp::Notify;
 use berth_spec::{HookPlans, IdMaps, ParentStep, Rlimit};
 use berth_sys::pidfd::{self, ExitStatus};
@@ -41,6 +42,15 @@ pub(crate) struct Served {
 pub(crate) struct Process {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
+}
+
+/// Has systemd put a child that has just been forked into its cgroup, where it cannot be born there.
+pub(crate) fn put_into(cgroup: &Cgroup, link: &ParentLink, child: &Process) -> Result<(), Error> {
+    if cgroup.is_joined_by_request() {
+        cgroup.add(child.pid)?;
+        link.go()?;
+    }
+    Ok(())
 }
 
 /// A child that has only been forked may be replaced by its own child (an intermediate process hands over).

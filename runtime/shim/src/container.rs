@@ -244,6 +244,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         false => pipes(create.stdin != StdinMode::Closed)?,
     };
     let request = CreateRequest {
+        unit: None,
         id: &create.id,
         bundle: &create.bundle,
         spec,

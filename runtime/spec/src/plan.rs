@@ -232,6 +232,9 @@ pub struct CgroupRequest {
     pub path: Option<PathBuf>,
     /// The limits, device rules included (the runtime's default rules appended as runc does).
     pub resources: oci::LinuxResources,
+    /// The host user whom the cgroup is handed to (cgroups(7), "Delegation"): the container's process, when it can write
+    /// to its own cgroup namespace's root.
+    pub owner: Option<u32>,
 }
 
 /// Hooks, by their point in the life cycle (config.md, "POSIX-platform Hooks").

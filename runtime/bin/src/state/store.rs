@@ -1,24 +1,25 @@
 //! The state directory, and one container in it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_cgroup::{Cgroup, FreezerState};
-use berth_core::{ContainerState, run_hooks};
+use berth_cgroup::{Cgroup, FreezerState, Unit};
+use berth_core::{ChildFailure, ContainerState, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
+use crate::diagnose::Root;
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -29,6 +30,7 @@ const MAX_ID: usize = 255;
 /// All containers.
 pub(crate) struct Store {
     root: PathBuf,
+    systemd: bool,
 }
 
 /// One container.
@@ -39,12 +41,18 @@ pub(crate) struct Container {
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), systemd: false }
+    }
+
+    /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
+    pub(crate) fn with_systemd(self, systemd: bool) -> Self {
+        Self { systemd, ..self }
     }
 
     /// Takes the id for a new container.
     pub(crate) fn reserve(&self, id: &str, bundle: &Bundle) -> anyhow::Result<Container> {
         let directory = self.directory(id)?;
+        let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
         let mut builder = DirBuilder::new();
         builder.mode(0o711);
         match builder.create(&directory) {
@@ -67,8 +75,12 @@ impl Store {
             bundle: bundle.directory.clone(),
             rootfs: bundle.rootfs(),
             created: jiff::Timestamp::now().to_string(),
-            cgroup: planned_cgroup(&bundle.spec, id),
+            cgroup: unit
+                .as_ref()
+                .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
+            unit,
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+            limits: None,
         };
         let container = Container { directory, record };
         let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
@@ -110,6 +122,15 @@ impl Store {
         Ok(ids.iter().filter_map(|id| self.load(id).ok()).collect())
     }
 
+    /// Removes what a `create` that was killed in its first moment has left: a directory without a record.
+    pub(crate) fn sweep(&self, id: &str) -> anyhow::Result<()> {
+        let directory = self.directory(id)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("remove {}", directory.display())),
+        }
+    }
+
     fn directory(&self, id: &str) -> anyhow::Result<PathBuf> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
         if id.is_empty() || id.len() > MAX_ID || id == "." || id == ".." || !id.chars().all(allowed) {
@@ -119,6 +140,18 @@ impl Store {
     }
 }
 
+/// Waits until the startContainer hooks have run and the program is loaded: the end of file. A failure comes as data.
+fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
+    fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDONLY)).context("prepare the start FIFO")?;
+    let mut told = Vec::new();
+    File::from(fifo).read_to_end(&mut told).context("read the start FIFO")?;
+    if told.is_empty() {
+        return Ok(());
+    }
+    let failure: ChildFailure = serde_json::from_slice(&told).context("the start FIFO")?;
+    Err(berth_core::Error::Child(failure).into())
+}
+
 /// Where the container's cgroup will be; berth-core decides the same.
 fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
     let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
@@ -126,6 +159,11 @@ fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
         Some(path) if !path.as_os_str().is_empty() => Path::new("/").join(path),
         _ => Path::new("/berth").join(id),
     }
+}
+
+fn planned_unit(spec: &oci::Spec, id: &str) -> anyhow::Result<Unit> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    Ok(Unit::new(asked.as_deref(), id, spec.annotations().iter().flatten())?)
 }
 
 /// Writes beside and renames: a reader sees the old file or the new one. No sync: it lies on tmpfs, and a reboot ends
@@ -188,7 +226,11 @@ impl Container {
     /// Its cgroup; `None` if that is gone.
     pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
         let layout = berth_cgroup::detect()?;
-        match Cgroup::open(&layout, &self.record.cgroup) {
+        let opened = match &self.record.unit {
+            Some(unit) => Cgroup::open_in_unit(&layout, unit),
+            None => Cgroup::open(&layout, &self.record.cgroup),
+        };
+        match opened {
             Ok(cgroup) => Ok(Some(cgroup)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -204,7 +246,7 @@ impl Container {
     pub(crate) fn spec(&self) -> anyhow::Result<oci::Spec> {
         let path = self.directory.join(CONFIG);
         let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+        Ok(berth_spec::parse(&text).with_context(|| path.display().to_string())?.0)
     }
 
     /// Its first process; `None` if that has ended.
@@ -218,6 +260,11 @@ impl Container {
         };
         // Asked after the open: the number cannot go to another process now.
         Ok((start_time(self.record.pid) == Some(self.record.start_time)).then_some(pidfd))
+    }
+
+    /// The root of its first process, as that sees it.
+    pub(crate) fn root(&self) -> Option<Root> {
+        Root::open(Path::new(&format!("/proc/{}/root", self.record.pid)))
     }
 
     /// Its state as hooks get it.
@@ -257,6 +304,7 @@ impl Container {
             bail!("the container's first process ended before it was started");
         }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        await_program(fifo)?;
         let hooks = self.hooks(|hooks| hooks.poststart())?;
         // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
         run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;
@@ -298,14 +346,21 @@ impl Container {
                     problems.extend(errors.iter().map(ToString::to_string));
                 }
             }
-            Ok(None) => {}
+            // systemd takes the cgroup of a dead scope away, but remembers one that failed.
+            Ok(None) => {
+                let stopped = self.record.unit.as_ref().map_or(Ok(()), Unit::stop);
+                problems.extend(stopped.err().map(|error| error.to_string()));
+            }
             Err(error) => problems.push(format!("{error:#}")),
         }
-        let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
-            let list = hooks.map_or(Vec::new(), |h| h.poststop);
-            Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
-        });
-        problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        // One that was never created has not stopped either.
+        if self.record.pid != 0 {
+            let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
+                let list = hooks.map_or(Vec::new(), |h| h.poststop);
+                Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
+            });
+            problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }
     }
@@ -323,7 +378,7 @@ mod tests {
     fn bundle(directory: &Path) -> Bundle {
         let spec = oci::Spec::default();
         let text = serde_json::to_vec(&spec).unwrap();
-        Bundle { directory: directory.to_owned(), spec, text }
+        Bundle { directory: directory.to_owned(), spec, text, warnings: Vec::new() }
     }
 
     #[test]

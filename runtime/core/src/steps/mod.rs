@@ -2,7 +2,9 @@
 
 pub(crate) mod capabilities;
 mod console;
+mod copy_up;
 mod devices;
+mod explain;
 mod identity;
 mod kernel;
 mod mounts;
@@ -15,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_spec::InitStep;
 use berth_sys::Errno;
-use berth_sys::procfs::Procfs;
+use berth_sys::procfs::{Descriptors, Procfs};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
@@ -30,6 +32,8 @@ pub(crate) struct Stage {
     /// The container's root: a mount before the pivot, `/` afterwards.
     root: Option<OwnedFd>,
     procfs: Option<Procfs>,
+    /// Through which the start FIFO is opened, by a user and under a filter that may not let us make a procfs any more.
+    descriptors: Option<Descriptors>,
     /// An empty read-only tmpfs, of which masked directories get a bind each.
     mask: Option<OwnedFd>,
     /// The program as [`InitStep::ResolveExecutable`] found it.
@@ -51,6 +55,12 @@ impl Stage {
             self.procfs = Some(Procfs::open().at(|| "open procfs".into())?);
         }
         self.procfs.as_ref().ok_or_else(|| Fault::new("there is no procfs"))
+    }
+
+    /// Makes ready for the opening of the start FIFO.
+    pub(crate) fn prepare_gate(&mut self) -> Result<(), Fault> {
+        self.descriptors = Some(self.procfs()?.descriptors().at(|| "open /proc/thread-self/fd".into())?);
+        Ok(())
     }
 }
 
@@ -108,7 +118,7 @@ impl Init<'_> {
             InitStep::ResolveExecutable => self.resolve_executable(),
             InitStep::WaitForStart => self.wait_for_start(),
             InitStep::StartContainerHooks => self.own_hooks("startContainer"),
-            InitStep::Exec => Err(self.exec()),
+            InitStep::Exec => match self.exec()? {},
         }
     }
 

@@ -6,6 +6,7 @@ mod cgroup_mounts;
 mod devices;
 mod hooks;
 mod mounts;
+pub use mounts::COVERABLE_PROC;
 mod namespaces;
 mod order;
 mod paths;
@@ -103,6 +104,7 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         devices,
         sysctls,
     };
+    let owner = cgroup_mounts::owner(spec, &namespaces, &id_maps);
     let steps = order::container(parts)?;
     let parent = order::parent(linux, &namespaces, &id_maps, &process)?;
     let mut annotations: Vec<_> =
@@ -118,6 +120,7 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         cgroup: CgroupRequest {
             path: linux.cgroups_path().clone(),
             resources: resources::with_default_devices(linux.resources().as_ref()),
+            owner,
         },
         hooks,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),

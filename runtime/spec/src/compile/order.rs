@@ -91,6 +91,7 @@ pub(super) fn exec(
     if let (Some(score), false) = (process.oom_score_adj, in_userns) {
         steps.push(InitStep::OomScoreAdj(score));
     }
+    steps.push(InitStep::NewKeyring);
     steps.extend(process.terminal.map(InitStep::ExecConsole));
     process_steps(process, linux, in_userns, &mut steps)?;
     steps.push(InitStep::ResolveExecutable);
