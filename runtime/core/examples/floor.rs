@@ -114,5 +114,5 @@ fn child(rootfs: &Path, program: &str, groups: &[PathBuf]) -> Result {
     }
     sethostname("floor")?;
     let program = CString::new(program)?;
-    Err(process::exec(&program, &[program.clone()], &[]).into())
+    match nix::unistd::execve(&program, std::slice::from_ref(&program), &[] as &[CString])? {}
 }

@@ -30,13 +30,14 @@ pub fn serve(messages: &[(Vec<u8>, bool)]) {
                 console: None,
                 notify: None,
                 state: state(),
+                trace: None,
             };
             // Any answer is right, as long as it is one.
             serving.run(&child, until_exec).ok();
         }
     }
     if let Some(link) = spoken(messages) {
-        parent::await_handover(&link, &child).ok();
+        parent::await_handover(&link, &child, None).ok();
     }
 }
 

@@ -89,7 +89,7 @@ fn compiles(text: &[u8]) -> bool {
         }
     }
     if let Some(process) = spec.process()
-        && let Ok(plan) = compile_process(process, &spec)
+        && let Ok((plan, _)) = compile_process(process, &spec, None)
     {
         assert_eq!(plan.steps.last(), Some(&InitStep::Exec));
     }
