@@ -11,6 +11,7 @@ use berth_sys::{Pid, pidfd};
 
 use crate::error::Error;
 use crate::hooks::{ContainerState, run_all_hooks, run_hooks};
+use crate::idmap;
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
 use crate::parent::{self, Process, Serving};
@@ -173,6 +174,7 @@ fn spawn(
         return Err(Error::Invalid(message.into()));
     }
     let namespaces = Namespaces::open(&plan.namespaces, cgroup.dir_fd().is_some())?;
+    let idmapped = idmap::prepare(&plan.steps)?;
     let (link, child_link) = protocol::link()?;
     let first_flags =
         if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };
@@ -181,7 +183,15 @@ fn spawn(
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
-            init::run(Start { request, plan, namespaces: &namespaces, cgroup, link: &child_link, state })
+            init::run(Start {
+                request,
+                plan,
+                namespaces: &namespaces,
+                cgroup,
+                link: &child_link,
+                state,
+                idmapped,
+            })
         }
     };
     drop(child_link);

@@ -21,6 +21,7 @@ mod create;
 mod error;
 mod exec;
 mod hooks;
+mod idmap;
 mod init;
 mod namespaces;
 mod netdev;

@@ -9,6 +9,7 @@ mod hooks;
 mod isolation;
 mod kernel;
 mod lifecycle;
+mod mounts;
 mod process;
 mod seccomp;
 mod terminal;
