@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_spec::oci;
+use berth_spec::{SpecWarning, oci};
+
+use crate::activation;
+use crate::json;
 
 /// A bundle that has been read.
 pub(crate) struct Bundle {
@@ -12,6 +15,8 @@ pub(crate) struct Bundle {
     pub(crate) spec: oci::Spec,
     /// config.json as it was found; kept with the container's state.
     pub(crate) text: Vec<u8>,
+    /// What in it is left out.
+    pub(crate) warnings: Vec<SpecWarning>,
 }
 
 impl Bundle {
@@ -28,8 +33,17 @@ impl Bundle {
             ),
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
-        let spec = serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
-        Ok(Self { directory, spec, text })
+        let parsed = match berth_spec::parse(&text) {
+            // Again, for the place of the mistake.
+            Err(_) => json::parse(&text).map(|spec| (spec, Vec::new())),
+            Ok(parsed) => Ok(parsed),
+        };
+        let (mut spec, warnings): (oci::Spec, _) =
+            parsed.with_context(|| format!("invalid {}", path.display()))?;
+        if let Some(process) = spec.process_mut() {
+            activation::announce(process);
+        }
+        Ok(Self { directory, spec, text, warnings })
     }
 
     /// True if the container's process wants a terminal.

@@ -1,14 +1,17 @@
 //! The flags, as runc has them.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
 use crate::commands;
 
-/// Run containers according to the OCI specification.
+/// Open Container Initiative runtime
 #[derive(Debug, Parser)]
-#[command(name = "berth-runtime", version, about, disable_help_subcommand = true)]
+#[command(name = "berth-runtime", version, disable_help_subcommand = true, disable_version_flag = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -20,8 +23,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Directory for the state of containers (it should be on tmpfs)
-    #[arg(long, default_value = "/run/berth-runtime")]
-    pub(crate) root: PathBuf,
+    /// [default: /run/berth-runtime, for a user $XDG_RUNTIME_DIR/berth-runtime]
+    #[arg(long)]
+    pub(crate) root: Option<PathBuf>,
     /// File for log messages (default: standard error)
     #[arg(long)]
     pub(crate) log: Option<PathBuf>,
@@ -31,10 +35,13 @@ pub(crate) struct Global {
     /// Log what is done, not only what fails
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Let systemd manage the cgroups (not supported yet)
+    /// Show the version
+    #[arg(short, long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// Let systemd manage the cgroup of a new container (linux.cgroupsPath is then slice:prefix:name)
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
-    /// Run without privileges: true, false or auto
+    /// Do without cgroups that may not be made: true, false or auto (for users and in user namespaces)
     #[arg(long, default_value = "auto", value_parser = ["auto", "true", "false"])]
     pub(crate) rootless: String,
 }
@@ -52,6 +59,8 @@ pub(crate) enum Command {
     Create(commands::create::Create),
     /// Delete a container and what it holds
     Delete(commands::delete::Delete),
+    /// Show what a container uses, and when it runs out of memory
+    Events(commands::events::Events),
     /// Run another process in a running container
     Exec(commands::exec::Exec),
     /// Show what this runtime supports
@@ -90,6 +99,9 @@ pub(crate) struct CreateFlags {
     /// File that receives the pid
     #[arg(long)]
     pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the container's first process
+    #[arg(long)]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Move the root file system instead of pivoting (for a root on a ramdisk)
     #[arg(long)]
     pub(crate) no_pivot: bool,
@@ -102,4 +114,68 @@ pub(crate) struct CreateFlags {
     /// The container's id
     #[arg(value_name = "CONTAINER-ID")]
     pub(crate) id: String,
+}
+
+/// Reads the command line. Help has the head of runc's, which scripts look at.
+///
+/// # Errors
+/// What clap says, help and version included.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut arguments = arguments.peekable();
+    let called = arguments.peek().and_then(|path| Path::new(path).file_name());
+    let name = called.map_or_else(|| "berth-runtime".to_owned(), |name| name.to_string_lossy().into_owned());
+    let matches: ArgMatches = command(&name).try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+fn command(name: &str) -> Clap {
+    let template = |name: String, command: &Clap| {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        format!("NAME:\n   {name} - {about}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}")
+    };
+    let whole = Cli::command().name(name.to_owned()).bin_name(name.to_owned()).version(version());
+    let own = template(name.to_owned(), &whole);
+    whole.help_template(own).mut_subcommands(|command| {
+        let own = template(format!("{name} {}", command.get_name()), &command);
+        command.help_template(own)
+    })
+}
+
+/// Three lines, as runc prints them: its callers read the version of the specification there.
+fn version() -> String {
+    let commit = option_env!("BERTH_COMMIT").unwrap_or("unknown");
+    format!("version {}\ncommit: {commit}\nspec: {}", env!("CARGO_PKG_VERSION"), berth_spec::VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    fn fails(arguments: &[&str]) -> clap::Error {
+        parse(arguments.iter().map(OsString::from)).expect_err("it prints something and ends")
+    }
+
+    #[test]
+    fn help_starts_as_runcs() {
+        let shown = fails(&["/usr/bin/runc", "-h"]).to_string();
+        assert!(shown.starts_with("NAME:\n   runc - Open Container Initiative runtime\n"), "{shown}");
+        for name in command("runc").get_subcommands().map(Clap::get_name) {
+            let shown = fails(&["runc", name, "--help"]);
+            assert_eq!(shown.kind(), ErrorKind::DisplayHelp);
+            assert!(shown.to_string().starts_with(&format!("NAME:\n   runc {name} - ")), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_version_names_the_specification() {
+        let shown = fails(&["runc", "-v"]).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[0].starts_with("runc version ") && lines[2].starts_with("spec: 1."), "{shown}");
+    }
+
+    #[test]
+    fn flags_are_consistent() {
+        command("runc").debug_assert();
+    }
 }

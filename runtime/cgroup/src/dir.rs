@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::fchownat;
 
 use crate::CgroupError;
 
@@ -33,6 +34,12 @@ impl Dir {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Gives a file in it, or itself (`.`), to a user.
+    pub(crate) fn chown(&self, name: &str, uid: u32) -> Result<(), CgroupError> {
+        fchownat(&self.fd, name, Some(uid.into()), None, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| CgroupError::io("change the owner of", self.path.join(name), errno))
     }
 
     pub(crate) fn open_file(&self, name: &str, flags: OFlag) -> Result<File, CgroupError> {

@@ -46,6 +46,34 @@ pub enum CgroupError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A cgroup that a new container should get is somebody else's.
+    #[error("container's cgroup {problem}: {} (choose another linux.cgroupsPath)", path.display())]
+    InUse {
+        /// Below each hierarchy's root.
+        path: PathBuf,
+        /// What is in the way.
+        problem: String,
+    },
+    /// The systemd driver was asked for where there is none.
+    #[error(
+        "systemd cgroup flag passed, but systemd support for managing cgroups is not available (this machine was not booted with systemd: leave --systemd-cgroup out)"
+    )]
+    NoSystemd,
+    /// systemd did not do what it was asked for.
+    #[error("systemd: cannot {operation} unit {unit:?}: {problem}{}", hint.map(|h| format!(" ({h})")).unwrap_or_default())]
+    Systemd {
+        /// What was tried, in words.
+        operation: &'static str,
+        /// The unit.
+        unit: String,
+        /// What systemd, or the connection to it, said.
+        problem: String,
+        /// What to do.
+        hint: Option<&'static str>,
+    },
+    /// A cgroup inside the container's own that cannot be used.
+    #[error("{0}")]
+    Below(String),
     /// No cgroup file system is mounted.
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
     NotMounted,
@@ -76,6 +104,18 @@ impl CgroupError {
         match self {
             Self::Io { source, .. } | Self::Write { source, .. } | Self::Device { source, .. } => {
                 matches!(source.raw_os_error(), Some(code) if code == nix::libc::ENOENT || code == nix::libc::ENODEV)
+            }
+            _ => false,
+        }
+    }
+
+    /// True if the caller may not do this.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        use nix::libc::{EACCES, EPERM, EROFS};
+        match self {
+            Self::Io { source, .. } | Self::Write { source, .. } | Self::Device { source, .. } => {
+                matches!(source.raw_os_error(), Some(EACCES | EPERM | EROFS))
             }
             _ => false,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use oci_spec::runtime::LinuxResources;
 use crate::dir::{Dir, descendants, make};
 use crate::oom::OomWatch;
 use crate::plan::{Plan, directories, relative};
-use crate::{CgroupError, Layout, Stats, signals, stats};
+use crate::systemd::{Placeholder, rounded};
+use crate::{CgroupError, Layout, Stats, Unit, delegation, signals, stats};
 
 /// Waits between attempts to remove a cgroup that is still busy: dying processes leave it a moment later. About 1.3 s.
 const REMOVE_WAITS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 200, 400, 600];
@@ -36,6 +37,10 @@ pub struct Cgroup {
     version: u8,
     path: PathBuf,
     dirs: Vec<Dir>,
+    /// The systemd unit whose cgroup this is.
+    unit: Option<Unit>,
+    /// What keeps the unit alive until the container's process is in it.
+    placeholder: Option<Placeholder>,
 }
 
 impl Cgroup {
@@ -47,30 +52,101 @@ impl Cgroup {
     pub fn create(layout: &Layout, path: &Path, resources: &LinuxResources) -> Result<Self, CgroupError> {
         let plan = Plan::new(layout, path, resources)?;
         let mut made = Vec::new();
-        let result = Self::make(layout, path, &plan, &mut made);
-        if result.is_err() {
-            for dir in made.iter().rev() {
-                if let Err(error) = std::fs::remove_dir(dir) {
-                    tracing::warn!(path = %dir.display(), %error, "cannot remove a half made cgroup");
-                }
+        let result = Self::make_directories(layout, path, &mut made).and_then(|()| {
+            let group = Self::open(layout, path)?;
+            if group.dirs.iter().any(|dir| !made.contains(&dir.path)) {
+                group.refuse_foreign()?;
             }
+            group.apply(&plan)?;
+            Ok(group)
+        });
+        if result.is_err() {
+            unmake(&made);
         }
         result
     }
 
-    fn make(layout: &Layout, path: &Path, plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Self, CgroupError> {
+    /// The same through systemd: a scope with these limits, and what systemd has no property for. Forks, so the caller
+    /// has one thread. Until [`Self::populated`] a process of no other use keeps the scope alive.
+    ///
+    /// # Errors
+    /// As [`Self::create`], and what systemd refuses.
+    pub fn create_in_unit(
+        layout: &Layout,
+        unit: &Unit,
+        resources: &LinuxResources,
+    ) -> Result<Self, CgroupError> {
+        if layout.version() == 1 && !unit.is_joined_by_birth() {
+            return Err(CgroupError::Systemd {
+                operation: "start",
+                unit: unit.name().to_owned(),
+                problem: "an unprivileged user's systemd has no say on a host with cgroup version 1"
+                    .to_owned(),
+                hint: Some("leave --systemd-cgroup out"),
+            });
+        }
+        let resources = rounded(resources);
+        let plan = Plan::new(layout, unit.path(), &resources)?;
+        let placeholder = unit.start(layout.version(), &resources)?;
+        let mut made = Vec::new();
+        let result = Self::make_directories(layout, unit.path(), &mut made).and_then(|()| {
+            let group = Self::open_in_unit(layout, unit)?;
+            group.apply(&plan)?;
+            Ok(group)
+        });
+        match result {
+            Ok(group) => Ok(Self { placeholder: Some(placeholder), ..group }),
+            Err(error) => {
+                drop(placeholder);
+                if let Err(error) = unit.stop() {
+                    tracing::warn!(%error, "a unit stays behind");
+                }
+                unmake(&made);
+                Err(error)
+            }
+        }
+    }
+
+    /// What systemd has made is there already; hierarchies and controllers it does not know are left to us.
+    fn make_directories(layout: &Layout, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
         match layout {
             Layout::V2 { mount } => make_v2(mount, &relative(path), made)?,
-            _ => {
+            Layout::V1 { .. } | Layout::Hybrid { .. } => {
                 for hierarchy in layout.taking_part() {
                     let cpuset = hierarchy.controllers.iter().any(|own| own == "cpuset");
                     make_v1(&hierarchy.mount, &relative(path), cpuset, made)?;
                 }
+                if let Some(unified) = layout.unified() {
+                    make_v1(unified, &relative(path), false, made)?;
+                }
             }
         }
-        let group = Self::open(layout, path)?;
-        group.apply(plan)?;
-        Ok(group)
+        Ok(())
+    }
+
+    /// Opens that of a unit.
+    ///
+    /// # Errors
+    /// None of its directories exists.
+    pub fn open_in_unit(layout: &Layout, unit: &Unit) -> Result<Self, CgroupError> {
+        Ok(Self { unit: Some(unit.clone()), ..Self::open(layout, unit.path())? })
+    }
+
+    /// Hands the cgroup to a user, who may then make groups below and move processes between them (version 2; cgroups(7),
+    /// "Delegation"). The limits stay out of their reach.
+    ///
+    /// # Errors
+    /// The owner cannot be changed.
+    pub fn delegate(&self, uid: u32) -> Result<(), CgroupError> {
+        match (self.version, self.dirs.first()) {
+            (2, Some(dir)) => delegation::hand_over(dir, uid),
+            _ => Ok(()),
+        }
+    }
+
+    /// The container's process is inside now: what kept the unit alive until then may go.
+    pub fn populated(&mut self) {
+        self.placeholder = None;
     }
 
     /// Opens one made earlier; directories that are gone are left out.
@@ -80,13 +156,13 @@ impl Cgroup {
     pub fn open(layout: &Layout, path: &Path) -> Result<Self, CgroupError> {
         let controllers: Vec<Vec<String>> = match layout {
             Layout::V2 { .. } => vec![Vec::new()],
-            _ => layout
-                .taking_part()
-                .map(|hierarchy| match &hierarchy.name {
+            Layout::V1 { .. } | Layout::Hybrid { .. } => {
+                let named = layout.taking_part().map(|hierarchy| match &hierarchy.name {
                     Some(name) => vec![format!("name={name}")],
                     None => hierarchy.controllers.clone(),
-                })
-                .collect(),
+                });
+                named.chain(layout.unified().map(|_| Vec::new())).collect()
+            }
         };
         let mut dirs = Vec::with_capacity(controllers.len());
         let mut missing = None;
@@ -104,8 +180,58 @@ impl Cgroup {
                 version: layout.version(),
                 path: Path::new("/").join(relative(path)),
                 dirs,
+                unit: None,
+                placeholder: None,
             }),
         }
+    }
+
+    /// No cgroup at all: a container of a user who may make none. It shares its caller's, has no limits, and cannot be
+    /// paused.
+    #[must_use]
+    pub fn none(layout: &Layout) -> Self {
+        let (layout, version) = (layout.clone(), layout.version());
+        Self { layout, version, path: PathBuf::new(), dirs: Vec::new(), unit: None, placeholder: None }
+    }
+
+    /// The same cgroup with its directories replaced by ones below them, by controller; the empty name is for all.
+    ///
+    /// # Errors
+    /// A path that leads out, a controller that is not mounted, or a directory that does not exist.
+    pub fn below(mut self, paths: &BTreeMap<String, PathBuf>) -> Result<Self, CgroupError> {
+        for (controller, path) in paths {
+            let inside = path.strip_prefix("/").unwrap_or(path);
+            if inside
+                .components()
+                .any(|component| !matches!(component, Component::Normal(_) | Component::CurDir))
+            {
+                return Err(CgroupError::Below(format!("bad sub cgroup path: {}", path.display())));
+            }
+            let wanted = |dir: &Dir| controller.is_empty() || dir.has(controller);
+            if !self.dirs.iter().any(wanted) {
+                return Err(CgroupError::Below(format!("unknown controller {controller}")));
+            }
+            for dir in self.dirs.iter_mut().filter(|dir| wanted(dir)) {
+                *dir = Dir::open(&dir.path.join(inside), dir.controllers.clone()).map_err(|error| {
+                    CgroupError::Below(format!("error adding pid of the new process to cgroups: {error}"))
+                })?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// A directory that was there before may belong to somebody else: a second container in it would be killed,
+    /// frozen and limited with the first.
+    fn refuse_foreign(&self) -> Result<(), CgroupError> {
+        let in_use = |problem: String| CgroupError::InUse { path: self.path.clone(), problem };
+        let pids = self.pids()?;
+        if !pids.is_empty() {
+            return Err(in_use(format!("is not empty: {} process(es) found", pids.len())));
+        }
+        let frozen = self.freezer().is_ok_and(|dir| {
+            signals::state(dir, self.version).is_ok_and(|state| state != FreezerState::Thawed)
+        });
+        if frozen { Err(in_use("unexpectedly frozen".to_owned())) } else { Ok(()) }
     }
 
     /// The path below each hierarchy's root.
@@ -119,7 +245,7 @@ impl Cgroup {
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {
         let mut paths = BTreeMap::new();
         for dir in &self.dirs {
-            if self.version == 2 {
+            if dir.controllers.is_empty() {
                 paths.insert(String::new(), dir.path.clone());
             }
             paths.extend(dir.controllers.iter().map(|controller| (controller.clone(), dir.path.clone())));
@@ -127,20 +253,36 @@ impl Cgroup {
         paths
     }
 
-    /// Version 2: the directory for CLONE_INTO_CGROUP. Version 1: `None`, the child calls [`Self::join_self`].
+    /// The cgroup2 directory for CLONE_INTO_CGROUP: there is one on version 2 and on hybrid hosts.
     #[must_use]
     pub fn dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        (self.version == 2).then(|| self.dirs.first()).flatten().map(Dir::fd)
+        if self.is_joined_by_request() {
+            return None;
+        }
+        self.dirs.iter().find(|dir| dir.controllers.is_empty()).map(Dir::fd)
     }
 
-    /// Moves the calling, single-threaded process here. On version 1 by writing `0` to each `tasks`: for itself a
-    /// thread needs neither the global lock nor the grace period that `cgroup.procs` costs.
+    /// True if a process that is born in [`Self::dir_fd`] is in all of the cgroup: version 2.
+    #[must_use]
+    pub fn is_joined_by_birth(&self) -> bool {
+        self.version == 2 && !self.is_joined_by_request()
+    }
+
+    /// True if only systemd can move a process here ([`Self::add`], from outside): the unit of an unprivileged user.
+    #[must_use]
+    pub fn is_joined_by_request(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| !unit.is_joined_by_birth())
+    }
+
+    /// Moves the calling, single-threaded process here, except into cgroup2, where it is born ([`Self::dir_fd`]). On
+    /// version 1 by writing `0` to each `tasks`: for itself a thread needs neither the global lock nor the grace
+    /// period that `cgroup.procs` costs.
     ///
     /// # Errors
     /// The kernel refuses, or the cgroup is gone.
     pub fn join_self(&self) -> Result<(), CgroupError> {
-        let file = if self.version == 2 { "cgroup.procs" } else { "tasks" };
-        self.dirs.iter().try_for_each(|dir| dir.write(file, "0"))
+        let version_1 = self.dirs.iter().filter(|dir| !dir.controllers.is_empty());
+        version_1.into_iter().try_for_each(|dir| dir.write("tasks", "0"))
     }
 
     /// Moves another process here. Slow on version 1: prefer [`Self::join_self`].
@@ -148,6 +290,9 @@ impl Cgroup {
     /// # Errors
     /// The process or the cgroup is gone.
     pub fn add(&self, pid: Pid) -> Result<(), CgroupError> {
+        if let Some(unit) = self.unit.as_ref().filter(|_| self.is_joined_by_request()) {
+            return unit.attach(pid);
+        }
         self.dirs.iter().try_for_each(|dir| dir.write("cgroup.procs", &pid.to_string()))
     }
 
@@ -156,7 +301,28 @@ impl Cgroup {
     /// # Errors
     /// A limit is invalid or refused; earlier ones may have been set.
     pub fn set(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        self.apply(&Plan::new(&self.layout, &self.path, resources)?)
+        let Some(unit) = &self.unit else {
+            return self.apply(&Plan::new(&self.layout, &self.path, resources)?);
+        };
+        let resources = rounded(resources);
+        let plan = Plan::new(&self.layout, &self.path, &resources)?;
+        if self.version == 2 {
+            unit.set(self.version, &resources)?;
+        } else {
+            self.while_frozen(|| unit.set(self.version, &resources))?;
+        }
+        self.apply(&plan)
+    }
+
+    /// On version 1 systemd refuses all devices for a moment whenever it sets anything: nobody should notice.
+    fn while_frozen(&self, work: impl FnOnce() -> Result<(), CgroupError>) -> Result<(), CgroupError> {
+        if self.freezer_state()? != FreezerState::Thawed {
+            return work();
+        }
+        self.freeze()?;
+        let result = work();
+        self.thaw()?;
+        result
     }
 
     fn apply(&self, plan: &Plan) -> Result<(), CgroupError> {
@@ -196,7 +362,7 @@ impl Cgroup {
         self.controller("freezer").ok_or_else(|| CgroupError::NoController {
             field: "pause".to_owned(),
             controller: "freezer",
-            hint: "mount the freezer hierarchy",
+            hint: "mount the freezer hierarchy, or give the container a cgroup",
         })
     }
 
@@ -282,6 +448,8 @@ impl Cgroup {
     /// Every directory that could not be removed.
     pub fn remove(self) -> Result<(), Vec<CgroupError>> {
         let mut errors = Vec::new();
+        drop(self.placeholder);
+        errors.extend(self.unit.and_then(|unit| unit.stop().err()));
         for dir in self.dirs {
             let path = dir.path.clone();
             drop(dir);
@@ -309,6 +477,17 @@ pub fn prune(layout: &Layout, path: &Path) -> Result<bool, CgroupError> {
         }
     }
     Ok(gone)
+}
+
+fn unmake(made: &[PathBuf]) {
+    for dir in made.iter().rev() {
+        match std::fs::remove_dir(dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %dir.display(), %error, "cannot remove a half made cgroup");
+            }
+            _ => {}
+        }
+    }
 }
 
 fn remove_tree(path: &Path) -> Result<(), CgroupError> {

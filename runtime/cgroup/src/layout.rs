@@ -1,15 +1,11 @@
 //! Which hierarchies the host has.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_spec::{CgroupHierarchy, CgroupMounts};
 
 use crate::CgroupError;
-
-/// The controllers of version 1 a container takes part in.
-pub(crate) const V1_CONTROLLERS: [&str; 8] =
-    ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids"];
 
 /// Mount options of a version 1 hierarchy that are no controllers (cgroups(7)).
 const NO_CONTROLLER: [&str; 9] =
@@ -49,10 +45,9 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// A container joins it: it has a controller we drive, or it is where systemd keeps its services.
+    /// A container joins it: it has a controller, or it is where systemd keeps its services.
     pub(crate) fn takes_part(&self) -> bool {
-        self.name.as_deref() == Some("systemd")
-            || self.controllers.iter().any(|own| V1_CONTROLLERS.contains(&own.as_str()))
+        self.name.as_deref() == Some("systemd") || !self.controllers.is_empty()
     }
 }
 
@@ -143,6 +138,15 @@ impl Layout {
         all.iter().filter(|hierarchy| hierarchy.takes_part())
     }
 
+    /// Where the cgroup2 hierarchy is mounted, with or without controllers.
+    #[must_use]
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        match self {
+            Self::V2 { mount } | Self::Hybrid { unified: mount, .. } => Some(mount),
+            Self::V1 { .. } => None,
+        }
+    }
+
     /// The same for the plan compiler's mounts of type `cgroup`.
     #[must_use]
     pub fn mounts(&self) -> CgroupMounts {
@@ -190,7 +194,9 @@ mod tests {
         assert_eq!(hierarchies.len(), 3, "the second mount of cpu,cpuacct is the first one again");
         let CgroupMounts::V1 { hierarchies } = layout.mounts() else { panic!() };
         let shown: Vec<_> = hierarchies.iter().map(|h| (h.name.as_str(), h.data.as_str())).collect();
-        assert_eq!(shown, [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "none,name=systemd")]);
+        let expected =
+            [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "none,name=systemd"), ("net_cls", "net_cls")];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Control groups: a pure plan of writes, its application, and readers of statistics.
+//! Control groups: a pure plan of writes, its application, and readers of statistics; by ourselves or through systemd.
 //!
 //! ```text
 //!   oci::LinuxResources ──plan──▶ Plan (file, value, how)* ──apply──▶ /sys/fs/cgroup/…
@@ -9,6 +9,7 @@
 //! joins by itself ([`Cgroup::join_self`]) or is born inside ([`Cgroup::dir_fd`] with CLONE_INTO_CGROUP): moving
 //! another process takes a global lock and an RCU grace period (about 10 ms for each hierarchy).
 
+mod delegation;
 mod device;
 mod dir;
 mod error;
@@ -18,6 +19,7 @@ mod oom;
 mod plan;
 mod signals;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -27,3 +29,4 @@ pub use layout::{Hierarchy, Layout, detect};
 pub use oom::OomWatch;
 pub use plan::{Plan, Write};
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
+pub use systemd::Unit;

@@ -10,7 +10,7 @@ use crate::{CgroupError, Layout, device, v1, v2};
 /// What has to be written where.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Directories of the cgroup, one for each hierarchy that takes part.
+    /// Directories of the cgroup, one for each hierarchy that takes part; on a hybrid host cgroup2's is the last.
     pub directories: Vec<PathBuf>,
     /// The writes, in order.
     pub writes: Vec<Write>,
@@ -56,7 +56,11 @@ pub(crate) fn directories(layout: &Layout, path: &Path) -> Vec<PathBuf> {
     let relative = relative(path);
     match layout {
         Layout::V2 { mount } => vec![mount.join(relative)],
-        _ => layout.taking_part().map(|hierarchy| hierarchy.mount.join(&relative)).collect(),
+        // The hierarchy without controllers comes last: the limits' directories are counted from the first.
+        Layout::V1 { .. } | Layout::Hybrid { .. } => {
+            let mounts = layout.taking_part().map(|hierarchy| hierarchy.mount.as_path());
+            mounts.chain(layout.unified()).map(|mount| mount.join(&relative)).collect()
+        }
     }
 }
 
@@ -99,6 +103,11 @@ impl Writes<'_> {
 /// `-1` is unlimited in config.json.
 pub(crate) fn limit(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+/// No limit below 1 lets the container's own process run: 0 is the strictest that does (config-linux.md, "pids").
+pub(crate) fn pids_max(value: i64) -> i64 {
+    if value == 0 { 1 } else { value }
 }
 
 /// Throttles as (major:minor, rate).

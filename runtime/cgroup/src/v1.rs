@@ -2,24 +2,22 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
 
-use crate::plan::{Write, Writes, throttles};
+use crate::plan::{Write, Writes, limit, pids_max, throttles};
 use crate::{CgroupError, Layout};
 
 pub(crate) fn writes(layout: &Layout, resources: &LinuxResources) -> Result<Vec<Write>, CgroupError> {
     if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
         return Err(CgroupError::invalid(
             "linux.resources.unified",
-            "cannot be used on a host with cgroup version 1 (use the typed fields)",
+            "invalid configuration: cannot be used on a host with cgroup version 1 (use the typed fields)",
         ));
     }
     let mut list = Vec::new();
     let mut planner = Planner { layout, list: &mut list };
     planner.cpu(resources)?;
     planner.memory(resources)?;
-    if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
-        planner
-            .controller("pids", "linux.resources.pids")?
-            .push("pids.max", crate::plan::limit(pids.limit()));
+    if let Some(pids) = resources.pids() {
+        planner.controller("pids", "linux.resources.pids")?.push("pids.max", limit(pids_max(pids.limit())));
     }
     planner.block_io(resources)?;
     planner.devices(resources)?;

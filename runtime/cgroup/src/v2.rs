@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use crate::CgroupError;
-use crate::plan::{Write, Writes, limit, throttles};
+use crate::plan::{Write, Writes, limit, pids_max, throttles};
 
 /// The kernel's default period of a CPU quota.
 const DEFAULT_PERIOD_US: u64 = 100_000;
@@ -17,8 +17,8 @@ pub(crate) fn writes(resources: &LinuxResources) -> Result<Vec<Write>, CgroupErr
     if let Some(given) = resources.memory() {
         memory(given, &mut writes)?;
     }
-    if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
-        writes.push("pids.max", limit(pids.limit()));
+    if let Some(pids) = resources.pids() {
+        writes.push("pids.max", limit(pids_max(pids.limit())));
     }
     if let Some(io) = resources.block_io() {
         block_io(io, &mut writes);
@@ -70,7 +70,7 @@ fn processor(cpu: &LinuxCpu, writes: &mut Writes<'_>) {
 /// Shares (2 to 262144, default 1024) → weight (1 to 10000, default 100): a quadratic in the logarithm that maps the
 /// three points onto each other, as runc has it since the linear formula gave 1024 shares a weight of 39.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -98,7 +98,7 @@ fn memory(memory: &LinuxMemory, writes: &mut Writes<'_>) -> Result<(), CgroupErr
 }
 
 /// Version 1 counts memory and swap together, version 2 swap alone.
-fn swap(memory: &LinuxMemory) -> Result<Option<i64>, CgroupError> {
+pub(crate) fn swap(memory: &LinuxMemory) -> Result<Option<i64>, CgroupError> {
     let (limit, swap) = (memory.limit().unwrap_or(0), memory.swap().unwrap_or(0));
     let field = "linux.resources.memory.swap";
     match (limit, swap) {

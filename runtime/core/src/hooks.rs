@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,28 +47,44 @@ const POLL: Duration = Duration::from_millis(2);
 /// How much of what a failed hook said is told.
 const MOST_SAID: usize = 4096;
 
-/// Runs hooks one after the other; the first failure ends it.
+/// Runs hooks one after the other, in `directory` if there is one; the first failure ends it.
 ///
 /// # Errors
 /// [`Error::Hook`] for the hook that could not be started, failed, or took too long.
-pub fn run_hooks(kind: &'static str, hooks: &[HookPlan], state: &ContainerState) -> Result<(), Error> {
-    hooks.iter().enumerate().try_for_each(|(index, hook)| run_one(kind, index, hook, state))
+pub fn run_hooks(
+    kind: &'static str,
+    hooks: &[HookPlan],
+    state: &ContainerState,
+    directory: Option<&Path>,
+) -> Result<(), Error> {
+    hooks.iter().enumerate().try_for_each(|(index, hook)| run_one(kind, index, hook, state, directory))
 }
 
 /// Runs hooks one after the other, past failures, which are returned (runtime.md, "Lifecycle", on poststop hooks).
 #[must_use]
 pub fn run_all_hooks(kind: &'static str, hooks: &[HookPlan], state: &ContainerState) -> Vec<Error> {
-    let run = |(index, hook)| run_one(kind, index, hook, state).err();
+    let run = |(index, hook)| run_one(kind, index, hook, state, None).err();
     hooks.iter().enumerate().filter_map(run).collect()
 }
 
-fn run_one(kind: &'static str, index: usize, hook: &HookPlan, state: &ContainerState) -> Result<(), Error> {
+fn run_one(
+    kind: &'static str,
+    index: usize,
+    hook: &HookPlan,
+    state: &ContainerState,
+    directory: Option<&Path>,
+) -> Result<(), Error> {
     let text = serde_json::to_vec(state)
         .map_err(|source| Error::Json { path: PathBuf::from("the container's state"), source })?;
-    run(hook, &text).map_err(|problem| Error::Hook { kind, index, path: hook.path.clone(), problem })
+    run(hook, &text, directory).map_err(|problem| Error::Hook {
+        kind,
+        index,
+        path: hook.path.clone(),
+        problem,
+    })
 }
 
-fn run(hook: &HookPlan, state: &[u8]) -> Result<(), String> {
+fn run(hook: &HookPlan, state: &[u8], directory: Option<&Path>) -> Result<(), String> {
     let os = |text: &std::ffi::CString| OsStr::from_bytes(text.as_bytes()).to_owned();
     let mut command = Command::new(&hook.path);
     if let Some(name) = hook.args.first() {
@@ -83,6 +99,9 @@ fn run(hook: &HookPlan, state: &[u8]) -> Result<(), String> {
                 command.env(OsStr::from_bytes(&text[..at]), OsStr::from_bytes(&text[at + 1..]));
             }
         }
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;

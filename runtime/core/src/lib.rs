@@ -18,9 +18,11 @@
 //! Absent on purpose: standard streams' contents, logs, exit records (the shim's), the daemon's notions.
 
 mod create;
+pub mod elf;
 mod error;
 mod exec;
 mod hooks;
+mod id_maps;
 mod idmap;
 mod init;
 mod namespaces;
@@ -29,9 +31,11 @@ mod parent;
 mod protocol;
 mod stdio;
 mod steps;
+mod trace;
 
-pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
+pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create, unmount_root};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
 pub use hooks::{ContainerState, run_all_hooks, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};
+pub use trace::Trace;

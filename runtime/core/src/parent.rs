@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use berth_cgroup::Cgroup;
 use berth_spec::seccomp::Notify;
 use berth_spec::{HookPlans, IdMaps, ParentStep, Rlimit};
 use berth_sys::pidfd::{self, ExitStatus};
@@ -13,8 +14,10 @@ use std::os::fd::AsRawFd;
 
 use crate::error::Error;
 use crate::hooks::{ContainerState, run_hooks};
+use crate::id_maps;
 use crate::protocol::{FromChild, ParentLink};
 use crate::stdio::ConsoleSink;
+use crate::trace::Trace;
 
 /// What the parent needs to serve a child until it is ready (or, for an exec, until it has become its program).
 pub(crate) struct Serving<'a> {
@@ -25,6 +28,7 @@ pub(crate) struct Serving<'a> {
     pub(crate) console: Option<&'a ConsoleSink>,
     pub(crate) notify: Option<&'a Notify>,
     pub(crate) state: ContainerState,
+    pub(crate) trace: Option<Trace<'a>>,
 }
 
 /// What came of it.
@@ -43,17 +47,37 @@ pub(crate) struct Process {
     pub(crate) pidfd: OwnedFd,
 }
 
+/// Has systemd put a child that has just been forked into its cgroup, where it cannot be born there.
+pub(crate) fn put_into(cgroup: &Cgroup, link: &ParentLink, child: &Process) -> Result<(), Error> {
+    if cgroup.is_joined_by_request() {
+        cgroup.add(child.pid)?;
+        link.go()?;
+    }
+    Ok(())
+}
+
 /// A child that has only been forked may be replaced by its own child (an intermediate process hands over).
-pub(crate) fn await_handover(link: &ParentLink, first: &Process) -> Result<Process, Error> {
-    match link.receive()? {
-        Some((FromChild::Forked(pid), Some(pidfd))) => {
-            pidfd::wait(&first.pidfd, true).map_err(|e| Error::os("wait for the process in between", e))?;
-            link.go()?;
-            Ok(Process { pid: Pid::from_raw(pid), pidfd })
-        }
-        Some((FromChild::Failure(failure), _)) => Err(Error::Child(failure)),
-        Some((other, _)) => Err(Error::Protocol { got: format!("{other:?}"), expected: "Forked" }),
-        None => Err(died(first)),
+pub(crate) fn await_handover(
+    link: &ParentLink,
+    first: &Process,
+    trace: Option<Trace<'_>>,
+) -> Result<Process, Error> {
+    loop {
+        return match link.receive()? {
+            Some((FromChild::Trace(line), _)) => {
+                trace.iter().for_each(|trace| trace.tell(&line));
+                continue;
+            }
+            Some((FromChild::Forked(pid), Some(pidfd))) => {
+                pidfd::wait(&first.pidfd, true)
+                    .map_err(|e| Error::os("wait for the process in between", e))?;
+                link.go()?;
+                Ok(Process { pid: Pid::from_raw(pid), pidfd })
+            }
+            Some((FromChild::Failure(failure), _)) => Err(Error::Child(failure)),
+            Some((other, _)) => Err(Error::Protocol { got: format!("{other:?}"), expected: "Forked" }),
+            None => Err(died(first)),
+        };
     }
 }
 
@@ -77,8 +101,9 @@ impl Serving<'_> {
                     if let Some(hooks) = self.hooks {
                         // The environment is there: step 2 of runtime.md, "Lifecycle", is behind us.
                         let state = ContainerState { status: "created", ..self.state.clone() };
-                        run_hooks("prestart", &hooks.prestart, &state)?;
-                        run_hooks("createRuntime", &hooks.create_runtime, &state)?;
+                        let bundle = Some(self.state.bundle.as_path());
+                        run_hooks("prestart", &hooks.prestart, &state, bundle)?;
+                        run_hooks("createRuntime", &hooks.create_runtime, &state, bundle)?;
                     }
                     self.link.go()?;
                 }
@@ -90,6 +115,11 @@ impl Serving<'_> {
                 }
                 (FromChild::Listener, Some(listener)) => self.hand_over_listener(&listener)?,
                 (FromChild::Warning(text), _) => served.warnings.push(text),
+                (FromChild::Trace(line), _) => {
+                    if let Some(trace) = &self.trace {
+                        trace.tell(&line);
+                    }
+                }
                 (FromChild::Ready, _) if !until_exec => return Ok(served),
                 (FromChild::Failure(failure), _) => return Err(Error::Child(failure)),
                 (other, _) => {
@@ -132,10 +162,7 @@ fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String
         fs::write(proc(name), text).map_err(|e| Error::io("write", &proc(name), e))
     };
     match step {
-        ParentStep::IdMaps => {
-            write("gid_map", IdMaps::text(&maps.gid))?;
-            write("uid_map", IdMaps::text(&maps.uid))
-        }
+        ParentStep::IdMaps => id_maps::write(maps, pid),
         ParentStep::OomScoreAdj(score) => {
             if let Err(error) = write("oom_score_adj", score.to_string()) {
                 warnings.push(format!("oomScoreAdj {score} has no effect: {error}"));

@@ -11,7 +11,7 @@
 //!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── Console + fd ───────────│ only with a terminal
 //!    │◀──────────────── Listener + fd ──────────│ only with SCMP_ACT_NOTIFY
-//!    │◀──────────────── Warning … ──────────────│ any time
+//!    │◀──────────────── Warning … Trace … ──────│ any time
 //!    │◀──────────────── Ready ──────────────────│ create() returns; not sent by an exec
 //!    │ Go ─────────────────────────────────────▶│ in-process gate; with a FIFO, `start` opens that for reading, and
 //!    │                                          │ gets one byte, then a Failure or the end of file
@@ -41,6 +41,8 @@ pub(crate) enum FromChild {
     Console,
     Listener,
     Warning(String),
+    /// Only if the parent wants to know.
+    Trace(String),
     Ready,
     Failure(ChildFailure),
 }
@@ -179,6 +181,7 @@ mod tests {
             message: "ä".repeat(100_000),
             errno: None,
             kind: FailureKind::Other,
+            hint: None,
         });
         let Some((FromChild::Failure(failure), None)) = parent.receive().unwrap() else {
             panic!("a failure was sent");

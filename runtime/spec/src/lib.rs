@@ -10,14 +10,19 @@ pub mod compile;
 pub mod defaults;
 mod error;
 pub mod mount_options;
+mod parse;
 pub mod plan;
 pub mod process;
 pub mod seccomp;
 pub mod step;
 
+/// The newest version of the runtime specification this crate implements.
+pub const VERSION: &str = "1.3.0";
+
 pub use compile::{COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
 pub use error::SpecError;
 pub use oci_spec::runtime as oci;
+pub use parse::parse;
 pub use plan::{
     CgroupRequest, ContainerPlan, HookPlan, HookPlans, IdMap, IdMaps, JoinNamespace, NamespaceKind,
     NamespacePlan, NetDevicePlan, ParentStep, RootPlan, SpecWarning, TimeOffset,

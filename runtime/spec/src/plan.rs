@@ -44,6 +44,12 @@ pub struct SpecWarning {
     pub message: String,
 }
 
+impl std::fmt::Display for SpecWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
 /// A kind of Linux namespace (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NamespaceKind {
@@ -174,6 +180,14 @@ pub struct IdMaps {
     pub gid: Vec<IdMap>,
 }
 
+impl ContainerPlan {
+    /// False if the container's mounts are the host's: they have to be undone when it is deleted.
+    #[must_use]
+    pub fn has_own_mounts(&self) -> bool {
+        self.namespaces.has(NamespaceKind::Mount)
+    }
+}
+
 impl IdMaps {
     /// True if there is no mapping at all.
     #[must_use]
@@ -226,6 +240,9 @@ pub struct CgroupRequest {
     pub path: Option<PathBuf>,
     /// The limits, device rules included (the runtime's default rules appended as runc does).
     pub resources: oci::LinuxResources,
+    /// The host user whom the cgroup is handed to (cgroups(7), "Delegation"): the container's process, when it can write
+    /// to its own cgroup namespace's root.
+    pub owner: Option<u32>,
 }
 
 /// Hooks, by their point in the life cycle (config.md, "POSIX-platform Hooks").

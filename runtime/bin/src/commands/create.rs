@@ -1,11 +1,12 @@
 //! `create`: everything of a container but its program.
 
 use anyhow::Context;
-use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio};
+use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio, Trace};
 use berth_sys::pidfd;
 use clap::Args;
 
-use super::write_pid_file;
+use super::announce;
+use crate::activation;
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
 use crate::log::Log;
@@ -45,17 +46,21 @@ pub(super) fn make(
     log: &Log,
 ) -> anyhow::Result<(CreatedContainer, Container)> {
     log.debug(&format!("creating container {} from {}", flags.id, bundle.directory.display()));
+    let tell = |line: &str| log.debug(line);
     let request = CreateRequest {
         id: &flags.id,
         bundle: &bundle.directory,
         spec: &bundle.spec,
+        unit: container.record.unit.clone(),
         rootfs: RootfsSource::Path,
         stdio,
         gate,
-        preserve_fds: flags.preserve_fds,
+        preserve_fds: flags.preserve_fds + activation::inherited(),
         no_pivot: flags.no_pivot,
         no_new_keyring: flags.no_new_keyring,
         die_with_parent: false,
+        unprivileged: container.unprivileged,
+        trace: log.wants_debug().then_some(Trace(&tell)),
     };
     let created = match berth_core::create(request) {
         Ok(created) => created,
@@ -64,27 +69,31 @@ pub(super) fn make(
             return Err(error.into());
         }
     };
+    let about_config = bundle.warnings.iter().map(ToString::to_string).chain(created.config_warnings());
+    about_config.for_each(|warning| log.explain(&warning));
     for warning in &created.warnings {
         log.warn(warning);
     }
     let recorded = container.created(created.pid, created.cgroup.path()).and_then(|()| {
-        let file = flags.pid_file.as_deref();
-        file.map_or(Ok(()), |path| write_pid_file(path, created.pid.as_raw()))
+        let (file, socket) = (flags.pid_file.as_deref(), flags.pidfd_socket.as_deref());
+        announce(file, socket, created.pid, &created.pidfd)
     });
     match recorded {
         Ok(()) => Ok((created, container)),
         Err(error) => {
-            abandon(&created, container, log);
+            abandon(created, container, log);
             Err(error)
         }
     }
 }
 
 /// Ends a container that nobody will ever see; what fails is only logged, for there is a failure to tell already.
-pub(super) fn abandon(created: &CreatedContainer, container: Container, log: &Log) {
+pub(super) fn abandon(created: CreatedContainer, container: Container, log: &Log) {
     // Both fail only if it has ended and been reaped already.
     pidfd::send_signal(&created.pidfd, nix::libc::SIGKILL).ok();
     pidfd::wait(&created.pidfd, true).ok();
+    // If it failed for want of descriptors, these are what it takes to clean up.
+    drop(created);
     if let Err(left) = container.destroy(log) {
         log.warn(&format!("{left:#}"));
     }

@@ -27,7 +27,10 @@ pub(crate) struct Delete {
 impl Delete {
     pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
         let container = match store.load(&self.id) {
-            Err(error) if self.force && does_not_exist(&error) => return Ok(0),
+            Err(error) if self.force && does_not_exist(&error) => {
+                store.sweep(&self.id)?;
+                return Ok(0);
+            }
             other => other?,
         };
         match container.status() {

@@ -1,16 +1,20 @@
 //! `exec`: one more process in a running container.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_core::ExecRequest;
+use berth_core::{ExecRequest, Trace};
 use berth_spec::oci;
 use berth_sys::pidfd;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::write_pid_file;
+use super::announce;
+use crate::activation;
+use crate::diagnose::missing_libraries;
 use crate::foreground::{self, Signals};
+use crate::json;
 use crate::log::Log;
 use crate::state::{Container, Status, Store};
 use crate::streams;
@@ -44,6 +48,12 @@ pub(crate) struct Exec {
     /// File that receives the pid
     #[arg(long)]
     pid_file: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the process
+    #[arg(long)]
+    pidfd_socket: Option<PathBuf>,
+    /// Cgroup below the container's to run in, as PATH, or CONTROLLER,…:PATH on version 1 (may be repeated)
+    #[arg(long)]
+    cgroup: Vec<String>,
     /// SELinux label
     #[arg(long)]
     process_label: Option<String>,
@@ -91,7 +101,7 @@ impl Exec {
         let terminal = process.terminal().unwrap_or(false);
         let stdio = streams::choose(terminal, self.console_socket.as_deref(), self.detach)?;
         let signals = if self.detach { None } else { Some(Signals::block()?) };
-        let cgroup = container.live_cgroup()?;
+        let cgroup = container.live_cgroup()?.below(&sub_cgroups(&self.cgroup)?)?;
         let mut child = berth_core::exec(ExecRequest {
             init: std::os::fd::AsFd::as_fd(&init),
             cgroup: &cgroup,
@@ -99,8 +109,9 @@ impl Exec {
             state: container.oci_state(status),
             process: &process,
             stdio,
-            preserve_fds: self.preserve_fds,
+            preserve_fds: self.preserve_fds + activation::inherited(),
             die_with_parent: false,
+            trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
         })?;
         if let Some(processors) = &child.initial_affinity {
             let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
@@ -109,9 +120,8 @@ impl Exec {
         for warning in &child.warnings {
             log.warn(warning);
         }
-        if let Some(path) = &self.pid_file
-            && let Err(error) = write_pid_file(path, child.pid.as_raw())
-        {
+        let (file, socket) = (self.pid_file.as_deref(), self.pidfd_socket.as_deref());
+        if let Err(error) = announce(file, socket, child.pid, &child.pidfd) {
             // Both fail only if it has ended and been reaped already.
             pidfd::send_signal(&child.pidfd, nix::libc::SIGKILL).ok();
             pidfd::wait(&child.pidfd, true).ok();
@@ -119,14 +129,34 @@ impl Exec {
         }
         let Some(signals) = signals else { return Ok(0) };
         let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        if let Some(root) = container.root()
+            && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
+        {
+            log.explain(&problem);
+        }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }
 
     /// The process: a whole one from a file, or the container's own with the flags applied.
     fn process(&self, container: &Container, spec: &oci::Spec) -> anyhow::Result<oci::Process> {
+        let mut process = self.asked(container, spec)?;
+        activation::announce(&mut process);
+        Ok(process)
+    }
+
+    fn asked(&self, container: &Container, spec: &oci::Spec) -> anyhow::Result<oci::Process> {
         if let Some(path) = &self.process {
             let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-            return serde_json::from_slice(&text).with_context(|| path.display().to_string());
+            // Go's decoder makes a missing user root.
+            let mut value: Value = json::parse(&text).with_context(|| path.display().to_string())?;
+            let text = match value.as_object_mut() {
+                Some(process) if !process.contains_key("user") => {
+                    process.insert("user".to_owned(), json!({ "uid": 0, "gid": 0 }));
+                    value.to_string().into_bytes()
+                }
+                _ => text,
+            };
+            return json::parse(&text).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");
@@ -162,7 +192,11 @@ impl Exec {
             process["user"]["additionalGids"] = json!(self.additional_gids);
         }
         if !self.cap.is_empty() {
-            for set in ["bounding", "effective", "permitted"] {
+            let inherits =
+                process["capabilities"]["inheritable"].as_array().is_some_and(|set| !set.is_empty());
+            // What is not inheritable cannot be ambient.
+            let ambient = inherits.then_some("ambient");
+            for set in ["bounding", "effective", "permitted"].into_iter().chain(ambient) {
                 extend(&mut process["capabilities"][set], &self.cap);
             }
         }
@@ -177,6 +211,29 @@ impl Exec {
         }
         Ok(())
     }
+}
+
+/// `--cgroup` as path by controller; the empty name is all of them.
+fn sub_cgroups(arguments: &[String]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut paths = BTreeMap::new();
+    for argument in arguments {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if arguments.len() != 1 {
+                bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
+            }
+            paths.insert(String::new(), argument.into());
+            continue;
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
+            }
+            if paths.insert(controller.to_owned(), path.into()).is_some() {
+                bail!("invalid --cgroup argument(s): controller {controller} specified multiple times");
+            }
+        }
+    }
+    Ok(paths)
 }
 
 /// Appends to a list that may not exist yet; what is in it already is not repeated.

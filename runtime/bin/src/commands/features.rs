@@ -32,7 +32,7 @@ fn features() -> anyhow::Result<Value> {
     });
     Ok(json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.3.0",
+        "ociVersionMax": berth_spec::VERSION,
         "hooks": [
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
         ],
@@ -41,7 +41,7 @@ fn features() -> anyhow::Result<Value> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities()?,
             "cgroup": {
-                "v1": version == 1, "v2": version == 2, "systemd": false, "systemdUser": false, "rdma": false
+                "v1": version == 1, "v2": version == 2, "systemd": true, "systemdUser": true, "rdma": true
             },
             "seccomp": seccomp,
             "apparmor": { "enabled": true },

@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod features;
 pub(crate) mod kill;
@@ -15,26 +16,32 @@ pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod update;
 
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use berth_sys::socket::send_with_fds;
+use berth_sys::{Errno, Pid};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::cli::{Cli, Command};
 use crate::log::Log;
+use crate::privilege;
 use crate::state::Store;
 
 /// Runs the command; the number is the exit code.
 pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
-    if cli.global.systemd_cgroup {
-        bail!("--systemd-cgroup is not supported yet (leave it out: cgroups are managed directly)");
-    }
-    if cli.global.rootless == "true" || !nix::unistd::geteuid().is_root() {
-        bail!("containers without root privileges are not supported yet (run as root)");
-    }
-    let store = Store::new(&cli.global.root);
+    let root = match &cli.global.root {
+        Some(root) => root.clone(),
+        None => privilege::default_root()?,
+    };
+    let store = Store::new(&root)
+        .with_systemd(cli.global.systemd_cgroup)
+        .with_unprivileged(privilege::is_unprivileged(&cli.global.rootless));
     match &cli.command {
         Command::Create(command) => command.run(&store, log),
         Command::Delete(command) => command.run(&store, log),
+        Command::Events(command) => command.run(&store),
         Command::Exec(command) => command.run(&store, log),
         Command::Features(command) => command.run(),
         Command::Kill(command) => command.run(&store),
@@ -48,6 +55,22 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         Command::State(command) => command.run(&store),
         Command::Update(command) => command.run(&store),
     }
+}
+
+/// Tells whoever asked which process it is. On failure the process is of no use to anybody.
+fn announce(file: Option<&Path>, socket: Option<&Path>, pid: Pid, pidfd: &OwnedFd) -> anyhow::Result<()> {
+    file.map_or(Ok(()), |path| write_pid_file(path, pid.as_raw()))?;
+    socket.map_or(Ok(()), |path| send_pidfd(path, pidfd))
+}
+
+fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> anyhow::Result<()> {
+    let send = || -> Result<usize, Errno> {
+        let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+        // Receivers take the message's bytes for the descriptor's name, as runc sends it.
+        send_with_fds(&stream, b"pidfd", &[pidfd.as_fd()], MsgFlags::empty())
+    };
+    send().map(drop).with_context(|| format!("send the pidfd to {}", path.display()))
 }
 
 /// Writes a pid for whoever waits for the file: it appears at once and whole.

@@ -13,10 +13,18 @@ pub(crate) struct Spec {
     /// Directory to write to (default: the current one)
     #[arg(short, long)]
     bundle: Option<PathBuf>,
+    /// For a container without root privileges: the caller is root inside, the host's network is used
+    #[arg(long)]
+    rootless: bool,
 }
 
 impl Spec {
     pub(crate) fn run(&self) -> anyhow::Result<u8> {
+        let own_cgroup = berth_cgroup::detect().is_ok_and(|layout| layout.version() == 2);
+        let mut spec = example(own_cgroup);
+        if self.rootless {
+            without_root(&mut spec);
+        }
         let path = self.bundle.clone().unwrap_or_default().join("config.json");
         let mut file = match File::create_new(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -24,16 +32,20 @@ impl Spec {
             }
             other => other.with_context(|| format!("create {}", path.display()))?,
         };
-        let text = serde_json::to_string_pretty(&example()).context("spec")?;
+        let text = serde_json::to_string_pretty(&spec).context("spec")?;
         writeln!(file, "{text}").with_context(|| format!("write {}", path.display()))?;
         Ok(0)
     }
 }
 
-fn example() -> Value {
+/// A cgroup namespace hides where the host keeps its version 1 groups, and old programs look there: runc's example has
+/// one on version 2 only.
+fn example(own_cgroup: bool) -> Value {
+    let kinds = ["pid", "network", "ipc", "uts", "mount"].into_iter().chain(own_cgroup.then_some("cgroup"));
+    let namespaces: Vec<Value> = kinds.map(|kind| json!({ "type": kind })).collect();
     let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": berth_spec::VERSION,
         "process": {
             "terminal": true,
             "user": { "uid": 0, "gid": 0 },
@@ -45,14 +57,11 @@ fn example() -> Value {
             "noNewPrivileges": true
         },
         "root": { "path": "rootfs", "readonly": true },
-        "hostname": "berth",
+        "hostname": "runc",
         "mounts": mounts(),
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": [
-                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
-                { "type": "mount" }, { "type": "cgroup" }
-            ],
+            "namespaces": namespaces,
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"
@@ -60,6 +69,33 @@ fn example() -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     })
+}
+
+/// What the kernel refuses to a user without privileges goes out, a user namespace comes in.
+fn without_root(spec: &mut Value) {
+    let linux = &mut spec["linux"];
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({ "type": "user" }));
+    }
+    let own = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    linux["uidMappings"] = own(nix::unistd::geteuid().as_raw());
+    linux["gidMappings"] = own(nix::unistd::getegid().as_raw());
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+    for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
+        if mount["destination"] == "/sys" {
+            // sysfs belongs to the network namespace, which is the host's.
+            let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+            *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": options });
+        } else if let Some(options) = mount.get_mut("options").and_then(Value::as_array_mut) {
+            let fixed = |option: &Value| {
+                option.as_str().is_some_and(|o| o.starts_with("uid=") || o.starts_with("gid="))
+            };
+            options.retain(|option| !fixed(option));
+        }
+    }
 }
 
 fn mounts() -> Value {
@@ -81,11 +117,21 @@ fn mounts() -> Value {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_example_is_a_valid_configuration() {
-        let spec = serde_json::from_value(super::example()).unwrap();
+    fn the_examples_are_valid_configurations() {
+        for own_cgroup in [false, true] {
+            compile(super::example(own_cgroup), false);
+            let mut spec = super::example(own_cgroup);
+            super::without_root(&mut spec);
+            assert!(!spec.to_string().contains("gid=5"));
+            compile(spec, true);
+        }
+    }
+
+    fn compile(spec: serde_json::Value, rootless: bool) {
+        let spec = serde_json::from_value(spec).unwrap();
         let context = berth_spec::CompileContext {
             bundle: "/bundle".into(),
-            rootless: false,
+            rootless,
             cgroup: berth_spec::CgroupMounts::V2 { mountpoint: "/sys/fs/cgroup".into() },
             cgroup_path: "/berth/example".into(),
             known_capabilities: None,

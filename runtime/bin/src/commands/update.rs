@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use berth_spec::oci;
 use clap::Args;
 
-use crate::resources::{Patch, bytes};
+use crate::resources::{self, Patch, bytes};
 use crate::state::{Status, Store};
 
 #[derive(Debug, Args)]
@@ -64,11 +64,20 @@ pub(crate) struct Update {
 
 impl Update {
     pub(crate) fn run(&self, store: &Store) -> anyhow::Result<u8> {
-        let container = store.load(&self.id)?;
+        let mut container = store.load(&self.id)?;
         if matches!(container.status(), Status::Stopped | Status::Creating) {
             bail!("container not running: {} is {}", self.id, container.status().name());
         }
-        container.live_cgroup()?.set(&self.wanted()?)?;
+        let before = match container.record.limits.take() {
+            Some(limits) => limits,
+            None => {
+                container.spec()?.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default()
+            }
+        };
+        let change = resources::change(&before, &self.wanted()?)?;
+        container.live_cgroup()?.set(&change.apply)?;
+        container.record.limits = Some(change.remember);
+        container.save()?;
         Ok(0)
     }
 

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use berth_cgroup::Unit;
+use berth_spec::oci;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::Status;
 
 /// What is remembered of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) oci_version: String,
     pub(crate) id: String,
@@ -21,7 +23,13 @@ pub(crate) struct Record {
     pub(crate) created: String,
     /// The cgroup below each hierarchy's root.
     pub(crate) cgroup: PathBuf,
+    /// The systemd unit whose cgroup it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// The limits since the last `update`; before the first they are those of config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limits: Option<oci::LinuxResources>,
 }
 
 /// A container as `state` and `list` show it; the field names are runc's.

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_cgroup::{Cgroup, FreezerState};
+use berth_cgroup::{Cgroup, FreezerState, Unit};
 use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
@@ -19,6 +19,7 @@ use nix::unistd::mkfifo;
 
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
+use crate::diagnose::Root;
 use crate::log::Log;
 
 const RECORD: &str = "state.json";
@@ -30,22 +31,37 @@ const MAX_ID: usize = 255;
 /// All containers.
 pub(crate) struct Store {
     root: PathBuf,
+    systemd: bool,
+    unprivileged: bool,
 }
 
 /// One container.
 pub(crate) struct Container {
     directory: PathBuf,
     pub(crate) record: Record,
+    /// Its maker may lack cgroups.
+    pub(crate) unprivileged: bool,
 }
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), systemd: false, unprivileged: false }
+    }
+
+    /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
+    pub(crate) fn with_systemd(self, systemd: bool) -> Self {
+        Self { systemd, ..self }
+    }
+
+    /// New containers may be without a cgroup.
+    pub(crate) fn with_unprivileged(self, unprivileged: bool) -> Self {
+        Self { unprivileged, ..self }
     }
 
     /// Takes the id for a new container.
     pub(crate) fn reserve(&self, id: &str, bundle: &Bundle) -> anyhow::Result<Container> {
         let directory = self.directory(id)?;
+        let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
         let mut builder = DirBuilder::new();
         builder.mode(0o711);
         match builder.create(&directory) {
@@ -68,10 +84,14 @@ impl Store {
             bundle: bundle.directory.clone(),
             rootfs: bundle.rootfs(),
             created: jiff::Timestamp::now().to_string(),
-            cgroup: planned_cgroup(&bundle.spec, id),
+            cgroup: unit
+                .as_ref()
+                .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
+            unit,
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+            limits: None,
         };
-        let container = Container { directory, record };
+        let container = Container { directory, record, unprivileged: self.unprivileged };
         let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
         match written {
             Ok(()) => Ok(container),
@@ -93,7 +113,7 @@ impl Store {
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
         let record = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        Ok(Container { directory, record })
+        Ok(Container { directory, record, unprivileged: self.unprivileged })
     }
 
     /// All containers by id. One that is deleted meanwhile is left out.
@@ -109,6 +129,15 @@ impl Store {
         }
         ids.sort_unstable();
         Ok(ids.iter().filter_map(|id| self.load(id).ok()).collect())
+    }
+
+    /// Removes what a `create` that was killed in its first moment has left: a directory without a record.
+    pub(crate) fn sweep(&self, id: &str) -> anyhow::Result<()> {
+        let directory = self.directory(id)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("remove {}", directory.display())),
+        }
     }
 
     fn directory(&self, id: &str) -> anyhow::Result<PathBuf> {
@@ -132,6 +161,11 @@ fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     Err(berth_core::Error::Child(failure).into())
 }
 
+fn has_own_mounts(spec: &oci::Spec) -> bool {
+    let listed = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    listed.into_iter().any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Mount)
+}
+
 /// Where the container's cgroup will be; berth-core decides the same.
 fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
     let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
@@ -139,6 +173,11 @@ fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
         Some(path) if !path.as_os_str().is_empty() => Path::new("/").join(path),
         _ => Path::new("/berth").join(id),
     }
+}
+
+fn planned_unit(spec: &oci::Spec, id: &str) -> anyhow::Result<Unit> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    Ok(Unit::new(asked.as_deref(), id, spec.annotations().iter().flatten())?)
 }
 
 /// Writes beside and renames: a reader sees the old file or the new one. No sync: it lies on tmpfs, and a reboot ends
@@ -201,7 +240,14 @@ impl Container {
     /// Its cgroup; `None` if that is gone.
     pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
         let layout = berth_cgroup::detect()?;
-        match Cgroup::open(&layout, &self.record.cgroup) {
+        if self.record.cgroup.as_os_str().is_empty() {
+            return Ok(Some(Cgroup::none(&layout)));
+        }
+        let opened = match &self.record.unit {
+            Some(unit) => Cgroup::open_in_unit(&layout, unit),
+            None => Cgroup::open(&layout, &self.record.cgroup),
+        };
+        match opened {
             Ok(cgroup) => Ok(Some(cgroup)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -217,7 +263,7 @@ impl Container {
     pub(crate) fn spec(&self) -> anyhow::Result<oci::Spec> {
         let path = self.directory.join(CONFIG);
         let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+        Ok(berth_spec::parse(&text).with_context(|| path.display().to_string())?.0)
     }
 
     /// Its first process; `None` if that has ended.
@@ -231,6 +277,11 @@ impl Container {
         };
         // Asked after the open: the number cannot go to another process now.
         Ok((start_time(self.record.pid) == Some(self.record.start_time)).then_some(pidfd))
+    }
+
+    /// The root of its first process, as that sees it.
+    pub(crate) fn root(&self) -> Option<Root> {
+        Root::open(Path::new(&format!("/proc/{}/root", self.record.pid)))
     }
 
     /// Its state as hooks get it.
@@ -272,7 +323,8 @@ impl Container {
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         await_program(fifo)?;
         let hooks = self.hooks(|hooks| hooks.poststart())?.map_or(Vec::new(), |hooks| hooks.poststart);
-        run_hooks("poststart", &hooks, &self.oci_state(Status::Running)).inspect_err(|_| {
+        let state = self.oci_state(Status::Running);
+        run_hooks("poststart", &hooks, &state, Some(&self.record.bundle)).inspect_err(|_| {
             // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
             pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
         })?;
@@ -314,17 +366,27 @@ impl Container {
                     problems.extend(errors.iter().map(ToString::to_string));
                 }
             }
-            Ok(None) => {}
-            Err(error) => problems.push(format!("{error:#}")),
-        }
-        match self.hooks(|hooks| hooks.poststop()) {
-            Ok(hooks) => {
-                let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);
-                for error in run_all_hooks("poststop", &list, &self.oci_state(Status::Stopped)) {
-                    log.warn(&error.to_string());
-                }
+            // systemd takes the cgroup of a dead scope away, but remembers one that failed.
+            Ok(None) => {
+                let stopped = self.record.unit.as_ref().map_or(Ok(()), Unit::stop);
+                problems.extend(stopped.err().map(|error| error.to_string()));
             }
             Err(error) => problems.push(format!("{error:#}")),
+        }
+        // One that was never created has not stopped either.
+        if self.record.pid != 0 {
+            if self.spec().is_ok_and(|spec| !has_own_mounts(&spec)) {
+                berth_core::unmount_root(&self.record.rootfs);
+            }
+            match self.hooks(|hooks| hooks.poststop()) {
+                Ok(hooks) => {
+                    let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);
+                    for error in run_all_hooks("poststop", &list, &self.oci_state(Status::Stopped)) {
+                        log.warn(&error.to_string());
+                    }
+                }
+                Err(error) => problems.push(format!("{error:#}")),
+            }
         }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }
@@ -343,7 +405,7 @@ mod tests {
     fn bundle(directory: &Path) -> Bundle {
         let spec = oci::Spec::default();
         let text = serde_json::to_vec(&spec).unwrap();
-        Bundle { directory: directory.to_owned(), spec, text }
+        Bundle { directory: directory.to_owned(), spec, text, warnings: Vec::new() }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! The same table runs against another runtime, which tests the tests:
 //! `BERTH_TEST_RUNTIME=/usr/sbin/runc cargo test -p berth-runtime --test contract`.
 
+mod errors;
 mod files;
 mod harness;
 mod hooks;
 mod isolation;
 mod kernel;
+mod leftovers;
 mod lifecycle;
 mod mounts;
 mod process;

@@ -172,6 +172,26 @@ fn exec_runs_beside_the_first_process() {
 }
 
 #[test]
+fn exec_is_given_the_capabilities_that_there_are() {
+    if !is_ours() {
+        return;
+    }
+    let case = Case::new(&["/bin/sleep", "100"]);
+    case.call_detached(&["run", "-d"]).ok();
+    let exec =
+        case.command(&["exec", "--cap", "CAP_SYS_TIME", &case.id, "/bin/grep", "Cap", "/proc/self/status"]);
+    // A runtime that lacks the capability itself, as under a hardened service manager.
+    let mut without = std::process::Command::new("setpriv");
+    without.args(["--bounding-set", "-sys_time"]).arg(exec.get_program()).args(exec.get_args());
+    let output = without.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "the program's own stream");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(effective, 16).unwrap() & (1 << 25), 0, "{text}");
+}
+
+#[test]
 fn exec_in_the_background_is_in_the_cgroup() {
     let case = Case::new(&["/bin/sleep", "100"]);
     case.call_detached(&["run", "-d"]).ok();

@@ -38,6 +38,9 @@ impl Init<'_> {
         if let Some((rows, columns)) = plan.size {
             tty::set_size(&pty.master, rows, columns).at(|| "set the terminal's size".into())?;
         }
+        if self.foreground {
+            tty::keep_newlines(&pty.slave).at(|| "set the terminal's modes".into())?;
+        }
         tty::set_controlling(&pty.slave).at(|| "take the controlling terminal".into())?;
         process::set_stdio(&pty.slave, &pty.slave, &pty.slave).at(|| "set standard streams".into())?;
         self.link.send(&FromChild::Console, Some(&pty.master)).at(|| "hand over the terminal".into())

@@ -129,13 +129,15 @@ fn real_directory(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fau
 /// Why the source of a bind cannot be had.
 fn unbindable(source: &Path, destination: &Path, errno: Errno) -> Fault {
     let hint = match errno {
-        Errno::ENOENT if source.is_symlink() => " (it is a symbolic link to nothing)",
+        Errno::ENOENT if source.is_symlink() => Some("it is a symbolic link to nothing on the host"),
         Errno::ENOENT => {
-            " (the source of the mount does not exist on the host: create it, or correct mounts[].source)"
+            Some("the source does not exist on the host: create it, or correct the mount's source")
         }
-        _ => "",
+        Errno::EACCES => Some("you may not read the source on the host"),
+        _ => None,
     };
-    Fault::os(format!("bind {} to {}{hint}", source.display(), destination.display()), errno)
+    Fault::os(format!("bind {} to {}", source.display(), destination.display()), errno)
+        .hint(hint.map(str::to_owned))
 }
 
 /// Whether a mount shows a procfs, from its root.

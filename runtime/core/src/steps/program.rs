@@ -2,6 +2,7 @@
 //! its exit codes from.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, faccessat};
 
+use super::explain;
 use crate::create::Gate;
 use crate::error::{Context, FailureKind, Fault};
 use crate::init::{Init, Never, failure};
@@ -41,11 +43,15 @@ impl Init<'_> {
     /// Tells that everything is ready and waits for `start`.
     pub(super) fn wait_for_start(&mut self) -> Result<(), Fault> {
         self.settle_death()?;
+        if self.traced {
+            self.trace("init: closing the pipe to signal completion".to_owned());
+        }
+        self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
             Gate::Fifo(fifo) => {
-                let fd = std::os::fd::AsFd::as_fd(fifo);
+                let fd = fifo.as_fd();
                 let descriptors =
                     self.stage.descriptors.as_ref().ok_or_else(|| Fault::new("the gate is not prepared"))?;
                 let opened = descriptors.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
@@ -54,6 +60,16 @@ impl Init<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// A container may wait long for its start: meanwhile it holds nothing of the host's.
+    fn close_others(&mut self) -> Result<(), Fault> {
+        let mut keep = self.link.descriptors();
+        keep.extend(self.stage.kept());
+        if let Gate::Fifo(fifo) = &self.gate {
+            keep.push(fifo.as_fd());
+        }
+        process::close_others(3 + self.preserve_fds, &keep).at(|| "close descriptors".into())
     }
 
     /// Whether the program dies with our parent. Late: a change of user takes the signal away again (prctl(2)). A parent
@@ -66,6 +82,16 @@ impl Init<'_> {
         self.link.peer_lives().at(|| "look after the parent".into())
     }
 
+    /// The program's environment; its home directory is looked up inside the container.
+    pub(super) fn environment(&self) -> Vec<CString> {
+        let mut env = self.process.env.clone();
+        if self.process.needs_home {
+            let home = home_of(self.process.user.uid);
+            env.extend(CString::new(format!("HOME={home}")));
+        }
+        env
+    }
+
     /// Becomes the program, or tells why not and ends.
     pub(super) fn exec(&mut self) -> Result<Never, Fault> {
         let program = self
@@ -73,11 +99,7 @@ impl Init<'_> {
             .program
             .take()
             .ok_or_else(|| Fault::new("there is no program to run: config.json has no process"))?;
-        let mut env = self.process.env.clone();
-        if self.process.needs_home {
-            let home = home_of(self.process.user.uid);
-            env.extend(CString::new(format!("HOME={home}")));
-        }
+        let env = self.environment();
         if self.container.is_none() {
             self.settle_death()?;
         }
@@ -95,30 +117,9 @@ fn why(program: &CStr, errno: Errno) -> Fault {
         Errno::EACCES => FailureKind::PermissionDenied,
         _ => FailureKind::Other,
     };
-    let hint = explain(program, errno);
-    Fault { kind, ..Fault::os(format!("exec {}{hint}", program.to_string_lossy()), errno) }
-}
-
-/// Why a file that is there does not run: users of every peer are left alone with a bare errno here.
-fn explain(program: &CStr, errno: Errno) -> String {
-    let head = read_file(Path::new(OsStr::from_bytes(program.to_bytes())), 256);
-    let Some(rest) = head.strip_prefix(b"#!") else {
-        return match errno {
-            Errno::ENOENT => " (its ELF interpreter, the dynamic loader, is missing in the image)".into(),
-            Errno::ENOEXEC if head.starts_with(b"\x7fELF") => {
-                " (it is built for another architecture)".into()
-            }
-            Errno::ENOEXEC => {
-                " (it is neither a program of this architecture nor a script that begins with #!)".into()
-            }
-            _ => String::new(),
-        };
-    };
-    let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();
-    if errno == Errno::ENOENT && line.ends_with(b"\r") {
-        return " (its first line ends in CRLF: save the script with LF line ends)".into();
-    }
-    format!(" (is its interpreter {:?} there?)", String::from_utf8_lossy(line).trim())
+    let path = Path::new(OsStr::from_bytes(program.to_bytes()));
+    let fault = Fault::os(format!("exec {}", path.display()), errno);
+    Fault { kind, ..fault }.hint(explain::execve(path, errno))
 }
 
 fn find(name: &CStr, path: Option<&OsStr>) -> Result<PathBuf, Fault> {
@@ -128,18 +129,22 @@ fn find(name: &CStr, path: Option<&OsStr>) -> Result<PathBuf, Fault> {
         return check(&path).map(|()| path).map_err(|errno| unusable(text, errno));
     }
     let dirs = path.unwrap_or(OsStr::new(DEFAULT_PATH));
-    let found = dirs.as_bytes().split(|b| *b == b':').map(|dir| {
+    let mut refused = None;
+    for dir in dirs.as_bytes().split(|b| *b == b':') {
         let dir = if dir.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(dir)) };
-        dir.join(text)
-    });
-    match found.into_iter().find(|candidate| check(candidate).is_ok()) {
-        Some(path) => Ok(path),
-        None => Err(Fault {
-            message: format!("exec: {text:?}: executable file not found in $PATH"),
-            errno: None,
-            kind: FailureKind::NotFound,
-        }),
+        let candidate = dir.join(text);
+        match check(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::EACCES) if refused.is_none() => refused = Some(candidate),
+            Err(_) => {}
+        }
     }
+    let fault = Fault::new(format!("exec: {text:?}: executable file not found in $PATH"));
+    let hint = match refused {
+        Some(path) => explain::refused(&path).map(|why| format!("{} is there, but {why}", path.display())),
+        None => Some(format!("PATH is {}", dirs.display())).filter(|_| path.is_some()),
+    };
+    Err(Fault { kind: FailureKind::NotFound, ..fault }.hint(hint))
 }
 
 fn unusable(name: &OsStr, errno: Errno) -> Fault {
@@ -150,7 +155,15 @@ fn unusable(name: &OsStr, errno: Errno) -> Fault {
         _ => FailureKind::Other,
     };
     let stat = if errno == Errno::ENOENT { format!(": stat {}", name.display()) } else { String::new() };
-    Fault { kind, ..Fault::os(format!("exec: {name:?}{stat}"), errno) }
+    let hint = match errno {
+        Errno::EACCES => explain::refused(Path::new(name)),
+        Errno::ENOENT if Path::new(name).is_symlink() => {
+            let target = std::fs::read_link(name).unwrap_or_default();
+            Some(format!("it is a link to {}, which does not exist in the container", target.display()))
+        }
+        _ => None,
+    };
+    Fault { kind, ..Fault::os(format!("exec: {name:?}{stat}"), errno) }.hint(hint)
 }
 
 /// Whether this user may execute the file.
@@ -170,24 +183,10 @@ fn check(path: &Path) -> Result<(), Errno> {
 
 /// The home directory that the container's passwd file has for the user; `/` without one.
 fn home_of(uid: u32) -> String {
-    let passwd = String::from_utf8_lossy(&read_file(Path::new("/etc/passwd"), MAX_PASSWD)).into_owned();
+    let passwd =
+        String::from_utf8_lossy(&explain::read_file(Path::new("/etc/passwd"), MAX_PASSWD)).into_owned();
     let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut homes = fields.filter(|f| f.get(2).and_then(|id| id.parse().ok()) == Some(uid));
     let home = homes.find_map(|f| f.get(5).filter(|home| !home.is_empty()).map(|home| (*home).to_owned()));
     home.unwrap_or_else(|| "/".to_owned())
-}
-
-/// The beginning of a regular file of the container; nothing of what cannot be read, or of a pipe, which might never
-/// answer.
-fn read_file(path: &Path, limit: u64) -> Vec<u8> {
-    use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::options().read(true).custom_flags(flags).open(path)
-        && file.metadata().is_ok_and(|metadata| metadata.is_file())
-    {
-        file.take(limit).read_to_end(&mut bytes).ok();
-    }
-    bytes
 }

@@ -53,6 +53,24 @@ pub(crate) const fn number(capability: C) -> u32 {
     }
 }
 
+/// capabilities(7): only what is both permitted and inheritable can be ambient.
+fn without_unraisable(
+    plan: CapabilityPlan,
+    ambient: &Option<oci::Capabilities>,
+    warnings: &mut Vec<SpecWarning>,
+) -> CapabilityPlan {
+    let raisable = plan.permitted.0 & plan.inheritable.0;
+    for capability in ambient.iter().flatten() {
+        let bit = 1u64 << number(*capability);
+        if plan.ambient.0 & bit != 0 && raisable & bit == 0 {
+            let why = "it is not in both the permitted and the inheritable set";
+            let message = format!("can't raise ambient capability CAP_{capability}: {why}");
+            super::warn(warnings, "process.capabilities.ambient", message);
+        }
+    }
+    CapabilityPlan { ambient: CapabilitySet(plan.ambient.0 & raisable), ..plan }
+}
+
 pub(super) fn plan(
     capabilities: &oci::LinuxCapabilities,
     known: Option<u64>,
@@ -78,6 +96,7 @@ pub(super) fn plan(
         permitted: set(capabilities.permitted()),
         ambient: set(capabilities.ambient()),
     };
+    let plan = without_unraisable(plan, capabilities.ambient(), warnings);
     unknown.sort_unstable();
     unknown.dedup();
     if !unknown.is_empty() {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::SpecError;
 use crate::mount_options::MountOptions;
+use crate::oci;
+use crate::plan::{IdMaps, NamespaceKind, NamespacePlan};
 use crate::step::{
     FsOption, InitStep, MountAttributes, MountSource, MountStep, SuperblockFlags, SymlinkStep,
 };
@@ -64,6 +66,26 @@ pub(super) fn plan(
             Ok(())
         }
     }
+}
+
+/// Whom the cgroup is handed to: the process may make groups of its own below, if it sees nothing but its own (a new
+/// cgroup namespace) and has it mounted writable.
+pub(super) fn owner(spec: &oci::Spec, namespaces: &NamespacePlan, maps: &IdMaps) -> Option<u32> {
+    let writable = |mount: &oci::Mount| {
+        mount.typ().as_deref().is_some_and(|kind| matches!(kind, "cgroup" | "cgroup2"))
+            && mount.destination().components().eq(Path::new("/sys/fs/cgroup").components())
+            && !MountOptions::parse(mount.options().as_deref().unwrap_or_default()).attributes.readonly()
+    };
+    let mounted = spec.mounts().iter().flatten().any(writable);
+    if !namespaces.creates(NamespaceKind::Cgroup) || !mounted {
+        return None;
+    }
+    let uid = spec.process().as_ref()?.user().uid();
+    if !namespaces.has(NamespaceKind::User) {
+        return Some(uid).filter(|uid| *uid != 0);
+    }
+    let map = maps.uid.iter().find(|map| (map.container..map.container + map.size).contains(&uid))?;
+    Some(map.host + (uid - map.container))
 }
 
 fn below(mountpoint: &Path, cgroup: &Path) -> PathBuf {

@@ -110,6 +110,7 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         devices,
         sysctls,
     };
+    let owner = cgroup_mounts::owner(spec, &namespaces, &id_maps);
     let steps = order::container(parts)?;
     let parent = order::parent(linux, &namespaces, &id_maps, &process)?;
     let mut annotations: Vec<_> =
@@ -125,6 +126,7 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         cgroup: CgroupRequest {
             path: linux.cgroups_path().clone(),
             resources: resources::with_default_devices(linux.resources().as_ref()),
+            owner,
         },
         hooks,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
@@ -134,18 +136,25 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
 }
 
 /// Compiles a `process` object for an exec into a running container. `container` is that container's own
-/// configuration: the seccomp profile and the presence of a user namespace come from there.
+/// configuration: the seccomp profile and the presence of a user namespace come from there. `known_capabilities` is as
+/// in [`CompileContext`].
 ///
 /// # Errors
 /// The first field that is invalid.
-pub fn compile_process(process: &oci::Process, container: &oci::Spec) -> Result<ProcessPlan, SpecError> {
+pub fn compile_process(
+    process: &oci::Process,
+    container: &oci::Spec,
+    known_capabilities: Option<u64>,
+) -> Result<(ProcessPlan, Vec<SpecWarning>), SpecError> {
     let none = empty_linux();
     let linux = container.linux().as_ref().unwrap_or(&none);
     let in_userns = namespaces::plan(linux)?.has(NamespaceKind::User);
-    let mut plan = process::plan(process, linux.seccomp().as_ref(), in_userns, None, &mut Vec::new())?;
+    let mut warnings = Vec::new();
+    let profile = linux.seccomp().as_ref();
+    let mut plan = process::plan(process, profile, in_userns, known_capabilities, &mut warnings)?;
     plan.parent = order::exec_parent(&plan, in_userns);
     plan.steps = order::exec(&plan, linux, in_userns)?;
-    Ok(plan)
+    Ok((plan, warnings))
 }
 
 /// `linux` of a configuration without one: the crate's default would bring namespaces and masks of its own.

@@ -51,18 +51,11 @@ pub(super) fn plan(
 ) -> Result<Mounts, SpecError> {
     let Surroundings { ctx, namespaces, .. } = around;
     let mut mounts = Mounts::default();
-    if !namespaces.has(NamespaceKind::Mount) {
-        // runc mounts all the same, and what it mounts stays on the host when the container is gone.
-        if spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty()) {
-            warn(
-                warnings,
-                "mounts",
-                "are left out: without {\"type\": \"mount\"} in linux.namespaces they would be mounts of the host",
-            );
-        }
-        // Nor is anything made in the /dev of the image.
-        mounts.dev_is_bound = true;
-        return Ok(mounts);
+    let given = spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty());
+    if given && !namespaces.has(NamespaceKind::Mount) {
+        let message =
+            "without a mount namespace of its own the container's mounts are the host's until it is deleted";
+        warn(warnings, "mounts", message);
     }
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{at}]");

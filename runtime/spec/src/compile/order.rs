@@ -39,8 +39,8 @@ pub(super) fn container(parts: Parts<'_>) -> Result<Vec<InitStep>, SpecError> {
     if own_mounts {
         let default = Propagation { flag: libc::MS_SLAVE, recursive: true };
         steps.push(InitStep::RootPropagation(root_propagation.unwrap_or(default)));
-        steps.push(InitStep::MountRoot);
     }
+    steps.push(InitStep::MountRoot);
     let readonly_later = parts.mounts.readonly_later;
     steps.extend(parts.mounts.steps);
     if !parts.mounts.dev_is_bound {
@@ -251,19 +251,21 @@ fn restricted_paths(
     own_mounts: bool,
     steps: &mut Vec<InitStep>,
 ) -> Result<(), SpecError> {
-    let list = |field: &str, list: &Option<Vec<String>>| -> Result<Vec<PathBuf>, SpecError> {
+    type Check = fn(&str, &Path) -> Result<(), SpecError>;
+    let list = |field: &str, list: &Option<Vec<String>>, check: Check| -> Result<Vec<PathBuf>, SpecError> {
         list.iter()
             .flatten()
             .enumerate()
             .map(|(at, path)| {
-                // A relative one is taken from the root, as runc takes it.
-                paths::no_nul(&format!("linux.{field}[{at}]"), Path::new(path))?;
+                check(&format!("linux.{field}[{at}]"), Path::new(path))?;
                 Ok(paths::clean(Path::new(path)))
             })
             .collect()
     };
-    let readonly = list("readonlyPaths", linux.readonly_paths())?;
-    let masked = list("maskedPaths", linux.masked_paths())?;
+    // A relative path to protect is taken from the root, as runc takes it. One to hide is refused: who wrote it would
+    // believe that something else is hidden.
+    let readonly = list("readonlyPaths", linux.readonly_paths(), paths::no_nul)?;
+    let masked = list("maskedPaths", linux.masked_paths(), paths::absolute)?;
     let restricted = !readonly.is_empty() || !masked.is_empty();
     if restricted && !own_mounts {
         return Err(SpecError::new(

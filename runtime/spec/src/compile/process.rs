@@ -1,5 +1,6 @@
 //! `process` → [`ProcessPlan`].
 
+use std::collections::HashSet;
 use std::ffi::CString;
 
 use crate::error::SpecError;
@@ -24,7 +25,7 @@ pub(super) fn plan(
     if args.is_empty() {
         return Err(SpecError::new("process.args", "is empty").hint("give the program to run"));
     }
-    let env = c_strings("process.env", process.env().as_deref().unwrap_or_default())?;
+    let env = last_of_each(c_strings("process.env", process.env().as_deref().unwrap_or_default())?);
     if !process.cwd().is_absolute() {
         return Err(SpecError::new("process.cwd", "Cwd must be an absolute path").hint("write \"/\""));
     }
@@ -79,6 +80,17 @@ pub(super) fn none(in_userns: bool) -> ProcessPlan {
         steps: Vec::new(),
         parent: Vec::new(),
     }
+}
+
+/// Each variable once, with the value that was given last; an empty HOME is none, as for runc.
+fn last_of_each(env: Vec<CString>) -> Vec<CString> {
+    let mut seen = HashSet::with_capacity(env.len());
+    let name =
+        |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
+    let mut kept: Vec<CString> = env.into_iter().rev().filter(|entry| seen.insert(name(entry))).collect();
+    kept.retain(|entry| entry.to_bytes() != b"HOME=");
+    kept.reverse();
+    kept
 }
 
 /// Strings for execve(2).

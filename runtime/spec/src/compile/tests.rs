@@ -186,7 +186,7 @@ fn the_order_of_an_odd_container() {
 #[test]
 fn an_exec_runs_the_tail_of_the_same_order() {
     let spec = docker_spec().args(["true"]).build();
-    let plan = compile_process(spec.process().as_ref().unwrap(), &spec).unwrap();
+    let (plan, _) = compile_process(spec.process().as_ref().unwrap(), &spec, None).unwrap();
     let names: Vec<_> =
         lines(&plan.steps).iter().map(|l| l.split(['(', ' ']).next().unwrap().to_owned()).collect();
     assert_eq!(
@@ -265,7 +265,7 @@ fn refusals_name_the_field() {
         refused(|s| s["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
         "linux.sysctl.vm.swappiness"
     );
-    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["/e\0"])), "linux.maskedPaths[0]");
+    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["etc"])), "linux.maskedPaths[0]");
     assert_eq!(refused(|s| s["linux"]["rootfsPropagation"] = json!("loud")), "linux.rootfsPropagation");
     assert_eq!(
         refused(|s| s["linux"]["devices"] = json!([{"path":"/dev/x","type":"a"}])),
@@ -299,4 +299,37 @@ fn device_rules_end_with_the_runtime_s_own() {
     let rules = plan.cgroup.resources.devices().as_ref().unwrap();
     assert_eq!(rules.len(), 8 + 11);
     assert_eq!(rules[8].to_string(), "c *:* m");
+}
+
+#[test]
+fn a_writable_cgroup_namespace_belongs_to_the_process() {
+    let owner = |user: u32, own_namespace: bool, mapped: bool, option: &str| {
+        let mut namespaces = vec![serde_json::json!({"type": "mount"})];
+        let mut linux = serde_json::json!({});
+        if own_namespace {
+            namespaces.push(serde_json::json!({"type": "cgroup"}));
+        }
+        if mapped {
+            namespaces.push(serde_json::json!({"type": "user"}));
+            let map = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+            linux = serde_json::json!({"uidMappings": map, "gidMappings": map});
+        }
+        linux["namespaces"] = namespaces.into();
+        let spec = serde_json::json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "rootfs"},
+            "process": {"user": {"uid": user, "gid": 0}, "args": ["true"], "cwd": "/"},
+            "mounts": [{"destination": "/sys/fs/cgroup/", "type": "cgroup", "source": "cgroup", "options": [option]}],
+            "linux": linux,
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        compile(&spec, &context()).unwrap().cgroup.owner
+    };
+    assert_eq!(owner(0, true, true, "nosuid"), Some(100_000));
+    assert_eq!(owner(7, true, true, "rw"), Some(100_007));
+    assert_eq!(owner(7, true, false, "rw"), Some(7));
+    assert_eq!(owner(0, true, false, "rw"), None, "it owns all already");
+    assert_eq!(owner(0, true, true, "ro"), None);
+    assert_eq!(owner(0, false, true, "rw"), None, "it would see the groups of others");
+    assert_eq!(owner(5000, true, true, "rw"), None, "this user is nobody outside");
 }

@@ -1,0 +1,70 @@
+//! The text of config.json → [`oci::Spec`].
+
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use crate::oci;
+use crate::plan::SpecWarning;
+
+/// Parses config.json. A capability that nobody knows is left out with a warning, as runc does: an engine's list may be
+/// newer than this runtime.
+///
+/// # Errors
+/// The text is no JSON, or a field has the wrong type.
+pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::Error> {
+    let problem = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok((spec, Vec::new())),
+        Err(problem) => problem,
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(problem) };
+    let mut warnings = Vec::new();
+    let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+    for (name, set) in sets.into_iter().flatten() {
+        let Some(set) = set.as_array_mut() else { continue };
+        set.retain(|capability| {
+            let known = capability.as_str().is_none_or(is_known);
+            if !known {
+                warnings.push(SpecWarning {
+                    field: format!("process.capabilities.{name}"),
+                    message: format!("ignoring unknown capability {capability}"),
+                });
+            }
+            known
+        });
+    }
+    if warnings.is_empty() {
+        return Err(problem);
+    }
+    Ok((serde_json::from_value(value)?, warnings))
+}
+
+fn is_known(name: &str) -> bool {
+    let short = name.strip_prefix("CAP_").unwrap_or(name);
+    oci::Capability::from_str(short).is_ok() || serde_json::from_value::<oci::Capability>(name.into()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"{"ociVersion":"1.2.0","root":{"path":"r"},"process":{"user":{"uid":0,"gid":0},"cwd":"/",
+        "capabilities":{"bounding":["CAP_KILL","CAP_TELEPORT"],"ambient":["UNKNOWN"]}}}"#;
+
+    #[test]
+    fn unknown_capabilities_are_left_out() {
+        let (spec, warnings) = parse(SPEC.as_bytes()).unwrap();
+        let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+        assert_eq!(sets.ambient().as_ref().unwrap().len(), 0);
+        let fields: Vec<&str> = warnings.iter().map(|warning| warning.field.as_str()).collect();
+        assert_eq!(fields, ["process.capabilities.bounding", "process.capabilities.ambient"]);
+    }
+
+    #[test]
+    fn other_mistakes_stay_mistakes() {
+        for text in ["{", "7", &SPEC.replace("\"cwd\":\"/\"", "\"cwd\":7")] {
+            parse(text.as_bytes()).unwrap_err();
+        }
+    }
+}
