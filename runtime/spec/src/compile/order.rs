@@ -320,6 +320,19 @@ fn memory_policy(linux: &oci::Linux) -> Result<Option<MemoryPolicyStep>, SpecErr
         Some(nodes) => process::number_list("linux.memoryPolicy.nodes", nodes)?,
         None => Vec::new(),
     };
+    // set_mempolicy(2); the kernel itself says EINVAL to all of it.
+    let refused = |problem| Err(SpecError::new("linux.memoryPolicy.nodes", problem));
+    match policy.mode() {
+        M::MpolDefault | M::MpolLocal if !nodes.is_empty() => {
+            return refused("must be left out: MPOL_DEFAULT and MPOL_LOCAL have no nodes");
+        }
+        M::MpolBind | M::MpolInterleave | M::MpolWeightedInterleave | M::MpolPreferredMany
+            if nodes.is_empty() =>
+        {
+            return refused("is missing: this mode needs nodes");
+        }
+        _ => {}
+    }
     Ok(Some(MemoryPolicyStep { mode: mode | flags, nodes }))
 }
 
