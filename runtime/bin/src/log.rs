@@ -44,6 +44,11 @@ impl Log {
         }
     }
 
+    /// Whether more is told than failures.
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug
+    }
+
     fn write(&self, level: &str, message: &str) {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let line = match self.format {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Layout};
-use berth_spec::{CompileContext, ContainerPlan, oci};
+use berth_spec::{CompileContext, ContainerPlan, SeccompProgram, oci};
 use berth_sys::Pid;
 use berth_sys::clone::{Clone3, Forked, clone3};
 
@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::hooks::{ContainerState, run_hooks};
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
-use crate::parent::{self, Process, Serving};
+use crate::parent::{self, Process, Served, Serving};
 use crate::protocol::{self, ParentLink};
 use crate::stdio::{ConsoleSink, Stdio};
+use crate::watch::SeccompWatch;
 
 /// Where the container's root file system comes from.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub struct CreateRequest<'a> {
     pub no_new_keyring: bool,
     /// The container dies with its parent.
     pub die_with_parent: bool,
+    /// Name the system calls that its seccomp filter denies ([`CreatedContainer::watch`]). Only for a caller that stays.
+    pub observe_seccomp: bool,
 }
 
 /// A container whose init waits at the gate.
@@ -74,6 +77,8 @@ pub struct CreatedContainer {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
+    /// The watch over denied system calls, with [`CreateRequest::observe_seccomp`]. To be served until it ends.
+    pub watch: Option<SeccompWatch>,
     link: ParentLink,
     plan: ContainerPlan,
     state: ContainerState,
@@ -86,18 +91,23 @@ pub struct CreatedContainer {
 pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     let layout = berth_cgroup::detect()?;
     let path = cgroup_path(request.spec, request.id);
-    let plan = compile(&request, &layout, &path)?;
+    let mut plan = compile(&request, &layout, &path)?;
+    let (observed, unobserved) = match request.observe_seccomp {
+        true => parent::observe(&mut plan.process),
+        false => (None, None),
+    };
     if matches!(request.rootfs, RootfsSource::Detached(_)) {
         make_place(&plan.root.path)?;
     }
     let cgroup = Cgroup::create(&layout, &path, &plan.cgroup.resources)?;
-    match spawn(request, plan, &cgroup) {
+    match spawn(request, plan, &cgroup, observed) {
         Ok(parts) => Ok(CreatedContainer {
             pid: parts.process.pid,
             pidfd: parts.process.pidfd,
             cgroup,
             console: parts.console,
-            warnings: parts.warnings,
+            warnings: parts.warnings.into_iter().chain(unobserved).collect(),
+            watch: parts.watch,
             link: parts.link,
             plan: parts.plan,
             state: parts.state,
@@ -140,6 +150,7 @@ fn compile(request: &CreateRequest<'_>, layout: &Layout, cgroup: &Path) -> Resul
 }
 
 struct Parts {
+    watch: Option<SeccompWatch>,
     process: Process,
     console: Option<OwnedFd>,
     warnings: Vec<String>,
@@ -148,7 +159,12 @@ struct Parts {
     state: ContainerState,
 }
 
-fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Result<Parts, Error> {
+fn spawn(
+    request: CreateRequest<'_>,
+    plan: ContainerPlan,
+    cgroup: &Cgroup,
+    observed: Option<SeccompProgram>,
+) -> Result<Parts, Error> {
     let state = ContainerState {
         oci_version: request.spec.version().clone(),
         id: request.id.to_owned(),
@@ -199,15 +215,17 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         hooks: Some(&plan.hooks),
         console: sink.as_ref(),
         notify: plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
+        observed,
         state: state.clone(),
     };
     match serving.run(&process, false) {
-        Ok(served) => {
+        Ok(mut served) => {
             let mut warnings: Vec<String> =
                 plan.warnings.iter().map(|w| format!("{}: {}", w.field, w.message)).collect();
-            warnings.extend(served.warnings);
+            warnings.append(&mut served.warnings);
             let state = ContainerState { pid: process.pid.as_raw(), status: "created", ..state };
-            Ok(Parts { process, console: served.console, warnings, link, plan, state })
+            let Served { console, watch, .. } = served;
+            Ok(Parts { watch, process, console, warnings, link, plan, state })
         }
         Err(error) => {
             parent::discard(&process);
@@ -224,7 +242,7 @@ impl CreatedContainer {
     pub fn start(&mut self) -> Result<(), Error> {
         self.link.go()?;
         loop {
-            match self.link.receive()? {
+            match self.link.receive_watching(self.watch.as_mut())? {
                 None => break,
                 Some((crate::protocol::FromChild::Failure(failure), _)) => return Err(Error::Child(failure)),
                 Some((crate::protocol::FromChild::Warning(text), _)) => self.warnings.push(text),
@@ -240,10 +258,10 @@ impl CreatedContainer {
         run_hooks("poststart", &self.plan.hooks.poststart, &self.state)
     }
 
-    /// Only its first process, for whoever waits for its end: all other descriptors are closed.
+    /// Only its first process, for whoever waits for its end, and the watch: all other descriptors are closed.
     #[must_use]
-    pub fn into_pidfd(self) -> OwnedFd {
-        self.pidfd
+    pub fn into_process(self) -> (OwnedFd, Option<SeccompWatch>) {
+        (self.pidfd, self.watch)
     }
 
     /// The container's state, as hooks get it.

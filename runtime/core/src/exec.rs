@@ -16,6 +16,7 @@ use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ChildLink, FromChild};
 use crate::stdio::Stdio;
 use crate::steps::Stage;
+use crate::watch::SeccompWatch;
 
 /// What to run, and where.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// The process dies with its parent.
     pub die_with_parent: bool,
+    /// Name the system calls that its seccomp filter denies ([`ExecChild::watch`]). Only for a caller that stays.
+    pub observe_seccomp: bool,
 }
 
 /// A process that runs its program.
@@ -49,6 +52,8 @@ pub struct ExecChild {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
+    /// The watch over denied system calls, with [`ExecRequest::observe_seccomp`]. To be served until it ends.
+    pub watch: Option<SeccompWatch>,
 }
 
 /// Runs a process in a container; returns once its program runs.
@@ -56,7 +61,11 @@ pub struct ExecChild {
 /// # Errors
 /// See [`Error`]; [`Error::Child`] with runc's words if the program cannot be executed.
 pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
-    let plan = berth_spec::compile_process(request.process, request.spec)?;
+    let mut plan = berth_spec::compile_process(request.process, request.spec)?;
+    let (observed, unobserved) = match request.observe_seccomp {
+        true => parent::observe(&mut plan),
+        false => (None, None),
+    };
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -87,6 +96,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         hooks: None,
         console: sink.as_ref(),
         notify: plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
+        observed,
         state,
     };
     match serving.run(&process, true) {
@@ -94,7 +104,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             pid: process.pid,
             pidfd: process.pidfd,
             console: served.console,
-            warnings: served.warnings,
+            warnings: served.warnings.into_iter().chain(unobserved).collect(),
+            watch: served.watch,
         }),
         Err(error) => {
             parent::discard(&process);

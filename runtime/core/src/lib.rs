@@ -30,9 +30,11 @@ mod parent;
 mod protocol;
 mod stdio;
 mod steps;
+mod watch;
 
 pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
 pub use hooks::{ContainerState, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};
+pub use watch::SeccompWatch;

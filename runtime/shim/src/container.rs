@@ -102,6 +102,7 @@ impl Container {
             stdio,
             preserve_fds: 0,
             die_with_parent: true,
+            observe_seccomp: false,
         };
         let mut child = berth_core::exec(request).map_err(|error| core_failure(&error))?;
         complain(&child.warnings);
@@ -254,6 +255,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         no_pivot: false,
         no_new_keyring: false,
         die_with_parent: true,
+        observe_seccomp: false,
     };
     let core = berth_core::create(request).map_err(|error| core_failure(&error))?;
     Ok((core, console))

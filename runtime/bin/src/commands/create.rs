@@ -30,7 +30,7 @@ impl Create {
                 return Err(error);
             }
         };
-        make(&self.flags, &bundle, container, stdio, gate, log).context("create failed")?;
+        make(&self.flags, &bundle, container, stdio, gate, false, log).context("create failed")?;
         Ok(0)
     }
 }
@@ -42,6 +42,7 @@ pub(super) fn make(
     mut container: Container,
     stdio: Stdio,
     gate: Gate,
+    foreground: bool,
     log: &Log,
 ) -> anyhow::Result<(CreatedContainer, Container)> {
     log.debug(&format!("creating container {} from {}", flags.id, bundle.directory.display()));
@@ -56,6 +57,8 @@ pub(super) fn make(
         no_pivot: flags.no_pivot,
         no_new_keyring: flags.no_new_keyring,
         die_with_parent: false,
+        // In the foreground we stay to answer.
+        observe_seccomp: foreground && log.is_debug(),
     };
     let created = match berth_core::create(request) {
         Ok(created) => created,

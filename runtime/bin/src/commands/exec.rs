@@ -103,6 +103,7 @@ impl Exec {
             stdio,
             preserve_fds: self.preserve_fds,
             die_with_parent: false,
+            observe_seccomp: !self.detach && log.is_debug(),
         })?;
         for warning in &child.warnings {
             log.warn(warning);
@@ -116,7 +117,8 @@ impl Exec {
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
-        let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        let status =
+            foreground::serve(&signals, &child.pidfd, child.console.take(), child.watch.take(), log)?;
         if let Some(root) = container.root()
             && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
         {
