@@ -167,6 +167,13 @@ fn other_mistakes_are_explained() {
     assert!(said.err.contains("no such file or directory"), "{said:?}");
     assert!(!is_ours() || said.err.contains("the source does not exist on the host"), "{said:?}");
 
+    let mut controller = Case::new(&["/bin/true"]);
+    controller.config["linux"]["resources"] =
+        json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 3_145_728 }] });
+    let said = controller.run();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(!is_ours() || said.err.contains("huge"), "the controller or the field has a name: {said:?}");
+
     let case = Case::new(&["/bin/sleep", "100"]);
     case.call_detached(&["run", "-d"]).ok();
     let said = case.call(&["exec", "--user", "nobody"], &["true"]);
