@@ -112,6 +112,7 @@ impl Exec {
             preserve_fds: self.preserve_fds + activation::inherited(),
             die_with_parent: false,
             trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
+            observe_seccomp: !self.detach && log.wants_debug(),
         })?;
         if let Some(processors) = &child.initial_affinity {
             let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
@@ -128,7 +129,8 @@ impl Exec {
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
-        let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        let status =
+            foreground::serve(&signals, &child.pidfd, child.console.take(), child.watch.take(), log)?;
         if let Some(root) = container.root()
             && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
         {

@@ -25,6 +25,8 @@ use crate::log::Log;
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
 const FIFO: &str = "exec.fifo";
+/// No failure that a container tells is longer, as JSON.
+const MAX_FAILURE: u64 = 64 * 1024;
 /// The longest id, as the file system has it.
 const MAX_ID: usize = 255;
 
@@ -63,7 +65,9 @@ impl Store {
         let directory = self.directory(id)?;
         let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
         let mut builder = DirBuilder::new();
-        builder.mode(0o711);
+        // The container's user reaches its FIFO by a descriptor; other users of the host have no business here. They
+        // could hold it open, and `start` would wait for them.
+        builder.mode(0o700);
         match builder.create(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => builder
                 .recursive(true)
@@ -153,7 +157,7 @@ impl Store {
 fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDONLY)).context("prepare the start FIFO")?;
     let mut told = Vec::new();
-    File::from(fifo).read_to_end(&mut told).context("read the start FIFO")?;
+    File::from(fifo).take(MAX_FAILURE).read_to_end(&mut told).context("read the start FIFO")?;
     if told.is_empty() {
         return Ok(());
     }
