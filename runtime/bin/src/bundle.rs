@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use berth_spec::{SpecWarning, oci};
 
 use crate::activation;
+use crate::json;
 
 /// A bundle that has been read.
 pub(crate) struct Bundle {
@@ -32,7 +33,13 @@ impl Bundle {
             ),
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
-        let (mut spec, warnings) = berth_spec::parse(&text).with_context(|| format!("{}", path.display()))?;
+        let parsed = match berth_spec::parse(&text) {
+            // Again, for the place of the mistake.
+            Err(_) => json::parse(&text).map(|spec| (spec, Vec::new())),
+            Ok(parsed) => Ok(parsed),
+        };
+        let (mut spec, warnings): (oci::Spec, _) =
+            parsed.with_context(|| format!("invalid {}", path.display()))?;
         if let Some(process) = spec.process_mut() {
             activation::announce(process);
         }

@@ -18,7 +18,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// Signals held back from this process until it ends.
 pub(crate) struct Signals(SignalFd);
@@ -157,6 +157,8 @@ impl Terminal {
         if let Some(before) = &before {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
+            // Newlines of the container's are made into new lines here, and only here.
+            raw.output_flags.insert(OutputFlags::OPOST);
             tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &raw).context("set the terminal to raw mode")?;
         }
         // Neither direction may make the other wait.

@@ -1,7 +1,7 @@
 //! Messages, in the two shapes that callers of runc parse.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 
@@ -34,8 +34,22 @@ impl Log {
         }
     }
 
+    /// Something that does not stop the command. Without a log file our standard error is the container's own as well:
+    /// a user who looks at it is told, a program that collects the container's output is not.
     pub(crate) fn warn(&self, message: &str) {
+        if self.file.is_some() || self.debug || std::io::stderr().is_terminal() {
+            self.write("warning", message);
+        }
+    }
+
+    /// What the user can mend: a mistake in config.json, or why the program failed. Always told, as runc does.
+    pub(crate) fn explain(&self, message: &str) {
         self.write("warning", message);
+    }
+
+    /// Whether [`Self::debug`] says anything.
+    pub(crate) fn wants_debug(&self) -> bool {
+        self.debug
     }
 
     pub(crate) fn debug(&self, message: &str) {

@@ -10,8 +10,11 @@ mod activation;
 mod bundle;
 mod cli;
 mod commands;
+mod diagnose;
 mod foreground;
+mod json;
 mod log;
+mod privilege;
 mod resources;
 mod signal;
 mod state;
@@ -23,6 +26,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 
 fn main() -> ExitCode {
+    let sealed = if makes_processes() { berth_sys::exe::seal() } else { Ok(()) };
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -34,10 +38,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match commands::run(&cli, &log) {
+    match sealed.map_err(anyhow::Error::from).and_then(|()| commands::run(&cli, &log)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            log.error(&format!("{error:#}"));
+            log.error(&told(&error));
             // runc's `exec` says 255 for its own failures, so that 1 stays the program's.
             ExitCode::from(if matches!(cli.command, cli::Command::Exec(_)) { 255 } else { 1 })
         }
@@ -54,4 +58,32 @@ fn usage(error: &clap::Error) -> ExitCode {
     // Standard output may be closed already; nobody reads it then.
     error.print().ok();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Whether this command may enter a container. Asked before the flags are parsed: the program is started anew for it.
+fn makes_processes() -> bool {
+    std::env::args_os().any(|word| word == "create" || word == "run" || word == "exec")
+}
+
+/// The error and its causes in one line. Many errors name their cause in their own text; it is not said twice.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        match (told.is_empty(), told.ends_with(&cause)) {
+            (true, _) => cause,
+            (false, true) => told,
+            (false, false) => format!("{told}: {cause}"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("no room");
+        let error = anyhow::Error::new(cause).context("write /x: no room").context("create failed");
+        assert_eq!(told(&error), "create failed: write /x: no room");
+    }
 }

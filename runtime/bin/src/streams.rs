@@ -12,7 +12,7 @@ pub(crate) fn choose(terminal: bool, socket: Option<&Path>, detached: bool) -> a
         (true, None, true) => bail!(
             "cannot allocate tty if berth-runtime will detach without setting console socket (give --console-socket)"
         ),
-        (true, None, false) => Ok(Stdio::Terminal(ConsoleSink::Return)),
+        (true, None, false) => Ok(Stdio::Terminal(ConsoleSink::Foreground)),
         (_, Some(_), false) | (false, Some(_), true) => bail!(
             "cannot use console socket if berth-runtime will not detach or allocate tty (leave --console-socket out)"
         ),
@@ -31,7 +31,7 @@ mod tests {
         assert!(choose(false, socket, true).is_err());
         assert!(choose(true, socket, false).is_err());
         assert!(matches!(choose(false, None, true), Ok(Stdio::Inherit)));
-        assert!(matches!(choose(true, None, false), Ok(Stdio::Terminal(ConsoleSink::Return))));
+        assert!(matches!(choose(true, None, false), Ok(Stdio::Terminal(ConsoleSink::Foreground))));
         assert!(matches!(choose(true, socket, true), Ok(Stdio::Terminal(ConsoleSink::Socket(_)))));
     }
 }

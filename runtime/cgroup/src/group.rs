@@ -202,6 +202,22 @@ impl Cgroup {
         }
     }
 
+    /// No cgroup at all: a container of a user who may make none. It shares its caller's, has no limits, and cannot be
+    /// paused.
+    #[must_use]
+    pub fn none(layout: &Layout) -> Self {
+        let (layout, version) = (layout.clone(), layout.version());
+        Self {
+            layout,
+            version,
+            path: PathBuf::new(),
+            dirs: Vec::new(),
+            unit: None,
+            placeholder: None,
+            postponed: None,
+        }
+    }
+
     /// The same cgroup with its directories replaced by ones below them, by controller; the empty name is for all.
     ///
     /// # Errors
@@ -415,7 +431,7 @@ impl Cgroup {
         self.controller("freezer").ok_or_else(|| CgroupError::NoController {
             field: "pause".to_owned(),
             controller: "freezer",
-            hint: "mount the freezer hierarchy",
+            hint: "mount the freezer hierarchy, or give the container a cgroup",
         })
     }
 

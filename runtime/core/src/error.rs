@@ -33,13 +33,19 @@ pub struct ChildFailure {
     pub errno: Option<i32>,
     /// What it means.
     pub kind: FailureKind,
+    /// The cause in the user's terms, and the way out.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 impl fmt::Display for ChildFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match self.errno {
-            Some(code) => write!(f, ": {}", errno_text(Errno::from_raw(code))),
+        if let Some(code) = self.errno {
+            write!(f, ": {}", errno_text(Errno::from_raw(code)))?;
+        }
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
         }
     }
@@ -82,7 +88,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A hook failed.
-    #[error("error running {kind} hook #{index} ({}): {problem}", path.display())]
+    #[error("error running {kind} hook #{index}: {}: {problem}", path.display())]
     Hook {
         /// The point of the life cycle.
         kind: &'static str,
@@ -172,15 +178,21 @@ pub(crate) struct Fault {
     pub(crate) message: String,
     pub(crate) errno: Option<Errno>,
     pub(crate) kind: FailureKind,
+    pub(crate) hint: Option<String>,
 }
 
 impl Fault {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), errno: None, kind: FailureKind::Other }
+        Self { message: message.into(), errno: None, kind: FailureKind::Other, hint: None }
     }
 
     pub(crate) fn os(message: impl Into<String>, errno: Errno) -> Self {
-        Self { message: message.into(), errno: Some(errno), kind: FailureKind::Other }
+        Self { errno: Some(errno), ..Self::new(message) }
+    }
+
+    /// Adds the cause in the user's terms.
+    pub(crate) fn hint(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
     }
 }
 
@@ -206,9 +218,10 @@ mod tests {
             message: "exec: \"/x\"".into(),
             errno: Some(Errno::EACCES as i32),
             kind: FailureKind::PermissionDenied,
+            hint: Some("chmod +x".into()),
         };
         let text = Error::Child(failure).to_string();
-        assert_eq!(text, "unable to start container process: exec: \"/x\": permission denied");
+        assert_eq!(text, "unable to start container process: exec: \"/x\": permission denied (chmod +x)");
         assert_eq!(errno_text(Errno::ENOENT), "no such file or directory");
         assert_eq!(errno_text(Errno::EISDIR), "is a directory");
     }

@@ -16,6 +16,7 @@ use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ChildLink, FromChild};
 use crate::stdio::Stdio;
 use crate::steps::Stage;
+use crate::trace::Trace;
 
 /// What to run, and where.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// The process dies with its parent.
     pub die_with_parent: bool,
+    /// Who is told what is done.
+    pub trace: Option<Trace<'a>>,
 }
 
 /// A process that runs its program.
@@ -49,6 +52,9 @@ pub struct ExecChild {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
+    /// The processors it ran on until it was in the container's cgroup (config.md, "execCPUAffinity"), if they were
+    /// given.
+    pub initial_affinity: Option<Vec<usize>>,
 }
 
 /// Runs a process in a container; returns once its program runs.
@@ -56,7 +62,8 @@ pub struct ExecChild {
 /// # Errors
 /// See [`Error`]; [`Error::Child`] with runc's words if the program cannot be executed.
 pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
-    let plan = berth_spec::compile_process(request.process, request.spec)?;
+    let known = crate::steps::capabilities::bounding();
+    let (plan, warnings) = berth_spec::compile_process(request.process, request.spec, known)?;
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -78,8 +85,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     };
     drop(child_link);
     parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
+    let trace = request.trace;
     drop(request);
-    let process = parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?;
+    let process = parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
         link: &link,
         steps: &plan.parent,
@@ -88,13 +96,15 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         console: sink.as_ref(),
         notify: plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
         state,
+        trace,
     };
     match serving.run(&process, true) {
         Ok(served) => Ok(ExecChild {
             pid: process.pid,
             pidfd: process.pidfd,
             console: served.console,
-            warnings: served.warnings,
+            warnings: warnings.iter().map(ToString::to_string).chain(served.warnings).collect(),
+            initial_affinity: plan.cpu_affinity.initial,
         }),
         Err(error) => {
             parent::discard(&process);
@@ -118,12 +128,8 @@ fn fork_in_cgroup(request: &ExecRequest<'_>) -> Result<Forked, Error> {
 }
 
 fn run(request: ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> ! {
-    let failure = match begin(request, plan, kinds, link) {
-        Ok(never) => match never {},
-        Err((step, fault)) => init::failure(step, fault),
-    };
-    link.fail(failure);
-    process::exit_now(1)
+    let Err((step, fault)) = begin(request, plan, kinds, link);
+    init::give_up(link, step, fault)
 }
 
 fn begin(
@@ -133,15 +139,28 @@ fn begin(
     link: &ChildLink,
 ) -> Result<Never, (String, Fault)> {
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
-    affinity(plan.cpu_affinity.initial.as_deref()).map_err(named("CpuAffinity"))?;
+    process::cloexec_from(3 + request.preserve_fds)
+        .at(|| "close descriptors".into())
+        .map_err(named("Parent"))?;
     init::hide().map_err(named("Namespaces"))?;
     init::join_cgroup(request.cgroup, link).map_err(named("Cgroup"))?;
+    match plan.cpu_affinity.initial.as_deref() {
+        // Only now: joining a cpuset widens the mask to all of it.
+        Some(initial) => affinity(initial).map_err(named("CpuAffinity"))?,
+        None => init::reset_affinity(),
+    }
+    if request.trace.is_some() {
+        init::trace_start(link);
+    }
     ns::setns(request.init, kinds)
         .at(|| "join the container's namespaces (has it ended?)".into())
         .map_err(named("Namespaces"))?;
     init::fork_into(CloneFlags::empty(), link).map_err(named("Namespaces"))?;
     settle(&request, plan, kinds, link).map_err(named("Namespaces"))?;
-    affinity(plan.cpu_affinity.last.as_deref()).map_err(named("CpuAffinity"))?;
+    if let Some(last) = plan.cpu_affinity.last.as_deref() {
+        affinity(last).map_err(named("CpuAffinity"))?;
+    }
+    let foreground = request.stdio.is_foreground();
     init::take_streams(request.stdio).map_err(named("Streams"))?;
     let mut init = Init {
         process: plan,
@@ -150,8 +169,11 @@ fn begin(
         gate: Gate::InProcess,
         preserve_fds: request.preserve_fds,
         no_pivot: false,
-        no_new_keyring: true,
+        no_new_keyring: false,
+        foreground,
         outlives_parent: !request.die_with_parent,
+        id: &request.state.id,
+        traced: request.trace.is_some(),
         container: None,
     };
     init::run_steps(&mut init, &plan.steps)
@@ -179,8 +201,7 @@ fn settle(
 }
 
 /// The processors this process may use (config.md, "execCPUAffinity").
-fn affinity(processors: Option<&[usize]>) -> Result<(), Fault> {
-    let Some(processors) = processors else { return Ok(()) };
+fn affinity(processors: &[usize]) -> Result<(), Fault> {
     let mut set = nix::sched::CpuSet::new();
     for processor in processors {
         set.set(*processor).at(|| format!("processor {processor}"))?;

@@ -34,8 +34,14 @@ pub(crate) struct Init<'a> {
     pub(crate) preserve_fds: u32,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// The terminal's output goes to another terminal.
+    pub(crate) foreground: bool,
     /// The parent's death must not end the program.
     pub(crate) outlives_parent: bool,
+    /// The container's id.
+    pub(crate) id: &'a str,
+    /// The parent wants to know each step.
+    pub(crate) traced: bool,
     /// The container itself; an exec has none of this.
     pub(crate) container: Option<InContainer<'a>>,
 }
@@ -50,11 +56,13 @@ pub(crate) struct InContainer<'a> {
 /// The first process of a container. Never returns: it becomes the program, or tells why not and ends.
 pub(crate) fn run(start: Start<'_>) -> ! {
     let link = start.link;
-    let failure = match begin(start) {
-        Ok(never) => match never {},
-        Err((step, fault)) => failure(step, fault),
-    };
-    link.fail(failure);
+    let Err((step, fault)) = begin(start);
+    give_up(link, step, fault)
+}
+
+/// Tells why there will be no program, and ends. Nothing is dropped: descriptors may be closed already.
+pub(crate) fn give_up(link: &ChildLink, step: String, fault: Fault) -> ! {
+    link.fail(failure(step, fault));
     process::exit_now(1)
 }
 
@@ -67,15 +75,27 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
     // container is to die with its parent for good.
     bind_to_parent().map_err(named("Parent"))?;
+    // What the caller left open is for nobody but, at most, the program: hooks must not inherit it.
+    process::cloexec_from(3 + request.preserve_fds)
+        .at(|| "close descriptors".into())
+        .map_err(named("Parent"))?;
     join_cgroup(cgroup, link).map_err(named("Cgroup"))?;
+    reset_affinity();
+    if request.trace.is_some() {
+        trace_start(link);
+    }
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
-        // Others may live in the pid namespace that was joined: they must not trace us before the program runs.
-        hide().map_err(named("Namespaces"))?;
-        fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
+        if plan.id_maps.is_empty() {
+            // Others may live in the namespaces that were joined: they must not trace us before the program runs.
+            hide().map_err(named("Namespaces"))?;
+        }
+        let born_in = namespaces.set_clocks().map_err(named("Namespaces"))?;
+        fork_into(born_in, link).map_err(named("Namespaces"))?;
         bind_to_parent().map_err(named("Parent"))?;
     }
     settle(namespaces, plan, link).map_err(named("Namespaces"))?;
+    let foreground = request.stdio.is_foreground();
     take_streams(request.stdio).map_err(named("Streams"))?;
     let rootfs = match request.rootfs {
         RootfsSource::Path => None,
@@ -89,22 +109,41 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         preserve_fds: request.preserve_fds,
         no_pivot: request.no_pivot,
         no_new_keyring: request.no_new_keyring,
+        foreground,
         outlives_parent: !request.die_with_parent,
+        id: request.id,
+        traced: request.trace.is_some(),
         container: Some(InContainer { plan, rootfs, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
-        // The gate is opened through it, by a user who may not make one any more.
-        init.stage.procfs().map_err(named("Gate"))?;
+        init.stage.prepare_gate().map_err(named("Gate"))?;
     }
     run_steps(&mut init, &plan.steps)
 }
 
 /// The order of set-up is the plan's, and only the plan's.
-pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> Result<Never, (String, Fault)> {
+pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> ! {
     for step in steps {
-        init.run(step).map_err(|fault| (name_of(step), fault))?;
+        if init.traced {
+            init.trace(format!("init: {}", name_of(step)));
+        }
+        if let Err(fault) = init.run(step) {
+            give_up(init.link, name_of(step), fault);
+        }
     }
-    Err(("Exec".to_owned(), Fault::new("the plan has no program")))
+    give_up(init.link, "Exec".to_owned(), Fault::new("the plan has no program"))
+}
+
+/// The first lines of a traced child, in the words that are looked for in runc's log. If nobody listens there is nobody
+/// to tell.
+pub(crate) fn trace_start(link: &ChildLink) {
+    let own = nix::unistd::Pid::from_raw(0);
+    let processors = nix::sched::sched_getaffinity(own).unwrap_or_default();
+    let low = (0..64).filter(|number| processors.is_set(*number).unwrap_or(false));
+    let mask = low.fold(0u64, |mask, number| mask | 1 << number);
+    for line in ["nsexec container setup".to_owned(), format!("nsexec: affinity: {mask:#x}")] {
+        link.send(&FromChild::Trace(line), None).ok();
+    }
 }
 
 /// `Mount` of `Mount(…)`.
@@ -114,7 +153,8 @@ fn name_of(step: &InitStep) -> String {
 }
 
 pub(crate) fn failure(step: String, fault: Fault) -> ChildFailure {
-    ChildFailure { step, message: fault.message, errno: fault.errno.map(|e| e as i32), kind: fault.kind }
+    let Fault { message, errno, kind, hint } = fault;
+    ChildFailure { step, message, errno: errno.map(|e| e as i32), kind, hint }
 }
 
 /// From here on this process dies with its parent.
@@ -123,7 +163,8 @@ pub(crate) fn bind_to_parent() -> Result<(), Fault> {
     nix::sys::prctl::set_pdeathsig(signal).at(|| "prctl(PR_SET_PDEATHSIG)".into())
 }
 
-/// Processes of the container may not trace this one until execve (CVE-2016-9962).
+/// Processes of the container may not trace this one, nor follow `/proc/<pid>/{root,cwd,exe,fd}`, until execve
+/// (CVE-2016-9962).
 pub(crate) fn hide() -> Result<(), Fault> {
     nix::sys::prctl::set_dumpable(false).at(|| "prctl(PR_SET_DUMPABLE)".into())
 }
@@ -138,6 +179,17 @@ pub(crate) fn join_cgroup(cgroup: &Cgroup, link: &ChildLink) -> Result<(), Fault
         return Ok(());
     }
     cgroup.join_self().map_err(|error| Fault::new(error.to_string()))
+}
+
+/// Whatever processors the caller was bound to, the container may use all that its cgroup allows.
+pub(crate) fn reset_affinity() {
+    let mut all = nix::sched::CpuSet::new();
+    for processor in 0..nix::sched::CpuSet::count() {
+        // Within the set's own size.
+        all.set(processor).ok();
+    }
+    // A host that forbids it leaves us with the caller's, which is what we had.
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all).ok();
 }
 
 /// Forks the process that goes on, tells the parent about it, and ends.
@@ -168,7 +220,9 @@ fn settle(namespaces: &Namespaces, plan: &ContainerPlan, link: &ChildLink) -> Re
     if namespaces.late_cgroup {
         ns::unshare(CloneFlags::NEWCGROUP).at(|| "unshare the cgroup namespace".into())?;
     }
-    Ok(())
+    // Not before: the maps of a process that hides cannot be written by an unprivileged parent. Until now the
+    // processes of a shared pid namespace have less capabilities than we, and so cannot trace us either.
+    hide()
 }
 
 pub(crate) fn take_streams(stdio: Stdio) -> Result<(), Fault> {

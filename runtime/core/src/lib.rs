@@ -18,18 +18,23 @@
 //! Absent on purpose: standard streams' contents, logs, exit records (the shim's), the daemon's notions.
 
 mod create;
+pub mod elf;
 mod error;
 mod exec;
 mod hooks;
+mod id_maps;
 mod init;
 mod namespaces;
+mod netdev;
 mod parent;
 mod protocol;
 mod stdio;
 mod steps;
+mod trace;
 
 pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
-pub use hooks::{ContainerState, run_hooks};
+pub use hooks::{ContainerState, run_all_hooks, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};
+pub use trace::Trace;

@@ -11,18 +11,21 @@
 //!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── Console + fd ───────────│ only with a terminal
 //!    │◀──────────────── Listener + fd ──────────│ only with SCMP_ACT_NOTIFY
-//!    │◀──────────────── Warning … ──────────────│ any time
+//!    │◀──────────────── Warning … Trace … ──────│ any time
 //!    │◀──────────────── Ready ──────────────────│ create() returns; not sent by an exec
-//!    │ Go ─────────────────────────────────────▶│ in-process gate; with a FIFO, `start` writes to that
+//!    │ Go ─────────────────────────────────────▶│ in-process gate; with a FIFO, `start` opens that for reading, and
+//!    │                                          │ gets one byte, then a Failure or the end of file
 //!    │◀──────────────── end of file ────────────│ execve succeeded
 //!    │◀──────────────── Failure ────────────────│ any time, and then the end
 //! ```
 //!
 //! A message out of its phase is an error ([`Error::Protocol`]).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_sys::{Errno, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +41,8 @@ pub(crate) enum FromChild {
     Console,
     Listener,
     Warning(String),
+    /// Only if the parent wants to know.
+    Trace(String),
     Ready,
     Failure(ChildFailure),
 }
@@ -54,12 +59,16 @@ pub(crate) struct ParentLink(OwnedFd);
 
 /// The child's end.
 #[derive(Debug)]
-pub(crate) struct ChildLink(OwnedFd);
+pub(crate) struct ChildLink {
+    socket: OwnedFd,
+    /// The start FIFO, from the moment `start` has opened it: by then nobody may listen on the socket any more.
+    gate: OnceCell<OwnedFd>,
+}
 
 /// A connected pair.
 pub(crate) fn link() -> Result<(ParentLink, ChildLink), Error> {
     let (parent, child) = socket::seqpacket_pair().map_err(|e| Error::os("socketpair", e))?;
-    Ok((ParentLink(parent), ChildLink(child)))
+    Ok((ParentLink(parent), ChildLink { socket: child, gate: OnceCell::new() }))
 }
 
 impl ParentLink {
@@ -96,7 +105,7 @@ impl ChildLink {
     pub(crate) fn send(&self, message: &FromChild, fd: Option<&OwnedFd>) -> Result<(), Errno> {
         let bytes = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
-        socket::send_with_fds(&self.0, &bytes, &fds, MsgFlags::empty()).map(drop)
+        socket::send_with_fds(&self.socket, &bytes, &fds, MsgFlags::empty()).map(drop)
     }
 
     /// Tells the failure. If nobody listens there is nobody to tell.
@@ -105,14 +114,38 @@ impl ChildLink {
             let end = failure.message.floor_char_boundary(MAX_TEXT);
             failure.message.truncate(end);
         }
+        if let Some(gate) = self.gate.get()
+            && let Ok(bytes) = serde_json::to_vec(&failure)
+        {
+            nix::unistd::write(gate, &bytes).ok();
+        }
         self.send(&FromChild::Failure(failure), None).ok();
+    }
+
+    /// From now on a failure is told to whoever reads this FIFO, too.
+    pub(crate) fn answer_through(&self, gate: OwnedFd) {
+        // There is one gate in the life of a child.
+        self.gate.set(gate).ok();
+    }
+
+    /// What must stay open until the program runs.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.socket.as_fd()).chain(self.gate.get().map(AsFd::as_fd)).collect()
+    }
+
+    /// Fails with `EPIPE` if the parent's end is closed: it has died.
+    pub(crate) fn peer_lives(&self) -> Result<(), Errno> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        nix::poll::poll(&mut fds, PollTimeout::ZERO)?;
+        let gone = fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP));
+        if gone { Err(Errno::EPIPE) } else { Ok(()) }
     }
 
     /// Waits for the parent's word.
     pub(crate) fn wait_for_go(&self) -> Result<(), Errno> {
         let mut buffer = [0; 8];
         loop {
-            match socket::recv_with_fds(&self.0, &mut buffer, MsgFlags::empty()) {
+            match socket::recv_with_fds(&self.socket, &mut buffer, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
                 Ok((0, _)) => return Err(Errno::EPIPE),
                 Ok(_) => return Ok(()),
@@ -148,6 +181,7 @@ mod tests {
             message: "ä".repeat(100_000),
             errno: None,
             kind: FailureKind::Other,
+            hint: None,
         });
         let Some((FromChild::Failure(failure), None)) = parent.receive().unwrap() else {
             panic!("a failure was sent");

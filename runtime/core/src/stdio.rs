@@ -32,15 +32,24 @@ pub enum Stdio {
 pub enum ConsoleSink {
     /// The caller, as `console` of the result.
     Return,
+    /// The same, for a caller that copies the output to a terminal of its own, which turns newlines into new lines.
+    Foreground,
     /// Whoever listens on this unix socket (`--console-socket`).
     Socket(PathBuf),
+}
+
+impl Stdio {
+    /// True if the caller copies a terminal's output to its own.
+    pub(crate) fn is_foreground(&self) -> bool {
+        matches!(self, Self::Terminal(ConsoleSink::Foreground))
+    }
 }
 
 impl ConsoleSink {
     /// Delivers the master; hands it back if the caller is to have it.
     pub(crate) fn deliver(&self, master: OwnedFd) -> Result<Option<OwnedFd>, Error> {
         match self {
-            Self::Return => Ok(Some(master)),
+            Self::Return | Self::Foreground => Ok(Some(master)),
             Self::Socket(path) => {
                 let context = |errno: Errno| {
                     Error::os(format!("send the terminal to console socket {}", path.display()), errno)

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
 
 /// Serve one container; the control connection is standard input.
 fn serve(dir: PathBuf) -> anyhow::Result<()> {
+    berth_sys::exe::seal()?;
     // Fails if we lead a session already, and then there is nothing to do.
     setsid().ok();
     prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;

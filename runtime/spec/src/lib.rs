@@ -19,7 +19,7 @@ pub mod step;
 /// The newest version of the runtime specification this crate implements.
 pub const VERSION: &str = "1.3.0";
 
-pub use compile::{CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
+pub use compile::{COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
 pub use error::SpecError;
 pub use oci_spec::runtime as oci;
 pub use parse::parse;

@@ -44,6 +44,12 @@ pub struct SpecWarning {
     pub message: String,
 }
 
+impl std::fmt::Display for SpecWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
 /// A kind of Linux namespace (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NamespaceKind {
@@ -255,8 +261,8 @@ pub struct HookPlan {
     pub path: PathBuf,
     /// Arguments, `argv[0]` included.
     pub args: Vec<CString>,
-    /// The whole environment.
-    pub env: Vec<CString>,
+    /// The whole environment; `None`: that of the process it is run by (for startContainer: the container's program).
+    pub env: Option<Vec<CString>>,
     /// The time after which it is killed and counts as failed.
     pub timeout: Option<Duration>,
 }

@@ -28,7 +28,7 @@ pub enum InitStep {
     OomScoreAdj(i32),
     /// Bring `lo` up: the network namespace is new.
     LoopbackUp,
-    /// Join a new session keyring named after the container (keyctl(2)), unless the caller said `--no-new-keyring`.
+    /// Join the session keyring named after the container (keyctl(2)), unless the caller said `--no-new-keyring`.
     NewKeyring,
     /// Change the propagation of the host's tree in the new mount namespace (recursively where it says so), so that
     /// nothing leaks out. `MS_SLAVE|MS_REC` unless config.json asks for another.

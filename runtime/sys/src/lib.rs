@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod exe;
 pub mod keyring;
 pub mod mountfd;
 pub mod net;

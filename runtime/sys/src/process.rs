@@ -1,12 +1,14 @@
 //! Attributes of the calling process that `nix` lacks: descriptors at exec, names, limits, priorities.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+/// How far descriptors are closed one by one. The kernel gives the lowest free number, so that there are never this many.
+const MOST_DESCRIPTORS: u32 = 65_536;
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 
 /// Sets `FD_CLOEXEC` on every open descriptor from `first` on (`close_range(2)`).
@@ -43,12 +45,60 @@ pub fn take_inherited_fd(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Replaces the program. Returns only if that failed.
-#[must_use]
-pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
-    match nix::unistd::execve(path, argv, env) {
-        Err(errno) => errno,
-        Ok(never) => match never {},
+/// Becomes another program, or calls `tell` with why not and ends with exit code 1.
+///
+/// Before, all descriptors from `first` on are closed, but for `keep`: a path of the program, of its interpreter or of
+/// its loader must not lead through a descriptor of this process to a place outside (runc CVE-2024-21626). Descriptors
+/// below `first` stay open.
+///
+/// `tell` may use what is in `keep`, and nothing else that is open.
+pub fn exec_alone(
+    path: &CStr,
+    argv: &[CString],
+    env: &[CString],
+    first: u32,
+    keep: &[BorrowedFd<'_>],
+    tell: impl FnOnce(Errno),
+) -> ! {
+    let Err(errno) = close_others(first, keep).and_then(|()| nix::unistd::execve(path, argv, env));
+    tell(errno);
+    exit_now(1)
+}
+
+/// Closes all descriptors from `first` on but those in `keep` (`close_range(2)`).
+///
+/// Only for a process that never returns from here to whoever owns one of them: it becomes another program, or ends by
+/// [`exit_now`], which drops nothing.
+///
+/// # Errors
+/// See `close_range(2)`.
+pub fn close_others(first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut from = first;
+    for kept in keep.into_iter().filter(|kept| *kept >= first) {
+        if from < kept {
+            close_range(from, kept - 1)?;
+        }
+        from = kept + 1;
+    }
+    close_range(from, libc::c_uint::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: the owners of these descriptors never run again: by the contract of close_others the process ends in
+    // execve or _exit, and what runs in between is told which descriptors are left.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    match Errno::result(ret) {
+        // A container's seccomp filter that does not know the call.
+        Err(Errno::EPERM | Errno::ENOSYS) => {
+            for fd in first..=last.min(MOST_DESCRIPTORS) {
+                // SAFETY: as above. EBADF, for most of them, is of no interest.
+                unsafe { libc::close(fd.cast_signed()) };
+            }
+            Ok(())
+        }
+        other => other.map(drop),
     }
 }
 
@@ -112,8 +162,10 @@ pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<(), Errno> {
     }
     // The kernel takes one bit more than it reads.
     let length = if words == 0 { 0 } else { words * bits + 1 };
+    // MPOL_DEFAULT and MPOL_LOCAL insist on an absent mask; the pointer of an empty vector is not null.
+    let mask = if words == 0 { std::ptr::null() } else { mask.as_ptr() };
     // SAFETY: `mask` lives across the call and holds `length - 1` bits, which is what the kernel reads.
-    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), length) };
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, length) };
     Errno::result(ret).map(drop)
 }
 
@@ -187,7 +239,6 @@ pub fn exit_now(code: i32) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
 
     #[test]
     fn own_descriptors_cannot_be_taken() {
@@ -208,11 +259,5 @@ mod tests {
     #[test]
     fn idle_io_priority_is_accepted() {
         std::thread::spawn(|| set_io_priority(3, 0).unwrap()).join().unwrap();
-    }
-
-    #[test]
-    fn exec_reports_why_it_failed() {
-        assert_eq!(exec(c"/nonexistent", &[], &[]), Errno::ENOENT);
-        assert_eq!(exec(c"/", &[], &[]), Errno::EACCES);
     }
 }

@@ -16,7 +16,7 @@ use crate::mountfd::FsContext;
 use crate::path::open_beneath_strict;
 
 /// `PROC_ROOT_INO`: the inode number of the root of every procfs.
-const PROC_ROOT_INO: u64 = 1;
+pub const ROOT_INO: u64 = 1;
 
 /// A handle on the root of a procfs of the caller's pid namespace.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Procfs {
     pub fn open_attached() -> Result<Self, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = open("/proc", flags, Mode::empty())?;
-        if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&fd)?.st_ino != PROC_ROOT_INO {
+        if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&fd)?.st_ino != ROOT_INO {
             return Err(Errno::ENODEV);
         }
         Ok(Self(fd))
@@ -78,15 +78,34 @@ impl Procfs {
         }
     }
 
+    /// The descriptors of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`].
+    pub fn descriptors(&self) -> Result<Descriptors, Errno> {
+        self.open_file("thread-self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY).map(Descriptors)
+    }
+}
+
+/// `/proc/thread-self/fd`. What is opened through it takes no call but `openat(2)`, which every seccomp filter knows.
+#[derive(Debug)]
+pub struct Descriptors(OwnedFd);
+
+impl AsFd for Descriptors {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Descriptors {
     /// Opens what an `O_PATH` descriptor of this process refers to, for real.
     ///
     /// # Errors
     /// See `open(2)`.
     pub fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Errno> {
         use std::os::fd::AsRawFd;
-        let fds = self.open_file("thread-self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         let name = fd.as_raw_fd().to_string();
-        openat(&fds, name.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+        openat(&self.0, name.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
     }
 }
 
@@ -126,7 +145,7 @@ mod tests {
         let handle = open("/dev/null", OFlag::O_PATH, Mode::empty()).unwrap();
         assert_eq!(nix::unistd::write(&handle, b"x"), Err(Errno::EBADF));
         let proc = Procfs::open().unwrap();
-        let real = proc.reopen(handle.as_fd(), OFlag::O_WRONLY).unwrap();
+        let real = proc.descriptors().unwrap().reopen(handle.as_fd(), OFlag::O_WRONLY).unwrap();
         assert_eq!(nix::unistd::write(&real, b"x"), Ok(1));
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 /// A pseudo-terminal.
 #[derive(Debug)]
@@ -38,6 +39,17 @@ pub fn open_in(devpts: BorrowedFd<'_>) -> Result<Pty, Errno> {
     let ret = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) };
     let slave = crate::own_fd(ret.into())?;
     Ok(Pty { master, slave, index })
+}
+
+/// Output is passed on as it is: no carriage return is put before a newline (`ONLCR`, termios(3)). For a terminal
+/// whose output goes to another terminal, which does that itself.
+///
+/// # Errors
+/// `ENOTTY` if it is no terminal.
+pub fn keep_newlines(tty: impl AsFd) -> Result<(), Errno> {
+    let mut modes = tcgetattr(&tty)?;
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(&tty, SetArg::TCSANOW, &modes)
 }
 
 /// Sets the window size.

@@ -1,5 +1,8 @@
 //! clone3 needs a single-threaded process, so this test has no harness: `main` is the test.
 
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
 use berth_sys::pidfd::{self, ExitStatus};
 use berth_sys::{Errno, process};
@@ -39,7 +42,7 @@ fn main() {
     let dir = format!("{mount}/berth-clone3-{}", std::process::id());
     std::fs::create_dir(&dir).expect("make a cgroup");
     let cgroup = std::fs::File::open(&dir).expect("open the cgroup");
-    let request = Clone3 { flags: CloneFlags::empty(), cgroup: Some(std::os::fd::AsFd::as_fd(&cgroup)) };
+    let request = Clone3 { flags: CloneFlags::empty(), cgroup: Some(cgroup.as_fd()) };
     let born = match clone3(&request).expect("clone3 into a cgroup") {
         Forked::Child => {
             let mine = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -49,6 +52,22 @@ fn main() {
     };
     std::fs::remove_dir(&dir).expect("remove the cgroup");
     assert_eq!(born, Some(ExitStatus::Code(0)), "born inside the cgroup");
+
+    let (mut said, tell) = std::io::pipe().expect("pipe");
+    let failed = run(CloneFlags::empty(), || {
+        process::exec_alone(c"/proc/self/fd/3/../../bin/true", &[], &[], 3, &[tell.as_fd()], |errno| {
+            (&tell).write_all(&[u8::try_from(errno as i32).unwrap_or(0)]).ok();
+        })
+    });
+    drop(tell);
+    assert_eq!(failed, ExitStatus::Code(1));
+    let mut errnos = Vec::new();
+    said.read_to_end(&mut errnos).expect("read");
+    assert_eq!(
+        errnos,
+        [Errno::ENOENT as u8],
+        "a path through a closed descriptor leads nowhere, and that is told"
+    );
 
     let thread = std::thread::spawn(|| clone3(&Clone3::default()).map(|_| ()));
     let refused = thread.join().expect("join");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_core::ExecRequest;
+use berth_core::{ExecRequest, Trace};
 use berth_spec::oci;
 use berth_sys::pidfd;
 use clap::Args;
@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::announce;
 use crate::activation;
+use crate::diagnose::missing_libraries;
 use crate::foreground::{self, Signals};
+use crate::json;
 use crate::log::Log;
 use crate::state::{Container, Status, Store};
 use crate::streams;
@@ -109,7 +111,12 @@ impl Exec {
             stdio,
             preserve_fds: self.preserve_fds + activation::inherited(),
             die_with_parent: false,
+            trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
         })?;
+        if let Some(processors) = &child.initial_affinity {
+            let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
+            log.debug(&format!("initial CPU affinity: {mask:#x}"));
+        }
         for warning in &child.warnings {
             log.warn(warning);
         }
@@ -122,6 +129,11 @@ impl Exec {
         }
         let Some(signals) = signals else { return Ok(0) };
         let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        if let Some(root) = container.root()
+            && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
+        {
+            log.explain(&problem);
+        }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }
 
@@ -135,7 +147,16 @@ impl Exec {
     fn asked(&self, container: &Container, spec: &oci::Spec) -> anyhow::Result<oci::Process> {
         if let Some(path) = &self.process {
             let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-            return serde_json::from_slice(&text).with_context(|| path.display().to_string());
+            // Go's decoder makes a missing user root.
+            let mut value: Value = json::parse(&text).with_context(|| path.display().to_string())?;
+            let text = match value.as_object_mut() {
+                Some(process) if !process.contains_key("user") => {
+                    process.insert("user".to_owned(), json!({ "uid": 0, "gid": 0 }));
+                    value.to_string().into_bytes()
+                }
+                _ => text,
+            };
+            return json::parse(&text).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");

@@ -1,7 +1,5 @@
 //! `run`: create, start, and stay until it ends.
 
-use std::os::fd::AsFd;
-
 use anyhow::Context;
 use berth_core::Gate;
 use clap::Args;
@@ -9,6 +7,7 @@ use clap::Args;
 use super::create::{abandon, make};
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
+use crate::diagnose::{Root, missing_libraries};
 use crate::foreground::{self, Signals};
 use crate::log::Log;
 use crate::state::Store;
@@ -39,15 +38,20 @@ impl Run {
         let (mut created, container) =
             make(&self.flags, &bundle, container, stdio, Gate::InProcess, log).context("run failed")?;
         if let Err(error) = created.start() {
-            abandon(&created, container, log);
+            abandon(created, container, log);
             return Err(error).context("run failed");
         }
         let Some(signals) = signals else { return Ok(0) };
         let console = created.console.take();
-        let pidfd = created.pidfd.as_fd().try_clone_to_owned().context("duplicate the pidfd")?;
+        let pidfd = created.into_pidfd();
         let status = foreground::serve(&signals, &pidfd, console)?;
+        if let (Some(root), Some(process)) = (Root::open(&bundle.rootfs()), bundle.spec.process())
+            && let Some(problem) = missing_libraries(&root, process, status.shell_code())
+        {
+            log.explain(&problem);
+        }
         if !self.keep {
-            container.destroy()?;
+            container.destroy(log)?;
         }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }

@@ -1,24 +1,26 @@
 //! The state directory, and one container in it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
-use berth_core::{ContainerState, run_hooks};
+use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
+use crate::diagnose::Root;
+use crate::log::Log;
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -30,22 +32,30 @@ const MAX_ID: usize = 255;
 pub(crate) struct Store {
     root: PathBuf,
     systemd: bool,
+    unprivileged: bool,
 }
 
 /// One container.
 pub(crate) struct Container {
     directory: PathBuf,
     pub(crate) record: Record,
+    /// Its maker may lack cgroups.
+    pub(crate) unprivileged: bool,
 }
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), systemd: false }
+        Self { root: root.to_owned(), systemd: false, unprivileged: false }
     }
 
     /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
     pub(crate) fn with_systemd(self, systemd: bool) -> Self {
         Self { systemd, ..self }
+    }
+
+    /// New containers may be without a cgroup.
+    pub(crate) fn with_unprivileged(self, unprivileged: bool) -> Self {
+        Self { unprivileged, ..self }
     }
 
     /// Takes the id for a new container.
@@ -81,7 +91,7 @@ impl Store {
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
             limits: None,
         };
-        let container = Container { directory, record };
+        let container = Container { directory, record, unprivileged: self.unprivileged };
         let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
         match written {
             Ok(()) => Ok(container),
@@ -103,7 +113,7 @@ impl Store {
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
         let record = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        Ok(Container { directory, record })
+        Ok(Container { directory, record, unprivileged: self.unprivileged })
     }
 
     /// All containers by id. One that is deleted meanwhile is left out.
@@ -121,6 +131,15 @@ impl Store {
         Ok(ids.iter().filter_map(|id| self.load(id).ok()).collect())
     }
 
+    /// Removes what a `create` that was killed in its first moment has left: a directory without a record.
+    pub(crate) fn sweep(&self, id: &str) -> anyhow::Result<()> {
+        let directory = self.directory(id)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("remove {}", directory.display())),
+        }
+    }
+
     fn directory(&self, id: &str) -> anyhow::Result<PathBuf> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
         if id.is_empty() || id.len() > MAX_ID || id == "." || id == ".." || !id.chars().all(allowed) {
@@ -128,6 +147,18 @@ impl Store {
         }
         Ok(self.root.join(id))
     }
+}
+
+/// Waits until the startContainer hooks have run and the program is loaded: the end of file. A failure comes as data.
+fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
+    fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDONLY)).context("prepare the start FIFO")?;
+    let mut told = Vec::new();
+    File::from(fifo).read_to_end(&mut told).context("read the start FIFO")?;
+    if told.is_empty() {
+        return Ok(());
+    }
+    let failure: ChildFailure = serde_json::from_slice(&told).context("the start FIFO")?;
+    Err(berth_core::Error::Child(failure).into())
 }
 
 /// Where the container's cgroup will be; berth-core decides the same.
@@ -204,6 +235,9 @@ impl Container {
     /// Its cgroup; `None` if that is gone.
     pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
         let layout = berth_cgroup::detect()?;
+        if self.record.cgroup.as_os_str().is_empty() {
+            return Ok(Some(Cgroup::none(&layout)));
+        }
         let opened = match &self.record.unit {
             Some(unit) => Cgroup::open_in_unit(&layout, unit),
             None => Cgroup::open(&layout, &self.record.cgroup),
@@ -238,6 +272,11 @@ impl Container {
         };
         // Asked after the open: the number cannot go to another process now.
         Ok((start_time(self.record.pid) == Some(self.record.start_time)).then_some(pidfd))
+    }
+
+    /// The root of its first process, as that sees it.
+    pub(crate) fn root(&self) -> Option<Root> {
+        Root::open(Path::new(&format!("/proc/{}/root", self.record.pid)))
     }
 
     /// Its state as hooks get it.
@@ -277,9 +316,13 @@ impl Container {
             bail!("the container's first process ended before it was started");
         }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        let hooks = self.hooks(|hooks| hooks.poststart())?;
-        // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
-        run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;
+        await_program(fifo)?;
+        let hooks = self.hooks(|hooks| hooks.poststart())?.map_or(Vec::new(), |hooks| hooks.poststart);
+        let bundle = Some(self.record.bundle.as_path());
+        run_hooks("poststart", &hooks, &self.oci_state(Status::Running), bundle).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
+        })?;
         Ok(())
     }
 
@@ -304,8 +347,8 @@ impl Container {
     }
 
     /// Undoes all that is left of a container whose first process has ended: processes, cgroup, poststop hooks,
-    /// directory. Goes on past errors.
-    pub(crate) fn destroy(self) -> anyhow::Result<()> {
+    /// directory. Goes on past errors. A poststop hook that fails is a warning (runtime.md, "Lifecycle", step 13).
+    pub(crate) fn destroy(self, log: &Log) -> anyhow::Result<()> {
         let mut problems = Vec::new();
         match self.cgroup() {
             Ok(Some(cgroup)) => {
@@ -325,11 +368,18 @@ impl Container {
             }
             Err(error) => problems.push(format!("{error:#}")),
         }
-        let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
-            let list = hooks.map_or(Vec::new(), |h| h.poststop);
-            Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
-        });
-        problems.extend(hooks.err().map(|error| format!("{error:#}")));
+        // One that was never created has not stopped either.
+        if self.record.pid != 0 {
+            match self.hooks(|hooks| hooks.poststop()) {
+                Ok(hooks) => {
+                    let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);
+                    for error in run_all_hooks("poststop", &list, &self.oci_state(Status::Stopped)) {
+                        log.warn(&error.to_string());
+                    }
+                }
+                Err(error) => problems.push(format!("{error:#}")),
+            }
+        }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }
     }

@@ -167,7 +167,8 @@ impl Case {
         panic!("the container never became {status}: {}", self.state());
     }
 
-    fn leftovers(&self) -> Vec<String> {
+    /// Mounts, cgroups and state of this container.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let place = self.path().to_str().unwrap();

@@ -3,9 +3,14 @@
 //! The same table runs against another runtime, which tests the tests:
 //! `BERTH_TEST_RUNTIME=/usr/sbin/runc cargo test -p berth-runtime --test contract`.
 
+mod errors;
 mod files;
 mod harness;
+mod hooks;
 mod isolation;
+mod kernel;
+mod leftovers;
 mod lifecycle;
 mod process;
+mod seccomp;
 mod terminal;

@@ -117,22 +117,6 @@ fn limits_and_oom_score() {
 }
 
 #[test]
-fn seccomp_denies() {
-    let mut case = Case::script("mkdir /tmp/a 2>&1; echo $?; mkdir /tmp/b");
-    case.config["linux"]["seccomp"] = json!({
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "architectures": ["SCMP_ARCH_X86_64"],
-        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 }]
-    });
-    for no_new_privileges in [true, false] {
-        case.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
-        let said = case.run();
-        assert_eq!(said.code, 1, "{said:?}");
-        assert!(said.out.contains("No space left on device"), "{said:?}");
-    }
-}
-
-#[test]
 fn descriptors_are_closed_or_passed_on() {
     use std::os::fd::AsRawFd;
     let case =
@@ -185,6 +169,26 @@ fn exec_runs_beside_the_first_process() {
     let status = exec(&[], &["grep", "^CapEff", "/proc/self/status"]).ok();
     let first = fs::read_to_string(format!("/proc/{}/status", case.state()["pid"])).unwrap();
     assert!(first.contains(&status), "{status} / {first}");
+}
+
+#[test]
+fn exec_is_given_the_capabilities_that_there_are() {
+    if !is_ours() {
+        return;
+    }
+    let case = Case::new(&["/bin/sleep", "100"]);
+    case.call_detached(&["run", "-d"]).ok();
+    let exec =
+        case.command(&["exec", "--cap", "CAP_SYS_TIME", &case.id, "/bin/grep", "Cap", "/proc/self/status"]);
+    // A runtime that lacks the capability itself, as under a hardened service manager.
+    let mut without = std::process::Command::new("setpriv");
+    without.args(["--bounding-set", "-sys_time"]).arg(exec.get_program()).args(exec.get_args());
+    let output = without.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "the program's own stream");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(effective, 16).unwrap() & (1 << 25), 0, "{text}");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The terminal: a pty of the container's own devpts.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use berth_spec::TerminalPlan;
-use berth_sys::path::{create_file_in_root, open_in_root};
-use berth_sys::{mountfd, process, tty};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use berth_sys::path::open_in_root;
+use berth_sys::{Errno, mountfd, process, tty};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::fstatfs;
 
 use crate::error::{Context, Fault};
@@ -29,16 +31,37 @@ impl Init<'_> {
         }
         let pty = tty::open_in(std::os::fd::AsFd::as_fd(&devpts)).at(|| "open a terminal".into())?;
         if on_dev_console {
-            let target = create_file_in_root(root, "/dev/console", Mode::from_bits_truncate(0o620))
-                .at(|| "create /dev/console".into())?;
+            let target = place_of_console(root)?;
             let bind = mountfd::clone_of(&pty.slave, false).at(|| "bind the terminal".into())?;
             mountfd::move_mount(&bind, &target).at(|| "mount /dev/console".into())?;
         }
         if let Some((rows, columns)) = plan.size {
             tty::set_size(&pty.master, rows, columns).at(|| "set the terminal's size".into())?;
         }
+        if self.foreground {
+            tty::keep_newlines(&pty.slave).at(|| "set the terminal's modes".into())?;
+        }
         tty::set_controlling(&pty.slave).at(|| "take the controlling terminal".into())?;
         process::set_stdio(&pty.slave, &pty.slave, &pty.slave).at(|| "set standard streams".into())?;
         self.link.send(&FromChild::Console, Some(&pty.master)).at(|| "hand over the terminal".into())
     }
+}
+
+/// The file that the terminal is bound to. A link would lead the terminal over a file of the container's choice
+/// (runc CVE-2025-52565).
+fn place_of_console(root: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let what = || "create /dev/console".to_owned();
+    let dev = open_in_root(root, "/dev", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).at(what)?;
+    let create = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(&dev, "console", create, Mode::from_bits_truncate(0o620)) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno).at(what),
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let place = openat(&dev, "console", flags, Mode::empty()).at(what)?;
+    let kind = SFlag::from_bits_truncate(fstat(&place).at(what)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFLNK {
+        return Err(Fault::new("/dev/console of the image must be a file, not a link"));
+    }
+    Ok(place)
 }

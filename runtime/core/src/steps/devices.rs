@@ -7,10 +7,11 @@ use berth_spec::{DeviceKind, DeviceMethod, DeviceStep, SymlinkStep};
 use berth_sys::Errno;
 use berth_sys::mountfd::{self, Tree};
 use berth_sys::path::{create_file_in_root, mkdir_all_in_root};
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
+use super::root::name_of;
 use crate::error::{Context, Fault};
 
 /// The directory of a path in the container, made if it is missing, and the name in it.
@@ -45,20 +46,22 @@ fn mknod(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<(), Fault> {
     let number = makedev(step.major.into(), step.minor.into());
     let mode = Mode::from_bits_truncate(step.mode);
     match mknodat(&dir, name, kind, mode, number) {
-        Err(Errno::EEXIST) => {
-            let there = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).at(|| "stat".into())?;
-            let same = SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind
-                && (kind == SFlag::S_IFIFO || there.st_rdev == number);
-            if !same {
-                return Err(Fault::new("something else is there already"));
-            }
-        }
-        other => other.at(|| "mknod".into())?,
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno).at(|| "mknod".into()),
     }
-    // Not by the umask, and never through a link: the node was made, or looked at, just now in this directory.
-    fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).at(|| "chmod".into())?;
+    // Whoever else writes to this directory may have put something else there meanwhile.
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = openat(&dir, name, flags, Mode::empty()).at(|| "open".into())?;
+    let there = fstat(&node).at(|| "stat".into())?;
+    let same = SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind
+        && (kind == SFlag::S_IFIFO || there.st_rdev == number);
+    if !same {
+        return Err(Fault::new("something else is there already"));
+    }
+    // Not by the umask.
+    fchmodat(AT_FDCWD, &name_of(&node), mode, FchmodatFlags::FollowSymlink).at(|| "chmod".into())?;
     let (uid, gid) = (Some(Uid::from_raw(step.uid)), Some(Gid::from_raw(step.gid)));
-    fchownat(&dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).at(|| "chown".into())
+    fchownat(&node, "", uid, gid, AtFlags::AT_EMPTY_PATH).at(|| "chown".into())
 }
 
 /// The host's node of the same path.

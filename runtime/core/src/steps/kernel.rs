@@ -49,12 +49,16 @@ impl Init<'_> {
         }
     }
 
+    /// A session keyring of the container's name: an exec gets the same as the first process, not its caller's.
+    ///
     /// A kernel without keys, or a user whose quota of them is used up, is none the worse for it.
     pub(super) fn new_keyring(&self) -> Result<(), Fault> {
-        let Some(container) = self.container.as_ref().filter(|_| !self.no_new_keyring) else { return Ok(()) };
-        match berth_sys::keyring::join_new_session(&format!("_ses.{}", container.state.id)) {
+        if self.no_new_keyring {
+            return Ok(());
+        }
+        match berth_sys::keyring::join_session(&format!("_ses.{}", self.id)) {
             Err(Errno::ENOSYS | Errno::EDQUOT) => Ok(()),
-            other => other.at(|| "join a new session keyring".into()),
+            other => other.at(|| "join the container's session keyring".into()),
         }
     }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod capabilities;
 mod console;
+mod copy_up;
 mod devices;
+mod explain;
 mod identity;
 mod kernel;
 mod mounts;
@@ -15,12 +17,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_spec::InitStep;
 use berth_sys::Errno;
-use berth_sys::procfs::Procfs;
+use berth_sys::procfs::{Descriptors, Procfs};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Fault};
-use crate::hooks::run_hooks;
+use crate::hooks::{ContainerState, run_hooks};
 use crate::init::Init;
 use crate::protocol::FromChild;
 
@@ -30,6 +32,8 @@ pub(crate) struct Stage {
     /// The container's root: a mount before the pivot, `/` afterwards.
     root: Option<OwnedFd>,
     procfs: Option<Procfs>,
+    /// Through which the start FIFO is opened, by a user and under a filter that may not let us make a procfs any more.
+    descriptors: Option<Descriptors>,
     /// An empty read-only tmpfs, of which masked directories get a bind each.
     mask: Option<OwnedFd>,
     /// The program as [`InitStep::ResolveExecutable`] found it.
@@ -51,6 +55,18 @@ impl Stage {
             self.procfs = Some(Procfs::open().at(|| "open procfs".into())?);
         }
         self.procfs.as_ref().ok_or_else(|| Fault::new("there is no procfs"))
+    }
+
+    /// What steps after the start still need.
+    fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let descriptors = self.descriptors.as_ref().map(AsFd::as_fd);
+        [self.root.as_ref().map(AsFd::as_fd), descriptors].into_iter().flatten()
+    }
+
+    /// Makes ready for the opening of the start FIFO.
+    pub(crate) fn prepare_gate(&mut self) -> Result<(), Fault> {
+        self.descriptors = Some(self.procfs()?.descriptors().at(|| "open /proc/thread-self/fd".into())?);
+        Ok(())
     }
 }
 
@@ -108,7 +124,7 @@ impl Init<'_> {
             InitStep::ResolveExecutable => self.resolve_executable(),
             InitStep::WaitForStart => self.wait_for_start(),
             InitStep::StartContainerHooks => self.own_hooks("startContainer"),
-            InitStep::Exec => Err(self.exec()),
+            InitStep::Exec => match self.exec()? {},
         }
     }
 
@@ -117,17 +133,34 @@ impl Init<'_> {
         self.link.send(&FromChild::Warning(text), None).ok();
     }
 
+    /// The same for what is of interest only to who asked.
+    pub(crate) fn trace(&self, line: String) {
+        self.link.send(&FromChild::Trace(line), None).ok();
+    }
+
     fn ask_for_hooks(&self) -> Result<(), Fault> {
         self.link.send(&FromChild::RunHooks, None).at(|| "ask for the runtime's hooks".into())?;
         self.link.wait_for_go().at(|| "wait for the runtime's hooks".into())
     }
 
-    fn own_hooks(&self, kind: &'static str) -> Result<(), Fault> {
+    /// createContainer hooks run in the root that is not entered yet, startContainer hooks with what the program gets.
+    fn own_hooks(&mut self, kind: &'static str) -> Result<(), Fault> {
         let Some(container) = &self.container else { return Ok(()) };
-        let hooks = match kind {
-            "createContainer" => &container.plan.hooks.create_container,
-            _ => &container.plan.hooks.start_container,
+        let failed = |error: crate::Error| Fault::new(error.to_string());
+        let state = ContainerState {
+            status: "created",
+            pid: std::process::id().cast_signed(),
+            ..container.state.clone()
         };
-        run_hooks(kind, hooks, container.state).map_err(|error| Fault::new(error.to_string()))
+        if kind == "createContainer" {
+            let hooks = &container.plan.hooks.create_container;
+            nix::unistd::fchdir(self.stage.root()?).at(|| "enter the container's root".into())?;
+            return run_hooks(kind, hooks, &state, None).map_err(failed);
+        }
+        let mut hooks = container.plan.hooks.start_container.clone();
+        for hook in &mut hooks {
+            hook.env.get_or_insert_with(|| self.environment());
+        }
+        run_hooks(kind, &hooks, &state, None).map_err(failed)
     }
 }

@@ -4,7 +4,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use berth_spec::{FsOption, IdMaps, MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags};
+use berth_spec::{
+    COVERABLE_PROC, FsOption, IdMaps, MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags,
+};
 use berth_sys::mountfd::{self, FsContext, MountAttr, Tree};
 use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
 use berth_sys::{Errno, Pid};
@@ -13,23 +15,10 @@ use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::copy_up;
 use super::root::name_of;
 use crate::error::{Context, Fault};
 use crate::init::Init;
-
-/// Files of a container's /proc that may be covered (lxcfs does; runc allows the same).
-const COVERABLE_PROC: &[&str] = &[
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
 
 impl Init<'_> {
     /// One mount.
@@ -40,24 +29,28 @@ impl Init<'_> {
             MountSource::Bind { source, recursive } => {
                 let tree = if *recursive { Tree::CloneRecursive } else { Tree::Clone };
                 let mount = mountfd::open_tree(AT_FDCWD, source, tree)
-                    .at(|| format!("bind {} to {}", source.display(), step.destination.display()))?;
+                    .map_err(|errno| unbindable(source, &step.destination, errno))?;
+                if step.destination == Path::new("/proc") && !is_procfs(&mount).at(what)? {
+                    let source = source.display();
+                    return Err(Fault::new(format!(
+                        "{source} cannot be mounted on /proc because it is no procfs"
+                    )));
+                }
                 let target = target_for(root, &step.destination, &mount).at(what)?;
                 attach(&mount, &target, step)
             }
             MountSource::Filesystem { fstype, source, superblock, options, copy_up } => {
-                if matches!(fstype.as_str(), "proc" | "sysfs") {
-                    refuse_link(root, step)?;
-                }
-                let target = mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?;
+                let target = match fstype.as_str() {
+                    "proc" | "sysfs" => real_directory(root, step)?,
+                    _ => mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?,
+                };
                 check_proc(&target, step)?;
                 let attributes = if *copy_up { step.attributes.without_readonly() } else { step.attributes };
                 let mount =
                     new_filesystem(fstype, source, superblock, options, attributes.set, &step.destination)?;
                 if *copy_up {
-                    let source = name_of(&target);
-                    copy_tree(&source, &name_of(&mount)).map_err(|e| {
-                        Fault::new(format!("copy {} into its tmpfs: {e}", step.destination.display()))
-                    })?;
+                    copy_up::copy(target.as_fd(), mount.as_fd())
+                        .at(|| format!("copy {} into its tmpfs", step.destination.display()))?;
                 }
                 attach(&mount, &target, step)
             }
@@ -106,21 +99,47 @@ fn existing(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fault> {
         .at(|| format!("open {}", step.destination.display()))
 }
 
-/// An image whose /proc is a link would have what is masked below it masked elsewhere (CVE-2019-19921, CVE-2023-27561).
-fn refuse_link(root: BorrowedFd<'_>, step: &MountStep) -> Result<(), Fault> {
-    let there = match open_in_root(root, &step.destination, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
-    {
-        Err(Errno::ENOENT) => return Ok(()),
-        other => other.at(|| format!("open {}", step.destination.display()))?,
+/// The place for a procfs or sysfs. An image whose /proc is a link would have what is masked below it masked elsewhere
+/// (CVE-2019-19921, CVE-2023-27561).
+fn real_directory(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fault> {
+    let what = || format!("open {}", step.destination.display());
+    let look = || open_in_root(root, &step.destination, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty());
+    let there = match look() {
+        Err(Errno::ENOENT) => {
+            mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?;
+            look().at(what)?
+        }
+        other => other.at(what)?,
     };
-    let kind = SFlag::from_bits_truncate(fstat(&there).at(|| "stat".into())?.st_mode) & SFlag::S_IFMT;
+    let kind = SFlag::from_bits_truncate(fstat(&there).at(what)?.st_mode) & SFlag::S_IFMT;
     if kind == SFlag::S_IFDIR {
-        return Ok(());
+        return Ok(there);
     }
     Err(Fault::new(format!(
-        "{} of the image must be a directory, not a link or a file",
+        "filesystem {:?} must be mounted on ordinary directory: {} of the image is a link or a file",
+        step.destination.file_name().unwrap_or_default(),
         step.destination.display()
     )))
+}
+
+/// Why the source of a bind cannot be had.
+fn unbindable(source: &Path, destination: &Path, errno: Errno) -> Fault {
+    let hint = match errno {
+        Errno::ENOENT if source.is_symlink() => Some("it is a symbolic link to nothing on the host"),
+        Errno::ENOENT => {
+            Some("the source does not exist on the host: create it, or correct the mount's source")
+        }
+        Errno::EACCES => Some("you may not read the source on the host"),
+        _ => None,
+    };
+    Fault::os(format!("bind {} to {}", source.display(), destination.display()), errno)
+        .hint(hint.map(str::to_owned))
+}
+
+/// Whether a mount shows a procfs, from its root.
+fn is_procfs(mount: &OwnedFd) -> Result<bool, Errno> {
+    let is_root = fstat(mount)?.st_ino == berth_sys::procfs::ROOT_INO;
+    Ok(is_root && fstatfs(mount)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// Refuses to cover parts of a container's /proc: that is how a container fools the runtime about itself.
@@ -272,33 +291,6 @@ fn write_maps(pid: Pid, maps: &IdMaps) -> Result<(), Errno> {
     for (name, map) in [("gid_map", &maps.gid), ("uid_map", &maps.uid)] {
         let written = std::fs::write(format!("/proc/{pid}/{name}"), IdMaps::text(map));
         written.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
-    }
-    Ok(())
-}
-
-/// Copies a directory's content with owners and modes (`tmpcopyup`).
-fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, copy) = (entry.path(), to.join(entry.file_name()));
-        let metadata = entry.metadata()?;
-        if metadata.is_symlink() {
-            symlink(std::fs::read_link(&source)?, &copy)?;
-            lchown(&copy, Some(metadata.uid()), Some(metadata.gid()))?;
-            continue;
-        }
-        if metadata.is_dir() {
-            std::fs::create_dir(&copy)?;
-            copy_tree(&source, &copy)?;
-        } else if metadata.is_file() {
-            std::fs::copy(&source, &copy)?;
-        } else {
-            // Sockets, pipes and devices of an image's directory mean nothing in a fresh tmpfs.
-            continue;
-        }
-        chown(&copy, Some(metadata.uid()), Some(metadata.gid()))?;
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(metadata.mode()))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod cgroup_mounts;
 mod devices;
 mod hooks;
 mod mounts;
+pub use mounts::COVERABLE_PROC;
 mod namespaces;
 mod order;
 mod paths;
@@ -81,12 +82,17 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
     }
     let id_maps = namespaces::id_maps(linux, &namespaces)?;
     let root = root(spec, ctx)?;
-    let process = spec.process().as_ref().ok_or_else(|| {
-        SpecError::new("process", "is missing").hint("a container needs process.args and process.cwd")
-    })?;
     let in_userns = namespaces.has(NamespaceKind::User);
-    let process =
-        process::plan(process, linux.seccomp().as_ref(), in_userns, ctx.known_capabilities, &mut warnings)?;
+    let process = match spec.process() {
+        Some(process) => process::plan(
+            process,
+            linux.seccomp().as_ref(),
+            in_userns,
+            ctx.known_capabilities,
+            &mut warnings,
+        )?,
+        None => process::none(in_userns),
+    };
     let mounts = mounts::plan(spec, ctx, &namespaces, &mut warnings)?;
     let devices = devices::plan(linux, in_userns)?;
     let hooks = hooks::plan(spec.hooks().as_ref())?;
@@ -129,18 +135,25 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
 }
 
 /// Compiles a `process` object for an exec into a running container. `container` is that container's own
-/// configuration: the seccomp profile and the presence of a user namespace come from there.
+/// configuration: the seccomp profile and the presence of a user namespace come from there. `known_capabilities` is as
+/// in [`CompileContext`].
 ///
 /// # Errors
 /// The first field that is invalid.
-pub fn compile_process(process: &oci::Process, container: &oci::Spec) -> Result<ProcessPlan, SpecError> {
+pub fn compile_process(
+    process: &oci::Process,
+    container: &oci::Spec,
+    known_capabilities: Option<u64>,
+) -> Result<(ProcessPlan, Vec<SpecWarning>), SpecError> {
     let none = empty_linux();
     let linux = container.linux().as_ref().unwrap_or(&none);
     let in_userns = namespaces::plan(linux)?.has(NamespaceKind::User);
-    let mut plan = process::plan(process, linux.seccomp().as_ref(), in_userns, None, &mut Vec::new())?;
+    let mut warnings = Vec::new();
+    let profile = linux.seccomp().as_ref();
+    let mut plan = process::plan(process, profile, in_userns, known_capabilities, &mut warnings)?;
     plan.parent = order::exec_parent(&plan, in_userns);
     plan.steps = order::exec(&plan, linux, in_userns)?;
-    Ok(plan)
+    Ok((plan, warnings))
 }
 
 /// `linux` of a configuration without one: the crate's default would bring namespaces and masks of its own.

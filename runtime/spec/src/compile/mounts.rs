@@ -10,8 +10,9 @@ use crate::step::{IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
 
 use super::{CompileContext, cgroup_mounts, namespaces, paths, warn};
 
-/// What may be mounted inside /proc: files an engine like LXCFS replaces (the same list as runc's).
-const ALLOWED_IN_PROC: [&str; 10] = [
+/// What may be mounted inside /proc: files an engine like LXCFS replaces (the same list as runc's). The compiler looks at
+/// the paths of config.json, the runtime at where they lead.
+pub const COVERABLE_PROC: [&str; 10] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
     "/proc/meminfo",
@@ -41,19 +42,25 @@ pub(super) fn plan(
     warnings: &mut Vec<SpecWarning>,
 ) -> Result<Mounts, SpecError> {
     let mut mounts = Mounts::default();
-    let given = spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty());
-    if given && !namespaces.has(NamespaceKind::Mount) {
-        return Err(SpecError::new(
-            "mounts",
-            "mounts without a private mount namespace would stay on the host",
-        )
-        .hint("add {\"type\": \"mount\"} to linux.namespaces"));
+    if !namespaces.has(NamespaceKind::Mount) {
+        // runc mounts all the same, and what it mounts stays on the host when the container is gone.
+        if spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty()) {
+            warn(
+                warnings,
+                "mounts",
+                "are left out: without {\"type\": \"mount\"} in linux.namespaces they would be mounts of the host",
+            );
+        }
+        // Nor is anything made in the /dev of the image.
+        mounts.dev_is_bound = true;
+        return Ok(mounts);
     }
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{at}]");
         let destination = destination(&field, mount, warnings)?;
         let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
         if mount.typ().as_deref() == Some("cgroup") && options.bind.is_none() {
+            only_procfs(&field, &destination, "cgroup")?;
             let own = namespaces.has(NamespaceKind::Cgroup);
             cgroup_mounts::plan(&field, at, destination, &options, ctx, own, &mut mounts)?;
             continue;
@@ -94,7 +101,7 @@ fn destination(
     }
     let clean = paths::clean(given);
     if clean.starts_with("/proc") && clean != Path::new("/proc") {
-        let allowed = ALLOWED_IN_PROC.iter().any(|path| clean == Path::new(path));
+        let allowed = COVERABLE_PROC.iter().any(|path| clean == Path::new(path));
         if !allowed {
             return Err(SpecError::new(
                 field,
@@ -168,13 +175,6 @@ fn source(
         }
         return Ok(MountSource::Bind { source: ctx.bundle.join(given), recursive });
     }
-    if destination == Path::new("/proc") && fstype != "proc" {
-        return Err(SpecError::new(
-            format!("{field}.type"),
-            format!("{fstype:?} must not be mounted on /proc"),
-        )
-        .hint("use type proc"));
-    }
     if fstype.is_empty() || fstype == "none" {
         let changes = !options.propagation.is_empty() || !options.attributes.is_empty();
         if changes || !options.recursive_attributes.is_empty() {
@@ -183,6 +183,7 @@ fn source(
         return Err(SpecError::new(format!("{field}.type"), "is missing")
             .hint("name a file system, or add the option bind or rbind"));
     }
+    only_procfs(field, destination, fstype)?;
     let mut superblock = options.superblock;
     if options.copy_up {
         superblock.readonly = false;
@@ -195,6 +196,16 @@ fn source(
         options: options.data.clone(),
         copy_up: options.copy_up,
     })
+}
+
+/// A /proc that is none would let the container write what the kernel is asked (CVE-2019-16884). Whether what is bound
+/// there is one, the runtime sees.
+fn only_procfs(field: &str, destination: &Path, fstype: &str) -> Result<(), SpecError> {
+    if destination != Path::new("/proc") || fstype == "proc" {
+        return Ok(());
+    }
+    let problem = format!("{fstype:?} must not be mounted on /proc");
+    Err(SpecError::new(format!("{field}.type"), problem).hint("use type proc"))
 }
 
 fn idmap(field: &str, mount: &oci::Mount, options: &MountOptions) -> Result<Option<IdmapStep>, SpecError> {

@@ -39,8 +39,8 @@ pub(super) fn container(parts: Parts<'_>) -> Result<Vec<InitStep>, SpecError> {
     if own_mounts {
         let default = Propagation { flag: libc::MS_SLAVE, recursive: true };
         steps.push(InitStep::RootPropagation(root_propagation.unwrap_or(default)));
-        steps.push(InitStep::MountRoot);
     }
+    steps.push(InitStep::MountRoot);
     let readonly_later = parts.mounts.readonly_later;
     steps.extend(parts.mounts.steps);
     if !parts.mounts.dev_is_bound {
@@ -71,7 +71,9 @@ pub(super) fn container(parts: Parts<'_>) -> Result<Vec<InitStep>, SpecError> {
     }
     restricted_paths(parts.linux, own_mounts, &mut steps)?;
     process_steps(parts.process, parts.linux, parts.process.in_user_namespace, &mut steps)?;
-    steps.push(InitStep::ResolveExecutable);
+    if !parts.process.args.is_empty() {
+        steps.push(InitStep::ResolveExecutable);
+    }
     late_seccomp(parts.process, &mut steps);
     steps.push(InitStep::WaitForStart);
     if !parts.hooks.start_container.is_empty() {
@@ -91,6 +93,7 @@ pub(super) fn exec(
     if let (Some(score), false) = (process.oom_score_adj, in_userns) {
         steps.push(InitStep::OomScoreAdj(score));
     }
+    steps.push(InitStep::NewKeyring);
     steps.extend(process.terminal.map(InitStep::ExecConsole));
     process_steps(process, linux, in_userns, &mut steps)?;
     steps.push(InitStep::ResolveExecutable);
@@ -253,7 +256,8 @@ fn restricted_paths(
             .flatten()
             .enumerate()
             .map(|(at, path)| {
-                paths::absolute(&format!("linux.{field}[{at}]"), Path::new(path))?;
+                // A relative one is taken from the root, as runc takes it.
+                paths::no_nul(&format!("linux.{field}[{at}]"), Path::new(path))?;
                 Ok(paths::clean(Path::new(path)))
             })
             .collect()

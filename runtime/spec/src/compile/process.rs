@@ -1,5 +1,6 @@
 //! `process` → [`ProcessPlan`].
 
+use std::collections::HashSet;
 use std::ffi::CString;
 
 use crate::error::SpecError;
@@ -24,7 +25,7 @@ pub(super) fn plan(
     if args.is_empty() {
         return Err(SpecError::new("process.args", "is empty").hint("give the program to run"));
     }
-    let env = c_strings("process.env", process.env().as_deref().unwrap_or_default())?;
+    let env = last_of_each(c_strings("process.env", process.env().as_deref().unwrap_or_default())?);
     if !process.cwd().is_absolute() {
         return Err(SpecError::new("process.cwd", "Cwd must be an absolute path").hint("write \"/\""));
     }
@@ -54,6 +55,42 @@ pub(super) fn plan(
         parent: Vec::new(),
     };
     Ok(plan)
+}
+
+/// Each variable once, with the value that was given last; an empty HOME is none, as for runc.
+fn last_of_each(env: Vec<CString>) -> Vec<CString> {
+    let mut seen = HashSet::with_capacity(env.len());
+    let name =
+        |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
+    let mut kept: Vec<CString> = env.into_iter().rev().filter(|entry| seen.insert(name(entry))).collect();
+    kept.retain(|entry| entry.to_bytes() != b"HOME=");
+    kept.reverse();
+    kept
+}
+
+/// The plan of a container that has no program: it can be created, but not started (config.md, "Process").
+pub(super) fn none(in_userns: bool) -> ProcessPlan {
+    ProcessPlan {
+        args: Vec::new(),
+        env: Vec::new(),
+        needs_home: false,
+        cwd: "/".into(),
+        user: UserPlan { umask: DEFAULT_UMASK, ..UserPlan::default() },
+        terminal: None,
+        capabilities: None,
+        no_new_privileges: false,
+        seccomp: None,
+        rlimits: Vec::new(),
+        oom_score_adj: None,
+        scheduler: None,
+        io_priority: None,
+        apparmor: None,
+        selinux: None,
+        cpu_affinity: CpuAffinity::default(),
+        in_user_namespace: in_userns,
+        steps: Vec::new(),
+        parent: Vec::new(),
+    }
 }
 
 /// Strings for execve(2).

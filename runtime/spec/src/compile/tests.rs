@@ -186,13 +186,14 @@ fn the_order_of_an_odd_container() {
 #[test]
 fn an_exec_runs_the_tail_of_the_same_order() {
     let spec = docker_spec().args(["true"]).build();
-    let plan = compile_process(spec.process().as_ref().unwrap(), &spec).unwrap();
+    let (plan, _) = compile_process(spec.process().as_ref().unwrap(), &spec, None).unwrap();
     let names: Vec<_> =
         lines(&plan.steps).iter().map(|l| l.split(['(', ' ']).next().unwrap().to_owned()).collect();
     assert_eq!(
         names,
         [
             "OomScoreAdj",
+            "NewKeyring",
             "Seccomp",
             "BoundingCapabilities",
             "User",
@@ -264,7 +265,7 @@ fn refusals_name_the_field() {
         refused(|s| s["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
         "linux.sysctl.vm.swappiness"
     );
-    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["etc"])), "linux.maskedPaths[0]");
+    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["/e\0"])), "linux.maskedPaths[0]");
     assert_eq!(refused(|s| s["linux"]["rootfsPropagation"] = json!("loud")), "linux.rootfsPropagation");
     assert_eq!(
         refused(|s| s["linux"]["devices"] = json!([{"path":"/dev/x","type":"a"}])),
@@ -282,7 +283,7 @@ fn refusals_name_the_field() {
         s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]);
     };
     assert_eq!(refused(no_uts), "hostname");
-    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "mounts");
+    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "linux.maskedPaths");
 }
 
 #[test]
