@@ -313,7 +313,10 @@ impl Cgroup {
     /// The process or the cgroup is gone.
     pub fn add(&self, pid: Pid) -> Result<(), CgroupError> {
         if let Some(unit) = self.unit.as_ref().filter(|_| self.is_joined_by_request()) {
-            return unit.attach(pid);
+            let directory = self.dirs.first().map_or(Path::new(""), |dir| dir.path.as_path());
+            let own = directories(&self.layout, &self.path);
+            let below = own.first().and_then(|own| directory.strip_prefix(own).ok()).unwrap_or(Path::new(""));
+            return unit.attach(below, pid);
         }
         self.dirs.iter().try_for_each(|dir| dir.write("cgroup.procs", &pid.to_string()))
     }
