@@ -4,20 +4,15 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 
-use crate::dir::{Dir, descendants, make};
+use crate::dir::Dir;
 use crate::oom::OomWatch;
 use crate::plan::{Plan, directories, relative};
 use crate::systemd::{Placeholder, rounded};
-use crate::{CgroupError, Layout, Stats, Unit, delegation, signals, stats};
-
-/// Waits between attempts to remove a cgroup that is still busy: dying processes leave it a moment later. About 1.3 s.
-const REMOVE_WAITS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 200, 400, 600];
+use crate::{CgroupError, Layout, Stats, Unit, delegation, signals, stats, tree};
 
 /// Whether the processes of a cgroup run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +53,7 @@ impl Cgroup {
         let (resources, postponed) = postpone(resources);
         let plan = Plan::new(layout, path, &resources)?;
         let mut made = Vec::new();
-        let result = Self::make_directories(layout, path, &mut made).and_then(|()| {
+        let result = tree::make(layout, path, &mut made).and_then(|()| {
             let group = Self::open(layout, path)?;
             if group.dirs.iter().any(|dir| !made.contains(&dir.path)) {
                 group.refuse_foreign()?;
@@ -67,7 +62,7 @@ impl Cgroup {
             Ok(Self { postponed, ..group })
         });
         if result.is_err() {
-            unmake(&made);
+            tree::unmake(&made);
         }
         result
     }
@@ -99,8 +94,9 @@ impl Cgroup {
             group.refuse_foreign()?;
         }
         let placeholder = unit.start(layout.version(), &resources)?;
+        // Hierarchies and controllers that systemd does not know are left to us.
         let mut made = Vec::new();
-        let result = Self::make_directories(layout, unit.path(), &mut made).and_then(|()| {
+        let result = tree::make(layout, unit.path(), &mut made).and_then(|()| {
             let group = Self::open_in_unit(layout, unit)?;
             group.apply(&plan)?;
             Ok(group)
@@ -112,27 +108,10 @@ impl Cgroup {
                 if let Err(error) = unit.stop() {
                     tracing::warn!(%error, "a unit stays behind");
                 }
-                unmake(&made);
+                tree::unmake(&made);
                 Err(error)
             }
         }
-    }
-
-    /// What systemd has made is there already; hierarchies and controllers it does not know are left to us.
-    fn make_directories(layout: &Layout, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-        match layout {
-            Layout::V2 { mount } => make_v2(mount, &relative(path), made)?,
-            Layout::V1 { .. } | Layout::Hybrid { .. } => {
-                for hierarchy in layout.taking_part() {
-                    let cpuset = hierarchy.controllers.iter().any(|own| own == "cpuset");
-                    make_v1(&hierarchy.mount, &relative(path), cpuset, made)?;
-                }
-                if let Some(unified) = layout.unified() {
-                    make_v1(unified, &relative(path), false, made)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Opens that of a unit.
@@ -334,7 +313,10 @@ impl Cgroup {
     /// The process or the cgroup is gone.
     pub fn add(&self, pid: Pid) -> Result<(), CgroupError> {
         if let Some(unit) = self.unit.as_ref().filter(|_| self.is_joined_by_request()) {
-            return unit.attach(pid);
+            let directory = self.dirs.first().map_or(Path::new(""), |dir| dir.path.as_path());
+            let own = directories(&self.layout, &self.path);
+            let below = own.first().and_then(|own| directory.strip_prefix(own).ok()).unwrap_or(Path::new(""));
+            return unit.attach(below, pid);
         }
         self.dirs.iter().try_for_each(|dir| dir.write("cgroup.procs", &pid.to_string()))
     }
@@ -522,30 +504,12 @@ impl Cgroup {
         for dir in self.dirs {
             let path = dir.path.clone();
             drop(dir);
-            if let Err(error) = remove_tree(&path) {
+            if let Err(error) = tree::remove(&path) {
                 errors.push(error);
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
-}
-
-/// Removes the cgroup `path` where it is empty: the parent all containers of an engine shared, once the last is gone.
-/// One that still has processes or children stays. True if it is gone from every hierarchy.
-///
-/// # Errors
-/// A directory cannot be removed for another reason than its being in use.
-pub fn prune(layout: &Layout, path: &Path) -> Result<bool, CgroupError> {
-    let mut gone = true;
-    for directory in directories(layout, path) {
-        match std::fs::remove_dir(&directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => gone = false,
-            Err(error) => return Err(CgroupError::io("remove", directory, error)),
-        }
-    }
-    Ok(gone)
 }
 
 /// The limits to begin with, and the one that has to wait.
@@ -560,101 +524,6 @@ fn postpone(resources: &LinuxResources) -> (LinuxResources, Option<LinuxResource
         later
     });
     (now, later)
-}
-
-fn unmake(made: &[PathBuf]) {
-    for dir in made.iter().rev() {
-        match std::fs::remove_dir(dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(path = %dir.display(), %error, "cannot remove a half made cgroup");
-            }
-            _ => {}
-        }
-    }
-}
-
-fn remove_tree(path: &Path) -> Result<(), CgroupError> {
-    let mut waits = REMOVE_WAITS_MS.iter();
-    loop {
-        match std::fs::remove_dir(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => {
-                let busy = error.raw_os_error() == Some(nix::libc::EBUSY);
-                // Children made inside by the container (it may own a subtree) also make it busy.
-                for child in descendants(path).iter().rev() {
-                    if let Err(error) = std::fs::remove_dir(child) {
-                        tracing::debug!(path = %child.display(), %error, "child cgroup is still busy");
-                    }
-                }
-                match waits.next() {
-                    Some(wait) if busy => sleep(Duration::from_millis(*wait)),
-                    _ => return Err(CgroupError::io("remove", path, error)),
-                }
-            }
-        }
-    }
-}
-
-/// Makes the directories of a path one by one.
-fn make_v1(mount: &Path, path: &Path, cpuset: bool, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-    let mut current = mount.to_owned();
-    for component in path.components() {
-        let parent = current.clone();
-        current.push(component);
-        if make(&current)? {
-            made.push(current.clone());
-        }
-        if cpuset {
-            inherit_cpuset(&parent, &current)?;
-        }
-    }
-    Ok(())
-}
-
-/// A new cpuset of version 1 is empty and takes no process until it has processors and memory nodes.
-fn inherit_cpuset(parent: &Path, child: &Path) -> Result<(), CgroupError> {
-    let (parent, child) = (Dir::open(parent, Vec::new())?, Dir::open(child, Vec::new())?);
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(file)?.trim().is_empty() {
-            child.write(file, parent.read(file)?.trim())?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes the directories of a path, enabling every controller on the way down. No process is moved: an ancestor with
-/// processes of its own keeps what it has enabled.
-fn make_v2(mount: &Path, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-    let mut current = mount.to_owned();
-    for component in path.components() {
-        enable_controllers(&Dir::open(&current, Vec::new())?)?;
-        current.push(component);
-        if make(&current)? {
-            made.push(current.clone());
-        }
-    }
-    Ok(())
-}
-
-fn enable_controllers(dir: &Dir) -> Result<(), CgroupError> {
-    let (available, enabled) = (dir.read("cgroup.controllers")?, dir.read("cgroup.subtree_control")?);
-    let missing: Vec<String> = available
-        .split_whitespace()
-        .filter(|controller| !enabled.split_whitespace().any(|enabled| enabled == *controller))
-        .map(|controller| format!("+{controller}"))
-        .collect();
-    if missing.is_empty() || dir.write("cgroup.subtree_control", &missing.join(" ")).is_ok() {
-        return Ok(());
-    }
-    // All or nothing failed: some controllers may be enabled alone. What stays off shows up as a missing file only if
-    // a limit asks for it.
-    for controller in missing {
-        if let Err(error) = dir.write("cgroup.subtree_control", &controller) {
-            tracing::debug!(%error, "controller not enabled");
-        }
-    }
-    Ok(())
 }
 
 /// Puts the new program in before the old ones come out: both must allow for a moment, never neither.

@@ -20,11 +20,12 @@ mod plan;
 mod signals;
 mod stats;
 mod systemd;
+mod tree;
 mod v1;
 mod v2;
 
 pub use error::CgroupError;
-pub use group::{Cgroup, FreezerState, prune};
+pub use group::{Cgroup, FreezerState};
 pub use layout::{Hierarchy, Layout, detect};
 pub use oom::OomWatch;
 pub use plan::{Plan, Write};
@@ -32,3 +33,4 @@ pub use stats::{
     CpuStats, HugePageStats, IoStats, MemoryStats, PidsStats, Pressure, PressureStats, Stall, Stats,
 };
 pub use systemd::Unit;
+pub use tree::prune;

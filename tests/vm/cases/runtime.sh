@@ -1,6 +1,6 @@
 # berth-runtime on a host that has cgroup v2 only.
 # needs: berth-runtime
-# expect: 4
+# expect: 6
 state=/run/berth-runtime
 
 # bundle NAME RESOURCES COMMAND: a bundle with busybox in it
@@ -35,5 +35,9 @@ check 'runtime: memory limit ends with 137' "$(run hog)" 137 hog
 bundle view '{"pids":{"limit":9},"memory":{"limit":33554432}}' 'read a </sys/fs/cgroup/pids.max; read b </sys/fs/cgroup/memory.max; echo $a $b'
 run view >/dev/null
 check 'runtime: own cgroup namespace shows own limits' "$(cat /tmp/view/out)" '9 33554432' view
+
+(cd /tmp/view && berth-runtime --root "$state" --systemd-cgroup run sys) >/tmp/view/out 2>&1
+check 'runtime: no systemd is said' "$? $(grep -c 'systemd support for managing cgroups is not available' /tmp/view/out)" '1 1' view
+check 'runtime: and leaves nothing' "$(berth-runtime --root "$state" list -q)" '' view
 
 check 'runtime: nothing is left' "$(ls /sys/fs/cgroup/berth 2>/dev/null | grep -c -x -e exit -e hog -e view)" 0 view

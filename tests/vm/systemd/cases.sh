@@ -1,5 +1,5 @@
 # berth-runtime --systemd-cgroup under systemd, on cgroup v2.
-# expect: 27
+# expect: 31
 exec </dev/null >/dev/ttyS0 2>&1
 export PATH=/berth:/usr/bin:/bin:/usr/sbin:/sbin
 busybox --install -s /berth
@@ -92,6 +92,30 @@ runtime delete --force owner
 sed 's|berth-pod.slice:vm:single|/no/unit|' single/config.json >/tmp/config.json && mv /tmp/config.json single/config.json
 create single >/tmp/path.code
 check 'a path of another form is refused' "$(cat /tmp/path.code) $(grep -c 'slice:prefix:name' single.out)" '1 1'
+
+# A user's own systemd, below a group that is theirs.
+echo 'user:x:1000:1000::/:/bin/sh' >>/etc/passwd
+echo 'user:x:1000:' >>/etc/group
+mkdir -p /run/user/1000 mine/rootfs/bin
+for applet in sh cat sleep; do cp /berth/busybox "mine/rootfs/bin/$applet"; done
+chown -R 1000:1000 /run/user/1000 mine
+manager=/usr/lib/systemd/systemd
+[ -x $manager ] || manager=/lib/systemd/systemd
+systemd-run -q --unit=manager -p User=user -p Delegate=yes -p Environment=XDG_RUNTIME_DIR=/run/user/1000 $manager --user
+for _ in $(seq 100); do [ -S /run/user/1000/systemd/private ] && break; sleep 0.2; done
+user() {
+    systemd-run -q --pipe --wait --collect -p User=user -p WorkingDirectory=/tmp/mine \
+        -p Environment="XDG_RUNTIME_DIR=/run/user/1000 PATH=$PATH" berth-runtime --root /run/user/1000/state "$@" 2>&1
+}
+user spec --rootless
+sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sleep", "1000"/; s/"linux": {/"linux": { "cgroupsPath": ":vm:mine", /; s/"resources": {/"resources": { "pids": {"limit": 9}, /' mine/config.json
+user --systemd-cgroup run -d mine >/tmp/mine.out </dev/null
+theirs=/sys/fs/cgroup/system.slice/manager.service/user.slice/vm-mine.scope
+check "a user's systemd makes the scope" "$(cat /tmp/mine.out $theirs/pids.max) $(grep -c . $theirs/cgroup.procs)" '9 1'
+check 'and changes it' "$(user update --pids-limit 12 mine; cat $theirs/pids.max)" 12
+check 'and exec finds the way' "$(user exec mine sleep 0; echo $?)" 0
+check 'and nothing is left' "$(user delete --force mine; ls -d $theirs 2>/dev/null)" ''
+systemctl stop manager.service
 
 systemctl stop dbus.socket dbus.service 2>/dev/null
 bundle direct '{"pids":{"limit":20}}' 'exec sleep 1000'

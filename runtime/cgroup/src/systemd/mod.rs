@@ -207,12 +207,13 @@ impl Unit {
         Ok(())
     }
 
-    /// Moves processes into the unit.
-    pub(crate) fn attach(&self, pid: nix::unistd::Pid) -> Result<(), CgroupError> {
+    /// Moves a process into the unit's cgroup, or one below it.
+    pub(crate) fn attach(&self, below: &Path, pid: nix::unistd::Pid) -> Result<(), CgroupError> {
         let failed = |error| self.failed("put a process into", error);
         let mut bus = Bus::connect(self.instance).map_err(failed)?;
         let pids = Value::Array("u".into(), vec![Value::Uint32(pid.as_raw().unsigned_abs())]);
-        let arguments = [Value::text(&self.name), Value::text("/"), pids];
+        let arguments =
+            [Value::text(&self.name), Value::text(Path::new("/").join(below).to_string_lossy()), pids];
         bus.call("AttachProcessesToUnit", &arguments).map(drop).map_err(failed)
     }
 
