@@ -52,9 +52,6 @@ pub struct ExecChild {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
-    /// The processors it ran on until it was in the container's cgroup (config.md, "execCPUAffinity"), if they were
-    /// given.
-    pub initial_affinity: Option<Vec<usize>>,
 }
 
 /// Runs a process in a container; returns once its program runs.
@@ -107,7 +104,6 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             pidfd: process.pidfd,
             console: served.console,
             warnings: warnings.iter().map(ToString::to_string).chain(served.warnings).collect(),
-            initial_affinity: plan.cpu_affinity.initial,
         }),
         Err(error) => {
             parent::discard(&process);

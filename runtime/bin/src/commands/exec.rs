@@ -113,10 +113,6 @@ impl Exec {
             die_with_parent: false,
             trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
         })?;
-        if let Some(processors) = &child.initial_affinity {
-            let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
-            log.debug(&format!("initial CPU affinity: {mask:#x}"));
-        }
         for warning in &child.warnings {
             log.warn(warning);
         }
