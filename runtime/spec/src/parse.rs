@@ -26,7 +26,9 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
         let mut unknown: Vec<String> = Vec::new();
         set.retain(|capability| match capability.as_str() {
             Some(text) if !is_known(text) => {
-                unknown.push(text.to_owned());
+                if !unknown.iter().any(|told| told == text) {
+                    unknown.push(text.to_owned());
+                }
                 false
             }
             _ => true,
