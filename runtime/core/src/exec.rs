@@ -55,9 +55,6 @@ pub struct ExecChild {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
-    /// The processors it ran on until it was in the container's cgroup (config.md, "execCPUAffinity"), if they were
-    /// given.
-    pub initial_affinity: Option<Vec<usize>>,
     /// The watch over denied system calls, with [`ExecRequest::observe_seccomp`]. To be served until it ends.
     pub watch: Option<SeccompWatch>,
 }
@@ -122,7 +119,6 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
                 .chain(served.warnings)
                 .chain(unobserved)
                 .collect(),
-            initial_affinity: plan.cpu_affinity.initial,
             watch: served.watch,
         }),
         Err(error) => {

@@ -23,16 +23,22 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
     for (name, set) in sets.into_iter().flatten() {
         let Some(set) = set.as_array_mut() else { continue };
-        set.retain(|capability| {
-            let known = capability.as_str().is_none_or(is_known);
-            if !known {
-                warnings.push(SpecWarning {
-                    field: format!("process.capabilities.{name}"),
-                    message: format!("ignoring unknown capability {capability}"),
-                });
+        let mut unknown: Vec<String> = Vec::new();
+        set.retain(|capability| match capability.as_str() {
+            Some(text) if !is_known(text) => {
+                if !unknown.iter().any(|told| told == text) {
+                    unknown.push(text.to_owned());
+                }
+                false
             }
-            known
+            _ => true,
         });
+        if !unknown.is_empty() {
+            warnings.push(SpecWarning {
+                field: format!("process.capabilities.{name}"),
+                message: format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")),
+            });
+        }
     }
     if warnings.is_empty() {
         return Err(problem);

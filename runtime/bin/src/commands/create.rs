@@ -65,6 +65,8 @@ pub(super) fn make(
         // In the foreground we stay to answer.
         observe_seccomp: foreground && log.wants_debug(),
     };
+    // Before it is tried: they may be why it fails.
+    bundle.warnings.iter().for_each(|warning| log.explain(&warning.to_string()));
     let created = match berth_core::create(request) {
         Ok(created) => created,
         Err(error) => {
@@ -72,8 +74,7 @@ pub(super) fn make(
             return Err(error.into());
         }
     };
-    let about_config = bundle.warnings.iter().map(ToString::to_string).chain(created.config_warnings());
-    about_config.for_each(|warning| log.explain(&warning));
+    created.config_warnings().for_each(|warning| log.explain(&warning));
     for warning in &created.warnings {
         log.warn(warning);
     }

@@ -114,10 +114,6 @@ impl Exec {
             trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
             observe_seccomp: !self.detach && log.wants_debug(),
         })?;
-        if let Some(processors) = &child.initial_affinity {
-            let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
-            log.debug(&format!("initial CPU affinity: {mask:#x}"));
-        }
         for warning in &child.warnings {
             log.warn(warning);
         }
