@@ -20,7 +20,7 @@ all: build
 build:
 	$(CARGO) build --locked --release -p berth -p berthd
 	$(CARGO) rustc --locked --release -p berth-shim --bin berth-shim -- $(STATIC)
-	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY)
+	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY) -C opt-level=s
 
 packages:
 	tests/support/packages.sh demo

@@ -13,3 +13,4 @@ pub mod matrix;
 pub mod namespaces;
 pub mod podman;
 pub mod registry;
+pub mod vm;

@@ -23,8 +23,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Directory for the state of containers (it should be on tmpfs)
-    #[arg(long, default_value = "/run/berth-runtime")]
-    pub(crate) root: PathBuf,
+    /// [default: /run/berth-runtime, for a user $XDG_RUNTIME_DIR/berth-runtime]
+    #[arg(long)]
+    pub(crate) root: Option<PathBuf>,
     /// File for log messages (default: standard error)
     #[arg(long)]
     pub(crate) log: Option<PathBuf>,
@@ -40,7 +41,7 @@ pub(crate) struct Global {
     /// Let systemd manage the cgroup of a new container (linux.cgroupsPath is then slice:prefix:name)
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
-    /// Run without privileges: true, false or auto
+    /// Do without cgroups that may not be made: true, false or auto (for users and in user namespaces)
     #[arg(long, default_value = "auto", value_parser = ["auto", "true", "false"])]
     pub(crate) rootless: String,
 }

@@ -42,6 +42,16 @@ impl Log {
         }
     }
 
+    /// What the user can mend: a mistake in config.json, or why the program failed. Always told, as runc does.
+    pub(crate) fn explain(&self, message: &str) {
+        self.write("warning", message);
+    }
+
+    /// Whether [`Self::debug`] says anything.
+    pub(crate) fn wants_debug(&self) -> bool {
+        self.debug
+    }
+
     pub(crate) fn debug(&self, message: &str) {
         if self.debug {
             self.write("debug", message);

@@ -14,6 +14,7 @@ mod diagnose;
 mod foreground;
 mod json;
 mod log;
+mod privilege;
 mod resources;
 mod signal;
 mod state;

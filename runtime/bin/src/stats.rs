@@ -1,14 +1,14 @@
 //! Counters in the shape of runc's `events` (types/events.go there): its callers parse that.
 
-use berth_cgroup::{IoStats, Stats};
+use berth_cgroup::{IoStats, Pressure, Stall, Stats};
 use serde_json::{Value, json};
 
 /// An unlimited limit, as runc prints it.
 const UNLIMITED: u64 = u64::MAX;
 
 pub(crate) fn runc(stats: &Stats) -> Value {
-    let Stats { cpu, memory, pids, io } = stats;
-    json!({
+    let Stats { cpu, memory, pids, io, huge_pages, pressure } = stats;
+    let mut shown = json!({
         "cpu": {
             "usage": {
                 "total": cpu.usage_ns,
@@ -30,7 +30,7 @@ pub(crate) fn runc(stats: &Stats) -> Value {
                 "max": memory.max_usage,
                 "failcnt": memory.failcnt,
             },
-            "swap": { "limit": memory.swap_limit.unwrap_or(UNLIMITED), "usage": memory.swap_usage, "failcnt": 0 },
+            "swap": { "limit": memory.swap_limit.unwrap_or(UNLIMITED), "usage": memory.usage + memory.swap_usage, "failcnt": 0 },
             "raw": memory.stat,
         },
         "pids": { "current": pids.current, "limit": pids.limit.unwrap_or(0) },
@@ -38,8 +38,26 @@ pub(crate) fn runc(stats: &Stats) -> Value {
             "ioServiceBytesRecursive": per_device(io, |d| [d.read_bytes, d.write_bytes, d.discard_bytes]),
             "ioServicedRecursive": per_device(io, |d| [d.read_ios, d.write_ios, d.discard_ios]),
         },
+        "hugetlb": huge_pages.iter().map(|(size, pages)| {
+            let shown = json!({ "usage": pages.usage, "max": pages.max_usage, "failcnt": pages.failcnt });
+            (size.clone(), shown)
+        }).collect::<serde_json::Map<_, _>>(),
         "network_interfaces": null,
-    })
+    });
+    for (group, pressure) in [("cpu", pressure.cpu), ("memory", pressure.memory), ("blkio", pressure.io)] {
+        if let Some(pressure) = pressure {
+            shown[group]["psi"] = psi(pressure);
+        }
+    }
+    shown
+}
+
+fn psi(Pressure { some, full }: Pressure) -> Value {
+    let stall = |Stall { average, total_us }: Stall| {
+        let [avg10, avg60, avg300] = average.map(|hundredths| f64::from(hundredths) / 100.0);
+        json!({ "avg10": avg10, "avg60": avg60, "avg300": avg300, "total": total_us })
+    };
+    json!({ "some": stall(some), "full": stall(full) })
 }
 
 fn per_device(io: &[IoStats], counters: impl Fn(&IoStats) -> [u64; 3]) -> Vec<Value> {

@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -27,7 +27,7 @@ fn main() {
         std::process::exit(play(role, arguments.get(2).map_or("", String::as_str)));
     }
     type Case = fn() -> Outcome;
-    let cases: [(&str, Case); 16] = [
+    let cases: [(&str, Case); 22] = [
         ("cgroup2 is the only hierarchy", only_v2),
         ("memory limit kills a hog with 137", memory_kill),
         ("memory below the limit is left alone", memory_fits),
@@ -43,6 +43,12 @@ fn main() {
         ("a child is born inside by clone3", born_inside),
         ("limits change on a running group", update),
         ("the default seccomp profile holds", seccomp),
+        ("pressure is counted", pressure),
+        ("huge pages end at their limit", huge_pages),
+        ("block devices are throttled and counted", block_io),
+        ("a group is handed to a user", handed_over),
+        ("a child is born beside init", born_beside),
+        ("a limit of one process waits for its turn", one_process),
         ("the shared parent goes when it is empty", parent),
     ];
     for (name, case) in cases {
@@ -88,6 +94,20 @@ fn play(role: &str, argument: &str) -> i32 {
             }
             i32::try_from(children.len()).unwrap_or(255)
         }
+        "huge" => huge(argument.parse().unwrap_or(0)).map_or_else(
+            |why| {
+                println!("# {why}");
+                1
+            },
+            |()| 0,
+        ),
+        "write" => {
+            use std::os::unix::fs::OpenOptionsExt;
+            // What is written back later may be counted elsewhere.
+            let file = std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_SYNC).open(argument);
+            file.and_then(|mut file| file.write_all(&vec![1; MIB])).map_or(1, |()| 0)
+        }
+        "mkdir" => std::fs::create_dir(argument).map_or(1, |()| 0),
         "open" => {
             std::fs::File::open(argument).map_or_else(|error| error.raw_os_error().unwrap_or(255), |_| 0)
         }
@@ -375,6 +395,135 @@ fn update() -> Outcome {
     scene.expect("memory.max", "67108864")?;
     scene.expect("cpu.max", "30000 100000")?;
     scene.expect("pids.max", "5")
+}
+
+/// Polls for up to ten seconds: counters of a group come a moment late.
+fn eventually(mut holds: impl FnMut() -> Result<bool, String>, why: impl FnOnce() -> String) -> Outcome {
+    for _ in 0..100 {
+        if holds()? {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Err(why())
+}
+
+fn pressure() -> Outcome {
+    let mut scene = Scene::new("pressed", r#"{"cpu":{"quota":10000,"period":100000}}"#)?;
+    scene.start(&["spin"])?;
+    let stalled = || {
+        let pressure = scene.group().stats().map_err(text)?.pressure;
+        let cpu = pressure.cpu.ok_or("no pressure of the processor")?;
+        pressure.memory.ok_or("no pressure of memory")?;
+        pressure.io.ok_or("no pressure of block devices")?;
+        Ok(cpu.some.total_us > 0 && cpu.some.average[0] > 0)
+    };
+    eventually(stalled, || "a throttled process never waited".to_owned())
+}
+
+const HUGE: &str = "/dev/huge";
+
+/// Allocates huge pages of 2 MiB.
+fn huge(pages: i64) -> Outcome {
+    let file = std::fs::File::create(format!("{HUGE}/{}", std::process::id())).map_err(text)?;
+    let allocated = nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, pages << 21);
+    std::fs::remove_file(format!("{HUGE}/{}", std::process::id())).map_err(text)?;
+    allocated.map_err(|errno| format!("fallocate: {errno}"))
+}
+
+fn huge_pages() -> Outcome {
+    std::fs::write("/proc/sys/vm/nr_hugepages", "8").map_err(text)?;
+    std::fs::create_dir_all(HUGE).map_err(text)?;
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("huge"), HUGE, Some("hugetlbfs"), nix::mount::MsFlags::empty(), none)
+        .map_err(text)?;
+    let mut scene = Scene::new("huge", r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#)?;
+    scene.expect("hugetlb.2MB.max", "4194304")?;
+    let (fits, too_many) = (scene.run(&["huge", "2"])?, scene.run(&["huge", "3"])?);
+    ensure(fits.success() && too_many.code() == Some(1), || format!("2 pages: {fits}, 3 pages: {too_many}"))?;
+    let counted = scene.group().stats().map_err(text)?.huge_pages;
+    drop(scene);
+    nix::mount::umount(HUGE).map_err(text)?;
+    std::fs::write("/proc/sys/vm/nr_hugepages", "0").map_err(text)?;
+    ensure(counted.get("2MB").is_some_and(|pages| pages.failcnt > 0), || format!("{counted:?}"))
+}
+
+fn block_io() -> Outcome {
+    let busybox = |arguments: &[&str]| {
+        let status = Command::new("/bin/busybox").args(arguments).status().map_err(text)?;
+        ensure(status.success(), || format!("{arguments:?} ended with {status}"))
+    };
+    let file = std::fs::File::create("/tmp/disk").map_err(text)?;
+    file.set_len(4 * MIB as u64).map_err(text)?;
+    busybox(&["losetup", "/dev/loop0", "/tmp/disk"])?;
+    let limits = r#"{"blockIO":{"weight":500,"throttleWriteBpsDevice":[{"major":7,"minor":0,"rate":1073741824}],
+        "throttleReadIOPSDevice":[{"major":7,"minor":0,"rate":5000}]}}"#;
+    let mut scene = Scene::new("disk", limits)?;
+    scene.expect("io.max", "7:0 rbps=max wbps=1073741824 riops=5000 wiops=max")?;
+    let status = scene.run(&["write", "/dev/loop0"])?;
+    ensure(status.success(), || format!("the writer ended with {status}"))?;
+    let written = || {
+        let io = scene.group().stats().map_err(text)?.io;
+        Ok(io.iter().any(|device| (device.major, device.minor) == (7, 0) && device.write_bytes >= MIB as u64))
+    };
+    eventually(written, || "io.stat shows no write".to_owned())?;
+    busybox(&["losetup", "-d", "/dev/loop0"])
+}
+
+fn handed_over() -> Outcome {
+    use std::os::unix::fs::MetadataExt;
+    let user = 1000;
+    let scene = Scene::new("theirs", r#"{"memory":{"limit":33554432}}"#)?;
+    scene.group().delegate(user).map_err(text)?;
+    let own = scene.group().paths().remove("").ok_or("no directory")?;
+    for (file, owner) in [
+        (".", user),
+        ("cgroup.procs", user),
+        ("cgroup.subtree_control", user),
+        ("memory.max", 0),
+        ("pids.max", 0),
+    ] {
+        let found = std::fs::metadata(own.join(file)).map_err(text)?.uid();
+        ensure(found == owner, || format!("{file} belongs to {found}"))?;
+    }
+    let made = own.join("made").display().to_string();
+    let mut as_user = Command::new("/proc/self/exe");
+    as_user.args(["mkdir", &made]).uid(user).gid(user).stdin(Stdio::piped());
+    let mut child = as_user.spawn().map_err(text)?;
+    drop(child.stdin.take());
+    let status = child.wait().map_err(text)?;
+    ensure(status.success() && own.join("made").is_dir(), || "no group can be made below".to_owned())
+}
+
+fn born_beside() -> Outcome {
+    let mut scene = Scene::new("split", "{}")?;
+    let own = scene.group().paths().remove("").ok_or("no directory")?;
+    let init = scene.start(&["sleep"])?;
+    let pid = scene.children[init].id();
+    std::fs::create_dir(own.join("inner")).map_err(text)?;
+    std::fs::write(own.join("inner/cgroup.procs"), pid.to_string()).map_err(text)?;
+    std::fs::write(own.join("cgroup.subtree_control"), "+memory").map_err(text)?;
+    let born = |cgroup| berth_sys::clone::clone3(&berth_sys::clone::Clone3 { cgroup, ..Default::default() });
+    let refused = born(scene.group().dir_fd());
+    ensure(matches!(refused, Err(nix::errno::Errno::EBUSY)), || format!("beside the group: {refused:?}"))?;
+    let beside = scene.group().dir_of(Pid::from_raw(pid.cast_signed())).map_err(text)?;
+    match born(Some(beside.as_fd())).map_err(text)? {
+        berth_sys::clone::Forked::Child => {
+            let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            std::process::exit(if own.trim() == "0::/berth/split/inner" { 0 } else { 1 });
+        }
+        berth_sys::clone::Forked::Parent { pid, .. } => {
+            let status = nix::sys::wait::waitpid(pid, None).map_err(text)?;
+            ensure(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), || format!("{status:?}"))
+        }
+    }
+}
+
+fn one_process() -> Outcome {
+    let mut scene = Scene::new("one", r#"{"pids":{"limit":1}}"#)?;
+    scene.expect("pids.max", "max")?;
+    scene.group.as_mut().expect("taken only by drop").populated().map_err(text)?;
+    scene.expect("pids.max", "1")
 }
 
 fn seccomp() -> Outcome {

@@ -36,6 +36,14 @@ impl Dir {
         self.fd.as_fd()
     }
 
+    /// Opens a directory below it.
+    pub(crate) fn open_below(&self, path: &Path) -> Result<OwnedFd, CgroupError> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
+        openat(&self.fd, path, flags, Mode::empty())
+            .map_err(|errno| CgroupError::io("open", self.path.join(path), errno))
+    }
+
     /// Gives a file in it, or itself (`.`), to a user.
     pub(crate) fn chown(&self, name: &str, uid: u32) -> Result<(), CgroupError> {
         fchownat(&self.fd, name, Some(uid.into()), None, AtFlags::AT_SYMLINK_NOFOLLOW)
@@ -63,6 +71,13 @@ impl Dir {
     pub(crate) fn read(&self, name: &str) -> Result<String, CgroupError> {
         let file = self.open_file(name, OFlag::O_RDONLY)?;
         berth_sys::procfs::text_of(file).map_err(|error| CgroupError::io("read", self.path.join(name), error))
+    }
+
+    /// The names of its files and directories.
+    pub(crate) fn names(&self) -> Result<Vec<String>, CgroupError> {
+        let failed = |error| CgroupError::io("list", &self.path, error);
+        let entries = std::fs::read_dir(&self.path).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     /// The text of a file that not every kernel has.

@@ -109,6 +109,18 @@ impl CgroupError {
         }
     }
 
+    /// True if the caller may not do this.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        use nix::libc::{EACCES, EPERM, EROFS};
+        match self {
+            Self::Io { source, .. } | Self::Write { source, .. } | Self::Device { source, .. } => {
+                matches!(source.raw_os_error(), Some(EACCES | EPERM | EROFS))
+            }
+            _ => false,
+        }
+    }
+
     /// True if the kernel has the file but does not implement it (EOPNOTSUPP).
     pub(crate) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP))

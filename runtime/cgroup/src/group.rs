@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -41,7 +41,12 @@ pub struct Cgroup {
     unit: Option<Unit>,
     /// What keeps the unit alive until the container's process is in it.
     placeholder: Option<Placeholder>,
+    /// A limit of processes too low for those that make the container: it is set when they are gone.
+    postponed: Option<LinuxResources>,
 }
+
+/// Processes while a container is made: the placeholder, one in between that enters namespaces, and init.
+const MAKERS: i64 = 3;
 
 impl Cgroup {
     /// Makes the cgroup `path` (below each hierarchy's root) and sets the limits. What a failure leaves half made is
@@ -50,7 +55,8 @@ impl Cgroup {
     /// # Errors
     /// A directory cannot be made, or a limit is invalid or refused.
     pub fn create(layout: &Layout, path: &Path, resources: &LinuxResources) -> Result<Self, CgroupError> {
-        let plan = Plan::new(layout, path, resources)?;
+        let (resources, postponed) = postpone(resources);
+        let plan = Plan::new(layout, path, &resources)?;
         let mut made = Vec::new();
         let result = Self::make_directories(layout, path, &mut made).and_then(|()| {
             let group = Self::open(layout, path)?;
@@ -58,7 +64,7 @@ impl Cgroup {
                 group.refuse_foreign()?;
             }
             group.apply(&plan)?;
-            Ok(group)
+            Ok(Self { postponed, ..group })
         });
         if result.is_err() {
             unmake(&made);
@@ -85,8 +91,13 @@ impl Cgroup {
                 hint: Some("leave --systemd-cgroup out"),
             });
         }
-        let resources = rounded(resources);
+        let (resources, postponed) = postpone(resources);
+        let resources = rounded(&resources);
         let plan = Plan::new(layout, unit.path(), &resources)?;
+        // A unit that is gone may have left a directory, which systemd would take as it is.
+        if let Ok(group) = Self::open(layout, unit.path()) {
+            group.refuse_foreign()?;
+        }
         let placeholder = unit.start(layout.version(), &resources)?;
         let mut made = Vec::new();
         let result = Self::make_directories(layout, unit.path(), &mut made).and_then(|()| {
@@ -95,7 +106,7 @@ impl Cgroup {
             Ok(group)
         });
         match result {
-            Ok(group) => Ok(Self { placeholder: Some(placeholder), ..group }),
+            Ok(group) => Ok(Self { placeholder: Some(placeholder), postponed, ..group }),
             Err(error) => {
                 drop(placeholder);
                 if let Err(error) = unit.stop() {
@@ -144,9 +155,13 @@ impl Cgroup {
         }
     }
 
-    /// The container's process is inside now: what kept the unit alive until then may go.
-    pub fn populated(&mut self) {
+    /// The container's process is inside now, and all that helped to make it may go.
+    ///
+    /// # Errors
+    /// A limit that had to wait for this is refused.
+    pub fn populated(&mut self) -> Result<(), CgroupError> {
         self.placeholder = None;
+        self.postponed.take().map_or(Ok(()), |limits| self.set(&limits))
     }
 
     /// Opens one made earlier; directories that are gone are left out.
@@ -182,7 +197,24 @@ impl Cgroup {
                 dirs,
                 unit: None,
                 placeholder: None,
+                postponed: None,
             }),
+        }
+    }
+
+    /// No cgroup at all: a container of a user who may make none. It shares its caller's, has no limits, and cannot be
+    /// paused.
+    #[must_use]
+    pub fn none(layout: &Layout) -> Self {
+        let (layout, version) = (layout.clone(), layout.version());
+        Self {
+            layout,
+            version,
+            path: PathBuf::new(),
+            dirs: Vec::new(),
+            unit: None,
+            placeholder: None,
+            postponed: None,
         }
     }
 
@@ -254,6 +286,25 @@ impl Cgroup {
         self.dirs.iter().find(|dir| dir.controllers.is_empty()).map(Dir::fd)
     }
 
+    /// The cgroup2 directory of a process that is here or in a group below.
+    ///
+    /// # Errors
+    /// The process is gone, or somewhere else.
+    pub fn dir_of(&self, pid: Pid) -> Result<OwnedFd, CgroupError> {
+        let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
+        let text = std::fs::read_to_string(&file).map_err(|error| CgroupError::io("read", &file, error))?;
+        // cgroups(7): hierarchy number, controllers, path; cgroup2 has number 0 and no controllers.
+        let path = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
+        let inside = path.and_then(|path| path.strip_prefix(&self.path).ok());
+        let own = |dir: &&Dir| dir.controllers.is_empty() && dir.path.ends_with(relative(&self.path));
+        match (inside, self.dirs.iter().find(own)) {
+            (Some(inside), Some(dir)) => dir.open_below(inside),
+            _ => {
+                Err(CgroupError::Below(format!("process {pid} has left the cgroup {}", self.path.display())))
+            }
+        }
+    }
+
     /// True if a process that is born in [`Self::dir_fd`] is in all of the cgroup: version 2.
     #[must_use]
     pub fn is_joined_by_birth(&self) -> bool {
@@ -293,6 +344,7 @@ impl Cgroup {
     /// # Errors
     /// A limit is invalid or refused; earlier ones may have been set.
     pub fn set(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.check_memory(resources)?;
         let Some(unit) = &self.unit else {
             return self.apply(&Plan::new(&self.layout, &self.path, resources)?);
         };
@@ -304,6 +356,31 @@ impl Cgroup {
             self.while_frozen(|| unit.set(self.version, &resources))?;
         }
         self.apply(&plan)
+    }
+
+    /// `memory.checkBeforeUpdate`: a limit below what is in use would end processes on version 2.
+    fn check_memory(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        let Some(memory) =
+            resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true))
+        else {
+            return Ok(());
+        };
+        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+        if self.version == 2
+            && let Some(limit) = limit
+            && let Some(dir) = self.dirs.first()
+        {
+            let usage = dir.read("memory.current")?.trim().parse().unwrap_or(0);
+            if limit < usage {
+                return Err(CgroupError::invalid(
+                    "linux.resources.memory.limit",
+                    format!(
+                        "rejecting memory limit {limit} lower than its usage {usage} (checkBeforeUpdate)"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// On version 1 systemd refuses all devices for a moment whenever it sets anything: nobody should notice.
@@ -354,7 +431,7 @@ impl Cgroup {
         self.controller("freezer").ok_or_else(|| CgroupError::NoController {
             field: "pause".to_owned(),
             controller: "freezer",
-            hint: "mount the freezer hierarchy",
+            hint: "mount the freezer hierarchy, or give the container a cgroup",
         })
     }
 
@@ -469,6 +546,20 @@ pub fn prune(layout: &Layout, path: &Path) -> Result<bool, CgroupError> {
         }
     }
     Ok(gone)
+}
+
+/// The limits to begin with, and the one that has to wait.
+fn postpone(resources: &LinuxResources) -> (LinuxResources, Option<LinuxResources>) {
+    let mut now = resources.clone();
+    let pids = resources.pids().filter(|pids| (0..MAKERS).contains(&pids.limit()));
+    let later = pids.map(|pids| {
+        now.set_pids(None);
+        let mut later = LinuxResources::default();
+        later.set_devices(None);
+        later.set_pids(Some(pids));
+        later
+    });
+    (now, later)
 }
 
 fn unmake(made: &[PathBuf]) {

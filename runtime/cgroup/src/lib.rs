@@ -28,5 +28,7 @@ pub use group::{Cgroup, FreezerState, prune};
 pub use layout::{Hierarchy, Layout, detect};
 pub use oom::OomWatch;
 pub use plan::{Plan, Write};
-pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
+pub use stats::{
+    CpuStats, HugePageStats, IoStats, MemoryStats, PidsStats, Pressure, PressureStats, Stall, Stats,
+};
 pub use systemd::Unit;

@@ -19,6 +19,52 @@ pub struct Stats {
     pub pids: PidsStats,
     /// Block devices.
     pub io: Vec<IoStats>,
+    /// Huge pages, by size as the kernel writes it (`2MB`).
+    pub huge_pages: BTreeMap<String, HugePageStats>,
+    /// How long processes had to wait for something.
+    pub pressure: PressureStats,
+}
+
+/// Huge pages of one size, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HugePageStats {
+    /// Reserved or, on kernels before 5.7, in use.
+    pub usage: u64,
+    /// Highest use seen (version 1 only).
+    pub max_usage: u64,
+    /// How often the limit was hit.
+    pub failcnt: u64,
+}
+
+/// Pressure stall information (version 2, and a kernel that counts it).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PressureStats {
+    /// For a processor.
+    pub cpu: Option<Pressure>,
+    /// For memory.
+    pub memory: Option<Pressure>,
+    /// For block devices.
+    pub io: Option<Pressure>,
+}
+
+/// Waiting for one resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// At least one process waited.
+    pub some: Stall,
+    /// All processes waited.
+    pub full: Stall,
+}
+
+/// A share of time spent waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// Hundredths of a percent over the last 10, 60 and 300 seconds.
+    pub average: [u32; 3],
+    /// In all, in microseconds.
+    pub total_us: u64,
 }
 
 /// Processor time in nanoseconds.
@@ -108,6 +154,12 @@ pub(crate) fn read<'a>(
             stats.cpu = cpu_v2(dir)?;
             stats.memory = memory_v2(dir)?;
             stats.io = io_v2(&text(dir, "io.stat")?);
+            stats.huge_pages = huge_pages(dir, 2)?;
+            stats.pressure = PressureStats {
+                cpu: pressure(dir, "cpu.pressure")?,
+                memory: pressure(dir, "memory.pressure")?,
+                io: pressure(dir, "io.pressure")?,
+            };
         }
     } else {
         if let Some(dir) = controller("cpuacct") {
@@ -127,6 +179,9 @@ pub(crate) fn read<'a>(
             let bytes = text(dir, "blkio.throttle.io_service_bytes_recursive")?;
             stats.io = io_v1(&bytes, &text(dir, "blkio.throttle.io_serviced_recursive")?);
         }
+    }
+    if let Some(dir) = controller("hugetlb").filter(|_| version == 1) {
+        stats.huge_pages = huge_pages(dir, 1)?;
     }
     if let Some(dir) = controller("pids") {
         stats.pids = PidsStats {
@@ -214,6 +269,66 @@ fn memory_v1(dir: &Dir) -> Result<MemoryStats, CgroupError> {
     })
 }
 
+/// `hugetlb.2MB.rsvd.current` and its like; which sizes there are the directory tells.
+fn huge_pages(dir: &Dir, version: u8) -> Result<BTreeMap<String, HugePageStats>, CgroupError> {
+    let current = if version == 2 { "current" } else { "usage_in_bytes" };
+    let mut sizes = BTreeMap::new();
+    for name in dir.names()? {
+        let parts: Vec<&str> = name.split('.').collect();
+        let ["hugetlb", size, last] = parts[..] else { continue };
+        if last != current {
+            continue;
+        }
+        let reserved = format!("hugetlb.{size}.rsvd.{current}");
+        let usage = match dir.read_optional(&reserved)? {
+            Some(text) => text.trim().parse().unwrap_or(0),
+            None => number(dir, &name)?,
+        };
+        let stats = if version == 2 {
+            let events = table(&text(dir, &format!("hugetlb.{size}.events"))?);
+            HugePageStats { usage, max_usage: 0, failcnt: events.get("max").copied().unwrap_or(0) }
+        } else {
+            HugePageStats {
+                usage,
+                max_usage: number(dir, &format!("hugetlb.{size}.max_usage_in_bytes"))?,
+                failcnt: number(dir, &format!("hugetlb.{size}.failcnt"))?,
+            }
+        };
+        sizes.insert(size.to_owned(), stats);
+    }
+    Ok(sizes)
+}
+
+fn pressure(dir: &Dir, file: &str) -> Result<Option<Pressure>, CgroupError> {
+    Ok(dir.read_optional(file)?.filter(|text| !text.is_empty()).map(|text| parse_pressure(&text)))
+}
+
+/// `some avg10=0.00 avg60=1.50 avg300=0.20 total=123` and the same with `full` (Documentation/accounting/psi.rst).
+fn parse_pressure(text: &str) -> Pressure {
+    let mut pressure = Pressure::default();
+    for line in text.lines() {
+        let (kind, rest) = line.split_once(' ').unwrap_or_default();
+        let mut stall = Stall::default();
+        for (key, value) in rest.split(' ').filter_map(|word| word.split_once('=')) {
+            // Two digits behind the point, always.
+            let hundredths = || value.replace('.', "").parse().unwrap_or(0);
+            match key {
+                "avg10" => stall.average[0] = hundredths(),
+                "avg60" => stall.average[1] = hundredths(),
+                "avg300" => stall.average[2] = hundredths(),
+                "total" => stall.total_us = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+        match kind {
+            "some" => pressure.some = stall,
+            "full" => pressure.full = stall,
+            _ => {}
+        }
+    }
+    pressure
+}
+
 fn device(number: &str) -> Option<IoStats> {
     let (major, minor) = number.split_once(':')?;
     Some(IoStats { major: major.parse().ok()?, minor: minor.parse().ok()?, ..IoStats::default() })
@@ -269,6 +384,16 @@ fn io_v1(bytes: &str, operations: &str) -> Vec<IoStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pressure_is_in_hundredths_of_a_percent() {
+        let text = "some avg10=0.07 avg60=12.50 avg300=100.00 total=42\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n";
+        let expected = Pressure {
+            some: Stall { average: [7, 1250, 10_000], total_us: 42 },
+            full: Stall { average: [0; 3], total_us: 1 },
+        };
+        assert_eq!(parse_pressure(text), expected);
+    }
 
     #[test]
     fn block_device_counters_have_one_shape() {

@@ -13,7 +13,7 @@ use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
 use berth_sys::{net, pidfd, process};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::{chdir, execve, pivot_root, sethostname, setsid};
+use nix::unistd::{chdir, pivot_root, sethostname, setsid};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -114,5 +114,5 @@ fn child(rootfs: &Path, program: &str, groups: &[PathBuf]) -> Result {
     }
     sethostname("floor")?;
     let program = CString::new(program)?;
-    match execve(&program, std::slice::from_ref(&program), &[] as &[CString])? {}
+    match nix::unistd::execve(&program, std::slice::from_ref(&program), &[] as &[CString])? {}
 }

@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Layout, Unit};
 use berth_spec::{CompileContext, ContainerPlan, oci};
-use berth_sys::Pid;
 use berth_sys::clone::{Clone3, Forked, clone3};
+use berth_sys::{Pid, pidfd};
 
 use crate::error::Error;
-use crate::hooks::{ContainerState, run_hooks};
+use crate::hooks::{ContainerState, run_all_hooks, run_hooks};
+use crate::idmap;
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
 use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ParentLink};
 use crate::stdio::{ConsoleSink, Stdio};
+use crate::trace::Trace;
 
 /// Where the container's root file system comes from.
 #[derive(Debug)]
@@ -61,6 +63,10 @@ pub struct CreateRequest<'a> {
     pub no_new_keyring: bool,
     /// The container dies with its parent.
     pub die_with_parent: bool,
+    /// The caller is a user who may lack cgroups.
+    pub unprivileged: bool,
+    /// Who is told what is done.
+    pub trace: Option<Trace<'a>>,
 }
 
 /// A container whose init waits at the gate.
@@ -74,7 +80,7 @@ pub struct CreatedContainer {
     pub cgroup: Cgroup,
     /// Our side of its terminal, with [`ConsoleSink::Return`].
     pub console: Option<OwnedFd>,
-    /// Problems that did not stop it.
+    /// Problems with the machine that did not stop it.
     pub warnings: Vec<String>,
     link: ParentLink,
     plan: ContainerPlan,
@@ -91,34 +97,86 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         Some(unit) => unit.path().to_owned(),
         None => cgroup_path(request.spec, request.id),
     };
-    let plan = compile(&request, &layout, &path)?;
+    let mut plan = compile(&request, &layout, &path)?;
+    if request.unprivileged {
+        // Programs for devices take a privilege that no user namespace gives; its members cannot make nodes anyhow.
+        plan.cgroup.resources.set_devices(None);
+    }
     if matches!(request.rootfs, RootfsSource::Detached(_)) {
         make_place(&plan.root.path)?;
     }
     let mut cgroup = match &request.unit {
         Some(unit) => Cgroup::create_in_unit(&layout, unit, &plan.cgroup.resources)?,
-        None => Cgroup::create(&layout, &path, &plan.cgroup.resources)?,
+        None => match Cgroup::create(&layout, &path, &plan.cgroup.resources) {
+            Err(error) if request.unprivileged && error.is_refusal() => {
+                without_cgroup(&request, &layout, error)?
+            }
+            other => other?,
+        },
     };
-    if let Some(uid) = plan.cgroup.owner
-        && let Err(error) = cgroup.delegate(uid)
-    {
-        return Err(undone(error.into(), cgroup));
-    }
-    let spawned = spawn(request, plan, &cgroup);
-    cgroup.populated();
+    let state = ContainerState {
+        oci_version: request.spec.version().clone(),
+        id: request.id.to_owned(),
+        status: "creating",
+        pid: 0,
+        bundle: request.bundle.to_owned(),
+        annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
+    };
+    let delegated = plan.cgroup.owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
+    let spawned = delegated.map_err(Error::from).and_then(|()| spawn(request, &plan, &cgroup, &state));
+    let spawned = spawned.and_then(|parts| match cgroup.populated() {
+        Ok(()) => Ok(parts),
+        Err(error) => {
+            parent::discard(&parts.process);
+            Err(error.into())
+        }
+    });
     match spawned {
         Ok(parts) => Ok(CreatedContainer {
+            state: ContainerState { pid: parts.process.pid.as_raw(), status: "created", ..state },
             pid: parts.process.pid,
             pidfd: parts.process.pidfd,
             cgroup,
             console: parts.console,
             warnings: parts.warnings,
             link: parts.link,
-            plan: parts.plan,
-            state: parts.state,
+            plan,
         }),
-        Err(error) => Err(undone(error, cgroup)),
+        Err(error) => {
+            let error = undone(error, cgroup);
+            // What a hook has begun, a poststop hook ends (runtime.md, "Lifecycle", steps 3 to 5 and 13).
+            let state = ContainerState { status: "stopped", ..state };
+            let left = run_all_hooks("poststop", &plan.hooks.poststop, &state);
+            Err(if left.is_empty() {
+                error
+            } else {
+                Error::Many(std::iter::once(error).chain(left).collect())
+            })
+        }
     }
+}
+
+/// A user who may make no cgroup runs without one, unless one was asked for.
+fn without_cgroup(
+    request: &CreateRequest<'_>,
+    layout: &Layout,
+    refusal: berth_cgroup::CgroupError,
+) -> Result<Cgroup, Error> {
+    let linux = request.spec.linux().as_ref();
+    let limits = linux.and_then(|linux| linux.resources().clone()).map(|mut limits| {
+        limits.set_devices(None);
+        limits
+    });
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+    let asked = path.is_some_and(|path| !path.as_os_str().is_empty())
+        || limits.is_some_and(|limits| limits != oci::LinuxResources::default());
+    if !asked {
+        return Ok(Cgroup::none(layout));
+    }
+    Err(Error::Invalid(format!(
+        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {refusal} \
+         (leave linux.resources and linux.cgroupsPath out, or have the cgroup delegated to you)"
+    )))
 }
 
 /// Takes the cgroup of a failed creation away; what fails at that is told as well.
@@ -166,19 +224,14 @@ struct Parts {
     console: Option<OwnedFd>,
     warnings: Vec<String>,
     link: ParentLink,
-    plan: ContainerPlan,
-    state: ContainerState,
 }
 
-fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Result<Parts, Error> {
-    let state = ContainerState {
-        oci_version: request.spec.version().clone(),
-        id: request.id.to_owned(),
-        status: "creating",
-        pid: 0,
-        bundle: request.bundle.to_owned(),
-        annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
-    };
+fn spawn(
+    request: CreateRequest<'_>,
+    plan: &ContainerPlan,
+    cgroup: &Cgroup,
+    state: &ContainerState,
+) -> Result<Parts, Error> {
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -188,6 +241,7 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         return Err(Error::Invalid(message.into()));
     }
     let namespaces = Namespaces::open(&plan.namespaces, cgroup.is_joined_by_birth())?;
+    let idmapped = idmap::prepare(&plan.steps)?;
     let (link, child_link) = protocol::link()?;
     let first_flags =
         if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };
@@ -198,20 +252,25 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
             drop(link);
             init::run(Start {
                 request,
-                plan: &plan,
+                plan,
                 namespaces: &namespaces,
                 cgroup,
                 link: &child_link,
-                state: &state,
+                state,
+                idmapped,
             })
         }
     };
     drop(child_link);
+    let trace = request.trace;
+    if let Some(trace) = trace {
+        trace.tell(&format!("child process in init(): pid {}", first.pid));
+    }
     // The child has them; for us an open write end would hide the end of the program's output.
     drop(request);
     parent::put_into(cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let process = if namespaces.intermediate {
-        parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?
+        parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?
     } else {
         first
     };
@@ -223,19 +282,24 @@ fn spawn(request: CreateRequest<'_>, plan: ContainerPlan, cgroup: &Cgroup) -> Re
         console: sink.as_ref(),
         notify: plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
         state: state.clone(),
+        trace,
     };
     match serving.run(&process, false) {
-        Ok(served) => {
-            let mut warnings: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
-            warnings.extend(served.warnings);
-            let state = ContainerState { pid: process.pid.as_raw(), status: "created", ..state };
-            Ok(Parts { process, console: served.console, warnings, link, plan, state })
-        }
+        Ok(served) => Ok(Parts { process, console: served.console, warnings: served.warnings, link }),
         Err(error) => {
             parent::discard(&process);
+            if !plan.has_own_mounts() {
+                unmount_root(&plan.root.path);
+            }
             Err(error)
         }
     }
+}
+
+/// Undoes the mounts of a container that has the host's mount namespace. One that was never made is none.
+pub fn unmount_root(root: &Path) {
+    use nix::mount::{MntFlags, umount2};
+    umount2(root, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
 }
 
 impl CreatedContainer {
@@ -250,6 +314,7 @@ impl CreatedContainer {
                 None => break,
                 Some((crate::protocol::FromChild::Failure(failure), _)) => return Err(Error::Child(failure)),
                 Some((crate::protocol::FromChild::Warning(text), _)) => self.warnings.push(text),
+                Some((crate::protocol::FromChild::Trace(_), _)) => {}
                 Some((other, _)) => {
                     return Err(Error::Protocol {
                         got: format!("{other:?}"),
@@ -259,7 +324,11 @@ impl CreatedContainer {
             }
         }
         self.state.status = "running";
-        run_hooks("poststart", &self.plan.hooks.poststart, &self.state)
+        let hooks = &self.plan.hooks.poststart;
+        run_hooks("poststart", hooks, &self.state, Some(&self.state.bundle)).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&self.pidfd, nix::libc::SIGKILL).ok();
+        })
     }
 
     /// Only its first process, for whoever waits for its end: all other descriptors are closed.
@@ -268,19 +337,26 @@ impl CreatedContainer {
         self.pidfd
     }
 
+    /// Problems with config.json that did not stop it.
+    pub fn config_warnings(&self) -> impl Iterator<Item = String> {
+        self.plan.warnings.iter().map(ToString::to_string)
+    }
+
     /// The container's state, as hooks get it.
     #[must_use]
     pub fn state(&self) -> ContainerState {
         self.state.clone()
     }
 
-    /// Runs the poststop hooks: the container is gone.
-    ///
-    /// # Errors
-    /// [`Error::Hook`] for the first that fails.
-    pub fn run_poststop_hooks(&self) -> Result<(), Error> {
-        let state = ContainerState { status: "stopped", pid: 0, ..self.state.clone() };
-        run_hooks("poststop", &self.plan.hooks.poststop, &state)
+    /// Removes the cgroup of a container whose processes are gone and runs the poststop hooks, past all problems,
+    /// which are returned.
+    #[must_use]
+    pub fn remove(self) -> Vec<Error> {
+        let mut errors: Vec<_> =
+            self.cgroup.remove().err().into_iter().flatten().map(Error::Cgroup).collect();
+        let state = ContainerState { status: "stopped", pid: 0, ..self.state };
+        errors.extend(run_all_hooks("poststop", &self.plan.hooks.poststop, &state));
+        errors
     }
 }
 

@@ -88,7 +88,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A hook failed.
-    #[error("error running {kind} hook #{index} ({}): {problem}", path.display())]
+    #[error("error running {kind} hook #{index}: {}: {problem}", path.display())]
     Hook {
         /// The point of the life cycle.
         kind: &'static str,

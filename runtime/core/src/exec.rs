@@ -1,11 +1,11 @@
 //! One more process in a running container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_cgroup::Cgroup;
 use berth_spec::{IdMaps, ProcessPlan, oci};
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
-use berth_sys::{Pid, ns, process};
+use berth_sys::{Errno, Pid, ns, process};
 
 use crate::create::Gate;
 use crate::error::{Context, Error, Fault};
@@ -16,6 +16,7 @@ use crate::parent::{self, Process, Serving};
 use crate::protocol::{self, ChildLink, FromChild};
 use crate::stdio::Stdio;
 use crate::steps::Stage;
+use crate::trace::Trace;
 
 /// What to run, and where.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// The process dies with its parent.
     pub die_with_parent: bool,
+    /// Who is told what is done.
+    pub trace: Option<Trace<'a>>,
 }
 
 /// A process that runs its program.
@@ -49,6 +52,9 @@ pub struct ExecChild {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
+    /// The processors it ran on until it was in the container's cgroup (config.md, "execCPUAffinity"), if they were
+    /// given.
+    pub initial_affinity: Option<Vec<usize>>,
 }
 
 /// Runs a process in a container; returns once its program runs.
@@ -70,8 +76,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     let kinds = namespaces::of_container(request.spec);
     let state = request.state.clone();
     let (link, child_link) = protocol::link()?;
-    let forked = clone3(&Clone3 { flags: CloneFlags::empty(), cgroup: request.cgroup.dir_fd() });
-    let first = match forked.map_err(|e| Error::os("clone3", e))? {
+    let first = match fork_in_cgroup(&request)? {
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
@@ -80,8 +85,12 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     };
     drop(child_link);
     parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
+    let trace = request.trace;
+    if let Some(trace) = trace {
+        trace.tell(&format!("child process in init(): pid {}", first.pid));
+    }
     drop(request);
-    let process = parent::await_handover(&link, &first).inspect_err(|_| parent::discard(&first))?;
+    let process = parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
         link: &link,
         steps: &plan.parent,
@@ -90,6 +99,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         console: sink.as_ref(),
         notify: plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
         state,
+        trace,
     };
     match serving.run(&process, true) {
         Ok(served) => Ok(ExecChild {
@@ -97,6 +107,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             pidfd: process.pidfd,
             console: served.console,
             warnings: warnings.iter().map(ToString::to_string).chain(served.warnings).collect(),
+            initial_affinity: plan.cpu_affinity.initial,
         }),
         Err(error) => {
             parent::discard(&process);
@@ -105,13 +116,23 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     }
 }
 
-fn run(request: ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> ! {
-    let failure = match begin(request, plan, kinds, link) {
-        Ok(never) => match never {},
-        Err((step, fault)) => init::failure(step, fault),
+/// A container of cgroup version 2 may have moved its processes into groups below its own and given those controllers.
+/// No process fits beside them then, so a new one is born where init is.
+fn fork_in_cgroup(request: &ExecRequest<'_>) -> Result<Forked, Error> {
+    let fork = |cgroup| clone3(&Clone3 { flags: CloneFlags::empty(), cgroup });
+    let forked = match fork(request.cgroup.dir_fd()) {
+        Err(Errno::EBUSY) => {
+            let beside_init = request.cgroup.dir_of(Pid::from_raw(request.state.pid))?;
+            fork(Some(beside_init.as_fd()))
+        }
+        other => other,
     };
-    link.fail(failure);
-    process::exit_now(1)
+    forked.map_err(|errno| Error::os("clone3", errno))
+}
+
+fn run(request: ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> ! {
+    let Err((step, fault)) = begin(request, plan, kinds, link);
+    init::give_up(link, step, fault)
 }
 
 fn begin(
@@ -130,6 +151,9 @@ fn begin(
         // Only now: joining a cpuset widens the mask to all of it.
         Some(initial) => affinity(initial).map_err(named("CpuAffinity"))?,
         None => init::reset_affinity(),
+    }
+    if request.trace.is_some() {
+        init::trace_start(link);
     }
     ns::setns(request.init, kinds)
         .at(|| "join the container's namespaces (has it ended?)".into())
@@ -152,6 +176,7 @@ fn begin(
         foreground,
         outlives_parent: !request.die_with_parent,
         id: &request.state.id,
+        traced: request.trace.is_some(),
         container: None,
     };
     init::run_steps(&mut init, &plan.steps)

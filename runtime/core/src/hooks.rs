@@ -2,13 +2,17 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use berth_spec::HookPlan;
+use berth_sys::{Errno, Pid, pidfd};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -38,37 +42,66 @@ fn is_zero(pid: &i32) -> bool {
     *pid == 0
 }
 
-/// How often a hook with a timeout is looked after.
+/// How often a hook is looked after where the kernel, or a seccomp filter, gives no descriptor of it.
 const POLL: Duration = Duration::from_millis(2);
+/// How much of what a failed hook said is told.
+const MOST_SAID: usize = 4096;
 
-/// Runs hooks one after the other; the first failure ends it.
+/// Runs hooks one after the other, in `directory` if there is one; the first failure ends it.
 ///
 /// # Errors
 /// [`Error::Hook`] for the hook that could not be started, failed, or took too long.
-pub fn run_hooks(kind: &'static str, hooks: &[HookPlan], state: &ContainerState) -> Result<(), Error> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let text = serde_json::to_vec(state)
-        .map_err(|source| Error::Json { path: PathBuf::from("the container's state"), source })?;
-    for (index, hook) in hooks.iter().enumerate() {
-        run(hook, &text).map_err(|problem| Error::Hook { kind, index, path: hook.path.clone(), problem })?;
-    }
-    Ok(())
+pub fn run_hooks(
+    kind: &'static str,
+    hooks: &[HookPlan],
+    state: &ContainerState,
+    directory: Option<&Path>,
+) -> Result<(), Error> {
+    hooks.iter().enumerate().try_for_each(|(index, hook)| run_one(kind, index, hook, state, directory))
 }
 
-fn run(hook: &HookPlan, state: &[u8]) -> Result<(), String> {
+/// Runs hooks one after the other, past failures, which are returned (runtime.md, "Lifecycle", on poststop hooks).
+#[must_use]
+pub fn run_all_hooks(kind: &'static str, hooks: &[HookPlan], state: &ContainerState) -> Vec<Error> {
+    let run = |(index, hook)| run_one(kind, index, hook, state, None).err();
+    hooks.iter().enumerate().filter_map(run).collect()
+}
+
+fn run_one(
+    kind: &'static str,
+    index: usize,
+    hook: &HookPlan,
+    state: &ContainerState,
+    directory: Option<&Path>,
+) -> Result<(), Error> {
+    let text = serde_json::to_vec(state)
+        .map_err(|source| Error::Json { path: PathBuf::from("the container's state"), source })?;
+    run(hook, &text, directory).map_err(|problem| Error::Hook {
+        kind,
+        index,
+        path: hook.path.clone(),
+        problem,
+    })
+}
+
+fn run(hook: &HookPlan, state: &[u8], directory: Option<&Path>) -> Result<(), String> {
     let os = |text: &std::ffi::CString| OsStr::from_bytes(text.as_bytes()).to_owned();
     let mut command = Command::new(&hook.path);
     if let Some(name) = hook.args.first() {
         command.arg0(os(name));
     }
-    command.args(hook.args.iter().skip(1).map(os)).env_clear();
-    for entry in &hook.env {
-        let text = entry.as_bytes();
-        if let Some(at) = text.iter().position(|b| *b == b'=') {
-            command.env(OsStr::from_bytes(&text[..at]), OsStr::from_bytes(&text[at + 1..]));
+    command.args(hook.args.iter().skip(1).map(os));
+    if let Some(env) = &hook.env {
+        command.env_clear();
+        for entry in env {
+            let text = entry.as_bytes();
+            if let Some(at) = text.iter().position(|b| *b == b'=') {
+                command.env(OsStr::from_bytes(&text[..at]), OsStr::from_bytes(&text[at + 1..]));
+            }
         }
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;
@@ -76,34 +109,66 @@ fn run(hook: &HookPlan, state: &[u8]) -> Result<(), String> {
         // A hook need not read its state.
         stdin.write_all(state).ok();
     }
-    let status = match hook.timeout {
-        None => child.wait().map_err(|e| format!("cannot be waited for: {e}"))?,
-        Some(limit) => wait_at_most(&mut child, limit)?,
-    };
+    let (status, said) = attend(&mut child, hook.timeout)?;
     if status.success() {
         return Ok(());
     }
-    let mut said = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        // What it printed is an explanation only.
-        stderr.take(4096).read_to_string(&mut said).ok();
-    }
-    Err(format!("{status}, stderr: {}", said.trim_end()))
+    Err(format!("{status}, stderr: {}", String::from_utf8_lossy(&said).trim_end()))
 }
 
-fn wait_at_most(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus, String> {
+/// Waits for a hook and takes in what it prints meanwhile, so that a full pipe does not stop it. What it leaves in the
+/// background may keep the pipe: that is not waited for.
+fn attend(child: &mut Child, limit: Option<Duration>) -> Result<(ExitStatus, Vec<u8>), String> {
+    let fault = |error: std::io::Error| format!("cannot be waited for: {error}");
+    let mut stderr = child.stderr.take();
+    if let Some(pipe) = &stderr {
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| fault(errno.into()))?;
+    }
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let ended = pidfd::open(pid).ok();
     let begin = Instant::now();
+    let mut said = Vec::new();
     loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if begin.elapsed() < limit => std::thread::sleep(POLL),
-            Ok(None) => {
-                // It has ended by itself in this very moment if the kill fails.
-                child.kill().ok();
-                child.wait().ok();
-                return Err(format!("killed after its timeout of {} s", limit.as_secs()));
-            }
-            Err(error) => return Err(format!("cannot be waited for: {error}")),
+        let status = child.try_wait().map_err(fault)?;
+        if stderr.as_mut().is_some_and(|pipe| take_in(pipe, &mut said)) {
+            stderr = None;
+        }
+        if let Some(status) = status {
+            return Ok((status, said));
+        }
+        let left = limit.map(|limit| limit.saturating_sub(begin.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            // It has ended by itself in this very moment if the kill fails.
+            child.kill().ok();
+            child.wait().ok();
+            return Err(format!("killed after its timeout of {} s", limit.unwrap_or_default().as_secs()));
+        }
+        let pause = if ended.is_some() { left } else { Some(left.unwrap_or(POLL).min(POLL)) };
+        // Rounded up: at the end of the time it must be over.
+        let pause = pause.map_or(PollTimeout::NONE, |pause| {
+            PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds: Vec<_> =
+            ended.iter().map(AsFd::as_fd).chain(stderr.iter().map(AsFd::as_fd)).map(readable).collect();
+        match poll(&mut fds, pause) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(fault(errno.into())),
+        }
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::new(fd, PollFlags::POLLIN)
+}
+
+/// Reads what there is. True at the end of it.
+fn take_in(pipe: &mut impl Read, said: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; MOST_SAID];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(length) => said.extend(&buffer[..length.min(MOST_SAID - said.len())]),
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
         }
     }
 }

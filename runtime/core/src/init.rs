@@ -10,6 +10,7 @@ use berth_sys::{ns, process};
 use crate::create::{CreateRequest, Gate, RootfsSource};
 use crate::error::{ChildFailure, Context, Fault};
 use crate::hooks::ContainerState;
+use crate::idmap::Prepared;
 use crate::namespaces::{Namespaces, become_root};
 use crate::protocol::{ChildLink, FromChild};
 use crate::stdio::Stdio;
@@ -23,6 +24,7 @@ pub(crate) struct Start<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) link: &'a ChildLink,
     pub(crate) state: &'a ContainerState,
+    pub(crate) idmapped: Prepared,
 }
 
 /// Everything a step may need.
@@ -40,6 +42,8 @@ pub(crate) struct Init<'a> {
     pub(crate) outlives_parent: bool,
     /// The container's id.
     pub(crate) id: &'a str,
+    /// The parent wants to know each step.
+    pub(crate) traced: bool,
     /// The container itself; an exec has none of this.
     pub(crate) container: Option<InContainer<'a>>,
 }
@@ -48,17 +52,20 @@ pub(crate) struct Init<'a> {
 pub(crate) struct InContainer<'a> {
     pub(crate) plan: &'a ContainerPlan,
     pub(crate) rootfs: Option<OwnedFd>,
+    pub(crate) idmapped: Prepared,
     pub(crate) state: &'a ContainerState,
 }
 
 /// The first process of a container. Never returns: it becomes the program, or tells why not and ends.
 pub(crate) fn run(start: Start<'_>) -> ! {
     let link = start.link;
-    let failure = match begin(start) {
-        Ok(never) => match never {},
-        Err((step, fault)) => failure(step, fault),
-    };
-    link.fail(failure);
+    let Err((step, fault)) = begin(start);
+    give_up(link, step, fault)
+}
+
+/// Tells why there will be no program, and ends. Nothing is dropped: descriptors may be closed already.
+pub(crate) fn give_up(link: &ChildLink, step: String, fault: Fault) -> ! {
+    link.fail(failure(step, fault));
     process::exit_now(1)
 }
 
@@ -66,7 +73,7 @@ pub(crate) fn run(start: Start<'_>) -> ! {
 pub(crate) enum Never {}
 
 fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
-    let Start { request, plan, namespaces, cgroup, link, state } = start;
+    let Start { request, plan, namespaces, cgroup, link, state, idmapped } = start;
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
     // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
     // container is to die with its parent for good.
@@ -77,13 +84,17 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         .map_err(named("Parent"))?;
     join_cgroup(cgroup, link).map_err(named("Cgroup"))?;
     reset_affinity();
+    if request.trace.is_some() {
+        trace_start(link);
+    }
     namespaces.enter().map_err(named("Namespaces"))?;
     if namespaces.intermediate {
         if plan.id_maps.is_empty() {
             // Others may live in the namespaces that were joined: they must not trace us before the program runs.
             hide().map_err(named("Namespaces"))?;
         }
-        fork_into(namespaces.born_in, link).map_err(named("Namespaces"))?;
+        let born_in = namespaces.set_clocks().map_err(named("Namespaces"))?;
+        fork_into(born_in, link).map_err(named("Namespaces"))?;
         bind_to_parent().map_err(named("Parent"))?;
     }
     settle(namespaces, plan, link).map_err(named("Namespaces"))?;
@@ -104,7 +115,8 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         foreground,
         outlives_parent: !request.die_with_parent,
         id: request.id,
-        container: Some(InContainer { plan, rootfs, state }),
+        traced: request.trace.is_some(),
+        container: Some(InContainer { plan, rootfs, idmapped, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
         init.stage.prepare_gate().map_err(named("Gate"))?;
@@ -113,11 +125,28 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
 }
 
 /// The order of set-up is the plan's, and only the plan's.
-pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> Result<Never, (String, Fault)> {
+pub(crate) fn run_steps(init: &mut Init<'_>, steps: &[InitStep]) -> ! {
     for step in steps {
-        init.run(step).map_err(|fault| (name_of(step), fault))?;
+        if init.traced {
+            init.trace(format!("init: {}", name_of(step)));
+        }
+        if let Err(fault) = init.run(step) {
+            give_up(init.link, name_of(step), fault);
+        }
     }
-    Err(("Exec".to_owned(), Fault::new("the plan has no program")))
+    give_up(init.link, "Exec".to_owned(), Fault::new("the plan has no program"))
+}
+
+/// The first lines of a traced child, in the words that are looked for in runc's log. If nobody listens there is nobody
+/// to tell.
+pub(crate) fn trace_start(link: &ChildLink) {
+    let own = nix::unistd::Pid::from_raw(0);
+    let processors = nix::sched::sched_getaffinity(own).unwrap_or_default();
+    let low = (0..64).filter(|number| processors.is_set(*number).unwrap_or(false));
+    let mask = low.fold(0u64, |mask, number| mask | 1 << number);
+    for line in ["nsexec container setup".to_owned(), format!("nsexec: affinity: {mask:#x}")] {
+        link.send(&FromChild::Trace(line), None).ok();
+    }
 }
 
 /// `Mount` of `Mount(…)`.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use berth_spec::{NamespaceKind, NamespacePlan};
+use berth_spec::{NamespaceKind, NamespacePlan, TimeOffset};
 use berth_sys::Errno;
 use berth_sys::clone::CloneFlags;
 use berth_sys::ns;
@@ -27,8 +27,11 @@ pub(crate) struct Namespaces {
     /// The cgroup namespace is made only once the child sits in its cgroup (version 1: it moves there itself).
     pub(crate) late_cgroup: bool,
     /// A process in between enters namespaces first and forks the container's init: a pid namespace holds only for
-    /// children, and other users' namespaces cannot be entered from a new user namespace.
+    /// children, other users' namespaces cannot be entered from a new user namespace, and the clocks of a time
+    /// namespace can be set only while nobody is in it.
     pub(crate) intermediate: bool,
+    /// Clock offsets of the new time namespace.
+    time_offsets: Vec<TimeOffset>,
 }
 
 impl Namespaces {
@@ -55,13 +58,9 @@ impl Namespaces {
         }
         let early = |kind| matches!(kind, NamespaceKind::Pid | NamespaceKind::User);
         let intermediate = joins.iter().any(|join| early(join.kind))
-            || (plan.creates(NamespaceKind::User) && !joins.is_empty());
-        if !plan.time_offsets.is_empty() {
-            return Err(Error::Invalid(
-                "linux.timeOffsets is not supported yet: leave it out to have a time namespace without offsets".into(),
-            ));
-        }
-        Ok(Self { born_in, joins, late_cgroup, intermediate })
+            || (plan.creates(NamespaceKind::User) && !joins.is_empty())
+            || !plan.time_offsets.is_empty();
+        Ok(Self { born_in, joins, late_cgroup, intermediate, time_offsets: plan.time_offsets.clone() })
     }
 
     /// Enters what is to be joined.
@@ -71,6 +70,30 @@ impl Namespaces {
             ns::setns(&join.fd, kind).at(|| format!("join the {} namespace", join.kind.proc_name()))?;
         }
         Ok(())
+    }
+
+    /// Makes the time namespace that the next child will be in, and sets its clocks (time_namespaces(7)); before that
+    /// the user namespace which it is to belong to. Returns the namespaces that are left for the child's birth.
+    pub(crate) fn set_clocks(&self) -> Result<CloneFlags, Fault> {
+        if self.time_offsets.is_empty() {
+            return Ok(self.born_in);
+        }
+        if self.born_in.contains(CloneFlags::NEWUSER) {
+            ns::unshare(CloneFlags::NEWUSER).at(|| "unshare the user namespace".into())?;
+        }
+        ns::unshare(CloneFlags::NEWTIME).at(|| "unshare the time namespace".into())?;
+        let lines = self.time_offsets.iter().map(|o| format!("{} {} {}\n", o.clock, o.secs, o.nanosecs));
+        let lines: String = lines.collect();
+        std::fs::write("/proc/self/timens_offsets", &lines).map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+            let hint = if errno == Errno::ERANGE {
+                " (a clock would stand before zero, or too far ahead)"
+            } else {
+                ""
+            };
+            Fault::os(format!("set linux.timeOffsets to {:?}{hint}", lines.trim_end()), errno)
+        })?;
+        Ok(self.born_in.without(CloneFlags::NEWUSER | CloneFlags::NEWTIME))
     }
 }
 

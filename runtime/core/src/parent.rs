@@ -14,8 +14,10 @@ use std::os::fd::AsRawFd;
 
 use crate::error::Error;
 use crate::hooks::{ContainerState, run_hooks};
+use crate::id_maps;
 use crate::protocol::{FromChild, ParentLink};
 use crate::stdio::ConsoleSink;
+use crate::trace::Trace;
 
 /// What the parent needs to serve a child until it is ready (or, for an exec, until it has become its program).
 pub(crate) struct Serving<'a> {
@@ -26,6 +28,7 @@ pub(crate) struct Serving<'a> {
     pub(crate) console: Option<&'a ConsoleSink>,
     pub(crate) notify: Option<&'a Notify>,
     pub(crate) state: ContainerState,
+    pub(crate) trace: Option<Trace<'a>>,
 }
 
 /// What came of it.
@@ -54,16 +57,27 @@ pub(crate) fn put_into(cgroup: &Cgroup, link: &ParentLink, child: &Process) -> R
 }
 
 /// A child that has only been forked may be replaced by its own child (an intermediate process hands over).
-pub(crate) fn await_handover(link: &ParentLink, first: &Process) -> Result<Process, Error> {
-    match link.receive()? {
-        Some((FromChild::Forked(pid), Some(pidfd))) => {
-            pidfd::wait(&first.pidfd, true).map_err(|e| Error::os("wait for the process in between", e))?;
-            link.go()?;
-            Ok(Process { pid: Pid::from_raw(pid), pidfd })
-        }
-        Some((FromChild::Failure(failure), _)) => Err(Error::Child(failure)),
-        Some((other, _)) => Err(Error::Protocol { got: format!("{other:?}"), expected: "Forked" }),
-        None => Err(died(first)),
+pub(crate) fn await_handover(
+    link: &ParentLink,
+    first: &Process,
+    trace: Option<Trace<'_>>,
+) -> Result<Process, Error> {
+    loop {
+        return match link.receive()? {
+            Some((FromChild::Trace(line), _)) => {
+                trace.iter().for_each(|trace| trace.tell(&line));
+                continue;
+            }
+            Some((FromChild::Forked(pid), Some(pidfd))) => {
+                pidfd::wait(&first.pidfd, true)
+                    .map_err(|e| Error::os("wait for the process in between", e))?;
+                link.go()?;
+                Ok(Process { pid: Pid::from_raw(pid), pidfd })
+            }
+            Some((FromChild::Failure(failure), _)) => Err(Error::Child(failure)),
+            Some((other, _)) => Err(Error::Protocol { got: format!("{other:?}"), expected: "Forked" }),
+            None => Err(died(first)),
+        };
     }
 }
 
@@ -85,8 +99,11 @@ impl Serving<'_> {
                 }
                 (FromChild::RunHooks, _) => {
                     if let Some(hooks) = self.hooks {
-                        run_hooks("prestart", &hooks.prestart, &self.state)?;
-                        run_hooks("createRuntime", &hooks.create_runtime, &self.state)?;
+                        // The environment is there: step 2 of runtime.md, "Lifecycle", is behind us.
+                        let state = ContainerState { status: "created", ..self.state.clone() };
+                        let bundle = Some(state.bundle.as_path());
+                        run_hooks("prestart", &hooks.prestart, &state, bundle)?;
+                        run_hooks("createRuntime", &hooks.create_runtime, &state, bundle)?;
                     }
                     self.link.go()?;
                 }
@@ -98,6 +115,11 @@ impl Serving<'_> {
                 }
                 (FromChild::Listener, Some(listener)) => self.hand_over_listener(&listener)?,
                 (FromChild::Warning(text), _) => served.warnings.push(text),
+                (FromChild::Trace(line), _) => {
+                    if let Some(trace) = &self.trace {
+                        trace.tell(&line);
+                    }
+                }
                 (FromChild::Ready, _) if !until_exec => return Ok(served),
                 (FromChild::Failure(failure), _) => return Err(Error::Child(failure)),
                 (other, _) => {
@@ -140,10 +162,7 @@ fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String
         fs::write(proc(name), text).map_err(|e| Error::io("write", &proc(name), e))
     };
     match step {
-        ParentStep::IdMaps => {
-            write("gid_map", IdMaps::text(&maps.gid))?;
-            write("uid_map", IdMaps::text(&maps.uid))
-        }
+        ParentStep::IdMaps => id_maps::write(maps, pid),
         ParentStep::OomScoreAdj(score) => {
             if let Err(error) = write("oom_score_adj", score.to_string()) {
                 warnings.push(format!("oomScoreAdj {score} has no effect: {error}"));
@@ -157,10 +176,7 @@ fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String
             }
             Ok(())
         }
-        ParentStep::NetDevices(devices) => Err(Error::Invalid(format!(
-            "linux.netDevices is not supported yet: cannot move {}",
-            devices.iter().map(|d| d.host_name.as_str()).collect::<Vec<_>>().join(", ")
-        ))),
+        ParentStep::NetDevices(devices) => crate::netdev::take(devices, pid),
     }
 }
 

@@ -11,7 +11,7 @@
 //!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── Console + fd ───────────│ only with a terminal
 //!    │◀──────────────── Listener + fd ──────────│ only with SCMP_ACT_NOTIFY
-//!    │◀──────────────── Warning … ──────────────│ any time
+//!    │◀──────────────── Warning … Trace … ──────│ any time
 //!    │◀──────────────── Ready ──────────────────│ create() returns; not sent by an exec
 //!    │ Go ─────────────────────────────────────▶│ in-process gate; with a FIFO, `start` opens that for reading, and
 //!    │                                          │ gets one byte, then a Failure or the end of file
@@ -41,6 +41,8 @@ pub(crate) enum FromChild {
     Console,
     Listener,
     Warning(String),
+    /// Only if the parent wants to know.
+    Trace(String),
     Ready,
     Failure(ChildFailure),
 }
@@ -118,6 +120,12 @@ impl ChildLink {
             nix::unistd::write(gate, &bytes).ok();
         }
         self.send(&FromChild::Failure(failure), None).ok();
+    }
+
+    /// For one that says what no child would.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// From now on a failure is told to whoever reads this FIFO, too.

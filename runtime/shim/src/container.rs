@@ -62,6 +62,7 @@ impl Container {
         if let Some(master) = core.console.take() {
             console = Console::Terminal(master);
         }
+        complain(&core.config_warnings().collect::<Vec<_>>());
         complain(&std::mem::take(&mut core.warnings));
         let container = Self { core, spec, _netns: netns, oom_kills: 0 };
         let made = Leftovers { cgroup: container.core.cgroup.path().to_owned() };
@@ -102,6 +103,7 @@ impl Container {
             stdio,
             preserve_fds: 0,
             die_with_parent: true,
+            trace: None,
         };
         let mut child = berth_core::exec(request).map_err(|error| core_failure(&error))?;
         complain(&child.warnings);
@@ -193,12 +195,7 @@ impl Container {
             }
             problems.extend(self.kill_rest().err().map(|error| error.to_string()));
         }
-        if let Err(error) = self.core.run_poststop_hooks() {
-            problems.push(error.to_string());
-        }
-        if let Err(errors) = self.core.cgroup.remove() {
-            problems.extend(errors.iter().map(ToString::to_string));
-        }
+        problems.extend(self.core.remove().iter().map(ToString::to_string));
         problems
     }
 }
@@ -255,6 +252,8 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         no_pivot: false,
         no_new_keyring: false,
         die_with_parent: true,
+        unprivileged: false,
+        trace: None,
     };
     let core = berth_core::create(request).map_err(|error| core_failure(&error))?;
     Ok((core, console))

@@ -15,7 +15,8 @@ fn entries(devices: &[cgroup::IoStats], counters: [(&str, Counter); 3]) -> Vec<B
 }
 
 pub(crate) fn translate(stats: cgroup::Stats) -> Stats {
-    let cgroup::Stats { cpu, memory, pids, io } = stats;
+    // Docker shows neither huge pages nor pressure.
+    let cgroup::Stats { cpu, memory, pids, io, huge_pages: _, pressure: _ } = stats;
     Stats {
         cpu: CpuStats {
             total_ns: cpu.usage_ns,

@@ -14,7 +14,8 @@ use crate::plan::SpecWarning;
 /// The text is no JSON, or a field has the wrong type.
 pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::Error> {
     let problem = match serde_json::from_slice(text) {
-        Ok(spec) => return Ok((spec, Vec::new())),
+        Ok(spec) if !has_nameless_pages(&spec) => return Ok((spec, Vec::new())),
+        Ok(_) => return respelled(text).map(|spec| (spec, Vec::new())),
         Err(problem) => problem,
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(problem) };
@@ -36,7 +37,27 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     if warnings.is_empty() {
         return Err(problem);
     }
-    Ok((serde_json::from_value(value)?, warnings))
+    // By way of the text: the whole parser once more, for another source, would cost each container its pages.
+    Ok((serde_json::from_slice(&serde_json::to_vec(&value)?)?, warnings))
+}
+
+/// A limit of huge pages without a size.
+fn has_nameless_pages(spec: &oci::Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let limits = resources.and_then(|resources| resources.hugepage_limits().as_ref());
+    limits.is_some_and(|limits| limits.iter().any(|limit| limit.page_size().is_empty()))
+}
+
+/// Go's JSON does not mind how a name is capitalised, and configurations with `pagesize` are about.
+fn respelled(text: &[u8]) -> Result<oci::Spec, serde_json::Error> {
+    let mut value: Value = serde_json::from_slice(text)?;
+    let limits = value.pointer_mut("/linux/resources/hugepageLimits").and_then(Value::as_array_mut);
+    for limit in limits.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if let Some(size) = limit.remove("pagesize") {
+            limit.insert("pageSize".to_owned(), size);
+        }
+    }
+    serde_json::from_value(value)
 }
 
 fn is_known(name: &str) -> bool {
@@ -59,6 +80,20 @@ mod tests {
         assert_eq!(sets.ambient().as_ref().unwrap().len(), 0);
         let fields: Vec<&str> = warnings.iter().map(|warning| warning.field.as_str()).collect();
         assert_eq!(fields, ["process.capabilities.bounding", "process.capabilities.ambient"]);
+    }
+
+    #[test]
+    fn the_size_of_pages_may_be_spelled_as_in_go() {
+        let linux = r#""linux":{"resources":{"hugepageLimits":[{"pagesize":"2MB","limit":5}]}},"process""#;
+        let (spec, _) = parse(
+            SPEC.replace("CAP_TELEPORT", "CAP_CHOWN")
+                .replace("UNKNOWN", "CAP_KILL")
+                .replace("\"process\"", linux)
+                .as_bytes(),
+        )
+        .unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
     }
 
     #[test]

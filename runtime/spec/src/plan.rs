@@ -180,6 +180,14 @@ pub struct IdMaps {
     pub gid: Vec<IdMap>,
 }
 
+impl ContainerPlan {
+    /// False if the container's mounts are the host's: they have to be undone when it is deleted.
+    #[must_use]
+    pub fn has_own_mounts(&self) -> bool {
+        self.namespaces.has(NamespaceKind::Mount)
+    }
+}
+
 impl IdMaps {
     /// True if there is no mapping at all.
     #[must_use]
@@ -261,8 +269,8 @@ pub struct HookPlan {
     pub path: PathBuf,
     /// Arguments, `argv[0]` included.
     pub args: Vec<CString>,
-    /// The whole environment.
-    pub env: Vec<CString>,
+    /// The whole environment; `None`: that of the process it is run by (for startContainer: the container's program).
+    pub env: Option<Vec<CString>>,
     /// The time after which it is killed and counts as failed.
     pub timeout: Option<Duration>,
 }

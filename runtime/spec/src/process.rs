@@ -10,7 +10,7 @@ use crate::step::InitStep;
 /// `process`, compiled; for the container's first process and for exec alike.
 #[derive(Debug, Clone)]
 pub struct ProcessPlan {
-    /// Arguments; never empty.
+    /// Arguments; empty only for a container without a program.
     pub args: Vec<CString>,
     /// Environment as given. The runtime adds HOME from the container's passwd file when it is missing.
     pub env: Vec<CString>,

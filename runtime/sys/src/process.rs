@@ -65,9 +65,14 @@ pub fn exec_alone(
     exit_now(1)
 }
 
-/// Closes all descriptors from `first` on but those in `keep` (`close_range(2)`). Only for [`exec_alone`], which never
-/// returns: whoever owns one of them never gets to use or drop it again.
-fn close_others(first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+/// Closes all descriptors from `first` on but those in `keep` (`close_range(2)`).
+///
+/// Only for a process that never returns from here to whoever owns one of them: it becomes another program, or ends by
+/// [`exit_now`], which drops nothing.
+///
+/// # Errors
+/// See `close_range(2)`.
+pub fn close_others(first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
     keep.sort_unstable();
     let mut from = first;
@@ -81,8 +86,8 @@ fn close_others(first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
 }
 
 fn close_range(first: u32, last: u32) -> Result<(), Errno> {
-    // SAFETY: the owners of these descriptors never run again: the only caller ends in execve or _exit, and what it
-    // calls in between is told which descriptors are left.
+    // SAFETY: the owners of these descriptors never run again: by the contract of close_others the process ends in
+    // execve or _exit, and what runs in between is told which descriptors are left.
     let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     match Errno::result(ret) {
         // A container's seccomp filter that does not know the call.
@@ -157,8 +162,10 @@ pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<(), Errno> {
     }
     // The kernel takes one bit more than it reads.
     let length = if words == 0 { 0 } else { words * bits + 1 };
+    // MPOL_DEFAULT and MPOL_LOCAL insist on an absent mask; the pointer of an empty vector is not null.
+    let mask = if words == 0 { std::ptr::null() } else { mask.as_ptr() };
     // SAFETY: `mask` lives across the call and holds `length - 1` bits, which is what the kernel reads.
-    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), length) };
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, length) };
     Errno::result(ret).map(drop)
 }
 

@@ -115,6 +115,12 @@ impl Procfs {
 #[derive(Debug)]
 pub struct Descriptors(OwnedFd);
 
+impl AsFd for Descriptors {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Descriptors {
     /// Opens what an `O_PATH` descriptor of this process refers to, for real.
     ///

@@ -1,7 +1,7 @@
 //! `create`: everything of a container but its program.
 
 use anyhow::Context;
-use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio};
+use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio, Trace};
 use berth_sys::pidfd;
 use clap::Args;
 
@@ -46,6 +46,7 @@ pub(super) fn make(
     log: &Log,
 ) -> anyhow::Result<(CreatedContainer, Container)> {
     log.debug(&format!("creating container {} from {}", flags.id, bundle.directory.display()));
+    let tell = |line: &str| log.debug(line);
     let request = CreateRequest {
         id: &flags.id,
         bundle: &bundle.directory,
@@ -58,6 +59,8 @@ pub(super) fn make(
         no_pivot: flags.no_pivot,
         no_new_keyring: flags.no_new_keyring,
         die_with_parent: false,
+        unprivileged: container.unprivileged,
+        trace: log.wants_debug().then_some(Trace(&tell)),
     };
     let created = match berth_core::create(request) {
         Ok(created) => created,
@@ -66,9 +69,8 @@ pub(super) fn make(
             return Err(error.into());
         }
     };
-    for warning in &bundle.warnings {
-        log.warn(&format!("{}: {}", warning.field, warning.message));
-    }
+    let about_config = bundle.warnings.iter().map(ToString::to_string).chain(created.config_warnings());
+    about_config.for_each(|warning| log.explain(&warning));
     for warning in &created.warnings {
         log.warn(warning);
     }
@@ -92,7 +94,7 @@ pub(super) fn abandon(created: CreatedContainer, container: Container, log: &Log
     pidfd::wait(&created.pidfd, true).ok();
     // If it failed for want of descriptors, these are what it takes to clean up.
     drop(created);
-    if let Err(left) = container.destroy() {
+    if let Err(left) = container.destroy(log) {
         log.warn(&format!("{left:#}"));
     }
 }

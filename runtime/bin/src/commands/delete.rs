@@ -8,6 +8,7 @@ use clap::Args;
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::log::Log;
 use crate::state::{Container, Status, Store};
 
 /// The time a killed process has to go, in milliseconds.
@@ -24,7 +25,7 @@ pub(crate) struct Delete {
 }
 
 impl Delete {
-    pub(crate) fn run(&self, store: &Store) -> anyhow::Result<u8> {
+    pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
         let container = match store.load(&self.id) {
             Err(error) if self.force && does_not_exist(&error) => {
                 store.sweep(&self.id)?;
@@ -43,7 +44,7 @@ impl Delete {
                 other.name()
             ),
         }
-        container.destroy()?;
+        container.destroy(log)?;
         Ok(0)
     }
 }

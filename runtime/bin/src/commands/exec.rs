@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use berth_core::ExecRequest;
+use berth_core::{ExecRequest, Trace};
 use berth_spec::oci;
 use berth_sys::pidfd;
 use clap::Args;
@@ -111,7 +111,12 @@ impl Exec {
             stdio,
             preserve_fds: self.preserve_fds + activation::inherited(),
             die_with_parent: false,
+            trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
         })?;
+        if let Some(processors) = &child.initial_affinity {
+            let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
+            log.debug(&format!("initial CPU affinity: {mask:#x}"));
+        }
         for warning in &child.warnings {
             log.warn(warning);
         }
@@ -127,7 +132,7 @@ impl Exec {
         if let Some(root) = container.root()
             && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
         {
-            log.warn(&problem);
+            log.explain(&problem);
         }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }
@@ -160,7 +165,7 @@ impl Exec {
         let own = own.with_context(|| format!("container {} has no process", container.record.id))?;
         let mut value = serde_json::to_value(own).context("process")?;
         self.apply(&mut value)?;
-        serde_json::from_value(value).context("process")
+        serde_json::from_slice(value.to_string().as_bytes()).context("process")
     }
 
     fn apply(&self, process: &mut Value) -> anyhow::Result<()> {

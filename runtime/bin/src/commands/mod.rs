@@ -19,24 +19,28 @@ pub(crate) mod update;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use berth_sys::socket::send_with_fds;
 use berth_sys::{Errno, Pid};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::cli::{Cli, Command};
 use crate::log::Log;
+use crate::privilege;
 use crate::state::Store;
 
 /// Runs the command; the number is the exit code.
 pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
-    if cli.global.rootless == "true" || !nix::unistd::geteuid().is_root() {
-        bail!("containers without root privileges are not supported yet (run as root)");
-    }
-    let store = Store::new(&cli.global.root).with_systemd(cli.global.systemd_cgroup);
+    let root = match &cli.global.root {
+        Some(root) => root.clone(),
+        None => privilege::default_root()?,
+    };
+    let store = Store::new(&root)
+        .with_systemd(cli.global.systemd_cgroup)
+        .with_unprivileged(privilege::is_unprivileged(&cli.global.rootless));
     match &cli.command {
         Command::Create(command) => command.run(&store, log),
-        Command::Delete(command) => command.run(&store),
+        Command::Delete(command) => command.run(&store, log),
         Command::Events(command) => command.run(&store),
         Command::Exec(command) => command.run(&store, log),
         Command::Features(command) => command.run(),

@@ -48,10 +48,10 @@ impl Run {
         if let (Some(root), Some(process)) = (Root::open(&bundle.rootfs()), bundle.spec.process())
             && let Some(problem) = missing_libraries(&root, process, status.shell_code())
         {
-            log.warn(&problem);
+            log.explain(&problem);
         }
         if !self.keep {
-            container.destroy()?;
+            container.destroy(log)?;
         }
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
-use berth_core::{ChildFailure, ContainerState, run_hooks};
+use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -20,6 +20,7 @@ use nix::unistd::mkfifo;
 use super::{Record, Status, start_time};
 use crate::bundle::Bundle;
 use crate::diagnose::Root;
+use crate::log::Log;
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -31,22 +32,30 @@ const MAX_ID: usize = 255;
 pub(crate) struct Store {
     root: PathBuf,
     systemd: bool,
+    unprivileged: bool,
 }
 
 /// One container.
 pub(crate) struct Container {
     directory: PathBuf,
     pub(crate) record: Record,
+    /// Its maker may lack cgroups.
+    pub(crate) unprivileged: bool,
 }
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), systemd: false }
+        Self { root: root.to_owned(), systemd: false, unprivileged: false }
     }
 
     /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
     pub(crate) fn with_systemd(self, systemd: bool) -> Self {
         Self { systemd, ..self }
+    }
+
+    /// New containers may be without a cgroup.
+    pub(crate) fn with_unprivileged(self, unprivileged: bool) -> Self {
+        Self { unprivileged, ..self }
     }
 
     /// Takes the id for a new container.
@@ -83,7 +92,7 @@ impl Store {
             later_hooks: has_later_hooks(&bundle.spec),
             limits: None,
         };
-        let container = Container { directory, record };
+        let container = Container { directory, record, unprivileged: self.unprivileged };
         let config = container.directory.join(CONFIG);
         // Nobody reads it before there is a pid in the record.
         let written = container.save().and_then(|()| {
@@ -109,7 +118,7 @@ impl Store {
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
         let record = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        Ok(Container { directory, record })
+        Ok(Container { directory, record, unprivileged: self.unprivileged })
     }
 
     /// All containers by id. One that is deleted meanwhile is left out.
@@ -155,6 +164,11 @@ fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     }
     let failure: ChildFailure = serde_json::from_slice(&told).context("the start FIFO")?;
     Err(berth_core::Error::Child(failure).into())
+}
+
+fn has_own_mounts(spec: &oci::Spec) -> bool {
+    let listed = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    listed.into_iter().any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Mount)
 }
 
 /// Where the container's cgroup will be; berth-core decides the same.
@@ -236,6 +250,9 @@ impl Container {
     /// Its cgroup; `None` if that is gone.
     pub(crate) fn cgroup(&self) -> anyhow::Result<Option<Cgroup>> {
         let layout = berth_cgroup::detect()?;
+        if self.record.cgroup.as_os_str().is_empty() {
+            return Ok(Some(Cgroup::none(&layout)));
+        }
         let opened = match &self.record.unit {
             Some(unit) => Cgroup::open_in_unit(&layout, unit),
             None => Cgroup::open(&layout, &self.record.cgroup),
@@ -315,9 +332,12 @@ impl Container {
         }
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         await_program(fifo)?;
-        let hooks = self.hooks(|hooks| hooks.poststart())?;
-        // runtime.md: the container runs; a poststart hook that fails does not change that, but is told.
-        run_hooks("poststart", &hooks.map_or(Vec::new(), |h| h.poststart), &self.oci_state(Status::Running))?;
+        let hooks = self.hooks(|hooks| hooks.poststart())?.map_or(Vec::new(), |hooks| hooks.poststart);
+        let state = self.oci_state(Status::Running);
+        run_hooks("poststart", &hooks, &state, Some(&self.record.bundle)).inspect_err(|_| {
+            // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
+            pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
+        })?;
         Ok(())
     }
 
@@ -345,8 +365,8 @@ impl Container {
     }
 
     /// Undoes all that is left of a container whose first process has ended: processes, cgroup, poststop hooks,
-    /// directory. Goes on past errors.
-    pub(crate) fn destroy(self) -> anyhow::Result<()> {
+    /// directory. Goes on past errors. A poststop hook that fails is a warning (runtime.md, "Lifecycle", step 13).
+    pub(crate) fn destroy(self, log: &Log) -> anyhow::Result<()> {
         let mut problems = Vec::new();
         match self.cgroup() {
             Ok(Some(cgroup)) => {
@@ -368,11 +388,18 @@ impl Container {
         }
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
-            let hooks = self.hooks(|hooks| hooks.poststop()).and_then(|hooks| {
-                let list = hooks.map_or(Vec::new(), |h| h.poststop);
-                Ok(run_hooks("poststop", &list, &self.oci_state(Status::Stopped))?)
-            });
-            problems.extend(hooks.err().map(|error| format!("{error:#}")));
+            if self.spec().is_ok_and(|spec| !has_own_mounts(&spec)) {
+                berth_core::unmount_root(&self.record.rootfs);
+            }
+            match self.hooks(|hooks| hooks.poststop()) {
+                Ok(hooks) => {
+                    let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);
+                    for error in run_all_hooks("poststop", &list, &self.oci_state(Status::Stopped)) {
+                        log.warn(&error.to_string());
+                    }
+                }
+                Err(error) => problems.push(format!("{error:#}")),
+            }
         }
         problems.extend(self.forget().err().map(|error| format!("{error:#}")));
         if problems.is_empty() { Ok(()) } else { bail!(problems.join("; ")) }

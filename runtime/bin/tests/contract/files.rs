@@ -160,3 +160,23 @@ fn the_host_sees_no_mount() {
     assert!(targets.contains(&"/"), "{own}");
     assert!(!own.contains("/sys/fs/cgroup"), "nothing of the host's tree is left: {own}");
 }
+
+#[test]
+fn the_roots_propagation_is_as_asked_for() {
+    for (asked, mark) in [("shared", "shared:"), ("slave", ""), ("private", ""), ("unbindable", "unbindable")]
+    {
+        let mut case = Case::script("grep ' / / ' /proc/self/mountinfo || grep ' / ' /proc/self/mountinfo");
+        case.config["linux"]["rootfsPropagation"] = json!(asked);
+        let out = case.run().ok();
+        let root = out.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+        assert!(root.contains(mark), "{asked}: {root}");
+        assert!(asked == "shared" || !root.contains("shared:"), "{asked}: {root}");
+    }
+}
+
+#[test]
+fn a_relative_protected_path_starts_at_the_root() {
+    let mut case = Case::script("touch /etc/plain; echo $?");
+    case.config["linux"]["readonlyPaths"] = json!(["etc", "no/such/path"]);
+    assert_eq!(case.run().ok(), "1\n");
+}

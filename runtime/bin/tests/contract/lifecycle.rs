@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Case, is_ours};
+use crate::harness::Case;
 
 #[test]
 fn a_container_goes_through_its_states() {
@@ -118,55 +118,6 @@ fn ps_shows_the_processes() {
     let table = case.call(&["ps"], &[]).ok();
     assert_eq!(table.lines().count(), 2, "{table}");
     assert!(table.contains("sleep 100"), "{table}");
-}
-
-#[test]
-fn hooks_run_in_order_with_the_state() {
-    let mut case = Case::new(&["/bin/true"]);
-    let log = case.path().join("hooks");
-    let hook = |name: &str, log: &str| {
-        let script = format!("read -r state; echo {name} $state >> {log}");
-        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
-    };
-    let log_name = log.to_str().unwrap();
-    case.config["hooks"] = json!({
-        "prestart": hook("prestart", log_name),
-        "createRuntime": hook("createRuntime", log_name),
-        "createContainer": hook("createContainer", log_name),
-        "startContainer": hook("startContainer", "/hooks"),
-        "poststart": hook("poststart", log_name),
-        "poststop": hook("poststop", log_name),
-    });
-    case.run().ok();
-    let text = fs::read_to_string(&log).unwrap();
-    let names: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(names, ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]);
-    for line in text.lines() {
-        let (name, state) = line.split_once(' ').unwrap();
-        let state: Value = serde_json::from_str(state).unwrap();
-        assert_eq!(state["id"], case.id.as_str(), "{name}");
-        assert_eq!(state["bundle"], case.path().to_str().unwrap(), "{name}");
-        let expected = match name {
-            "poststart" => "running",
-            "poststop" => "stopped",
-            _ => "creating",
-        };
-        // runc says `created` or `running` in places where the specification says `creating`; ours is exact.
-        assert!(!is_ours() || state["status"] == expected, "{line}");
-    }
-    let inside = fs::read_to_string(case.rootfs().join("hooks")).unwrap();
-    assert!(inside.starts_with("startContainer "), "{inside}");
-}
-
-#[test]
-fn a_failing_hook_fails_the_creation() {
-    for kind in ["prestart", "createRuntime", "createContainer"] {
-        let mut case = Case::new(&["/bin/sleep", "100"]);
-        let script = "cat >/dev/null; echo the hook is sad >&2; exit 3";
-        case.config["hooks"] = json!({ kind: [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
-        case.call_detached(&["create"]).fails_with("the hook is sad");
-        case.call(&["state"], &[]).fails_with("does not exist");
-    }
 }
 
 #[test]

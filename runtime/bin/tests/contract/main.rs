@@ -6,9 +6,12 @@
 mod errors;
 mod files;
 mod harness;
+mod hooks;
 mod isolation;
+mod kernel;
 mod leftovers;
 mod lifecycle;
+mod mounts;
 mod process;
 mod seccomp;
 mod terminal;

@@ -150,7 +150,7 @@ impl Unit {
         }
         let job = match started {
             Err(error) if error.is("UnitExists") => {
-                let problem = format!("is that of a running systemd unit, {}", self.name);
+                let problem = format!("is not empty: it is that of the running systemd unit {}", self.name);
                 return Err(CgroupError::InUse { path: self.path.clone(), problem });
             }
             other => other.map_err(failed)?,

@@ -22,7 +22,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Fault};
-use crate::hooks::run_hooks;
+use crate::hooks::{ContainerState, run_hooks};
 use crate::init::Init;
 use crate::protocol::FromChild;
 
@@ -55,6 +55,12 @@ impl Stage {
             self.procfs = Some(Procfs::open().at(|| "open procfs".into())?);
         }
         self.procfs.as_ref().ok_or_else(|| Fault::new("there is no procfs"))
+    }
+
+    /// What steps after the start still need.
+    fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let descriptors = self.descriptors.as_ref().map(AsFd::as_fd);
+        [self.root.as_ref().map(AsFd::as_fd), descriptors].into_iter().flatten()
     }
 
     /// Makes ready for the opening of the start FIFO.
@@ -127,17 +133,34 @@ impl Init<'_> {
         self.link.send(&FromChild::Warning(text), None).ok();
     }
 
+    /// The same for what is of interest only to who asked.
+    pub(crate) fn trace(&self, line: String) {
+        self.link.send(&FromChild::Trace(line), None).ok();
+    }
+
     fn ask_for_hooks(&self) -> Result<(), Fault> {
         self.link.send(&FromChild::RunHooks, None).at(|| "ask for the runtime's hooks".into())?;
         self.link.wait_for_go().at(|| "wait for the runtime's hooks".into())
     }
 
-    fn own_hooks(&self, kind: &'static str) -> Result<(), Fault> {
+    /// createContainer hooks run in the root that is not entered yet, startContainer hooks with what the program gets.
+    fn own_hooks(&mut self, kind: &'static str) -> Result<(), Fault> {
         let Some(container) = &self.container else { return Ok(()) };
-        let hooks = match kind {
-            "createContainer" => &container.plan.hooks.create_container,
-            _ => &container.plan.hooks.start_container,
+        let failed = |error: crate::Error| Fault::new(error.to_string());
+        let state = ContainerState {
+            status: "created",
+            pid: std::process::id().cast_signed(),
+            ..container.state.clone()
         };
-        run_hooks(kind, hooks, container.state).map_err(|error| Fault::new(error.to_string()))
+        if kind == "createContainer" {
+            let hooks = &container.plan.hooks.create_container;
+            nix::unistd::fchdir(self.stage.root()?).at(|| "enter the container's root".into())?;
+            return run_hooks(kind, hooks, &state, None).map_err(failed);
+        }
+        let mut hooks = container.plan.hooks.start_container.clone();
+        for hook in &mut hooks {
+            hook.env.get_or_insert_with(|| self.environment());
+        }
+        run_hooks(kind, &hooks, &state, None).map_err(failed)
     }
 }

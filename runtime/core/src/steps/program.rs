@@ -2,6 +2,7 @@
 //! its exit codes from.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -42,11 +43,15 @@ impl Init<'_> {
     /// Tells that everything is ready and waits for `start`.
     pub(super) fn wait_for_start(&mut self) -> Result<(), Fault> {
         self.settle_death()?;
+        if self.traced {
+            self.trace("init: closing the pipe to signal completion".to_owned());
+        }
+        self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
             Gate::Fifo(fifo) => {
-                let fd = std::os::fd::AsFd::as_fd(fifo);
+                let fd = fifo.as_fd();
                 let descriptors =
                     self.stage.descriptors.as_ref().ok_or_else(|| Fault::new("the gate is not prepared"))?;
                 let opened = descriptors.reopen(fd, OFlag::O_WRONLY).at(|| "open the start FIFO".into())?;
@@ -55,6 +60,16 @@ impl Init<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// A container may wait long for its start: meanwhile it holds nothing of the host's.
+    fn close_others(&mut self) -> Result<(), Fault> {
+        let mut keep = self.link.descriptors();
+        keep.extend(self.stage.kept());
+        if let Gate::Fifo(fifo) = &self.gate {
+            keep.push(fifo.as_fd());
+        }
+        process::close_others(3 + self.preserve_fds, &keep).at(|| "close descriptors".into())
     }
 
     /// Whether the program dies with our parent. Late: a change of user takes the signal away again (prctl(2)). A parent
@@ -67,15 +82,26 @@ impl Init<'_> {
         self.link.peer_lives().at(|| "look after the parent".into())
     }
 
-    /// Becomes the program, or tells why not and ends.
-    pub(super) fn exec(&mut self) -> Result<Never, Fault> {
-        let program = self.stage.program.take().ok_or_else(|| Fault::new("there is no program to run"))?;
+    /// The program's environment; its home directory is looked up inside the container.
+    pub(super) fn environment(&self) -> Vec<CString> {
         let mut env = self.process.env.clone();
         if self.process.needs_home {
             let home = home_of(self.process.user.uid);
             env.extend(CString::new(format!("HOME={home}")));
         }
+        env
+    }
+
+    /// Becomes the program, or tells why not and ends.
+    pub(super) fn exec(&mut self) -> Result<Never, Fault> {
+        let program = self.stage.program.take();
+        let program =
+            program.ok_or_else(|| Fault::new("there is no program to run: config.json has no process"))?;
+        let env = self.environment();
         if self.container.is_none() {
+            if self.traced {
+                self.trace(format!("setns_init: about to exec {}", program.to_string_lossy()));
+            }
             self.settle_death()?;
         }
         let (first, keep) = (3 + self.preserve_fds, self.link.descriptors());

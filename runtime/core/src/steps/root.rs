@@ -33,6 +33,10 @@ impl Init<'_> {
         let container =
             self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
         let path = &container.plan.root.path;
+        if container.plan.has_own_mounts() {
+            // First of all: an unbindable mount cannot be bound.
+            private_parent(path);
+        }
         let tree = match container.rootfs.take() {
             Some(mount) => mount,
             None => mountfd::open_tree(AT_FDCWD, path, Tree::CloneRecursive)
@@ -40,7 +44,6 @@ impl Init<'_> {
         };
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let target = open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?;
-        private_parent(path);
         mountfd::move_mount(&tree, &target)
             .at(|| format!("mount the root file system on {}", path.display()))?;
         let private = MountAttr { propagation: mountfd::propagation::PRIVATE, ..MountAttr::default() };

@@ -47,7 +47,7 @@ fn one(field: &str, hook: &oci::Hook) -> Result<HookPlan, SpecError> {
     Ok(HookPlan {
         path: hook.path().clone(),
         args,
-        env: process::c_strings(&format!("{field}.env"), hook.env().as_deref().unwrap_or_default())?,
+        env: hook.env().as_ref().map(|env| process::c_strings(&format!("{field}.env"), env)).transpose()?,
         timeout,
     })
 }

@@ -82,13 +82,19 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
     }
     let id_maps = namespaces::id_maps(linux, &namespaces)?;
     let root = root(spec, ctx)?;
-    let process = spec.process().as_ref().ok_or_else(|| {
-        SpecError::new("process", "is missing").hint("a container needs process.args and process.cwd")
-    })?;
     let in_userns = namespaces.has(NamespaceKind::User);
-    let process =
-        process::plan(process, linux.seccomp().as_ref(), in_userns, ctx.known_capabilities, &mut warnings)?;
-    let mounts = mounts::plan(spec, ctx, &namespaces, &mut warnings)?;
+    let process = match spec.process() {
+        Some(process) => process::plan(
+            process,
+            linux.seccomp().as_ref(),
+            in_userns,
+            ctx.known_capabilities,
+            &mut warnings,
+        )?,
+        None => process::none(in_userns),
+    };
+    let around = mounts::Surroundings { ctx, namespaces: &namespaces, id_maps: &id_maps };
+    let mounts = mounts::plan(spec, around, &mut warnings)?;
     let devices = devices::plan(linux, in_userns)?;
     let hooks = hooks::plan(spec.hooks().as_ref())?;
     let sysctls = sysctl::plan(linux.sysctl().as_ref(), &namespaces)?;

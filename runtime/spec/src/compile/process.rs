@@ -57,6 +57,31 @@ pub(super) fn plan(
     Ok(plan)
 }
 
+/// The plan of a container that has no program: it can be created, but not started (config.md, "Process").
+pub(super) fn none(in_userns: bool) -> ProcessPlan {
+    ProcessPlan {
+        args: Vec::new(),
+        env: Vec::new(),
+        needs_home: false,
+        cwd: "/".into(),
+        user: UserPlan { umask: DEFAULT_UMASK, ..UserPlan::default() },
+        terminal: None,
+        capabilities: None,
+        no_new_privileges: false,
+        seccomp: None,
+        rlimits: Vec::new(),
+        oom_score_adj: None,
+        scheduler: None,
+        io_priority: None,
+        apparmor: None,
+        selinux: None,
+        cpu_affinity: CpuAffinity::default(),
+        in_user_namespace: in_userns,
+        steps: Vec::new(),
+        parent: Vec::new(),
+    }
+}
+
 /// Each variable once, with the value that was given last; an empty HOME is none, as for runc.
 fn last_of_each(env: Vec<CString>) -> Vec<CString> {
     let mut seen = HashSet::with_capacity(env.len());

@@ -276,6 +276,12 @@ fn refusals_name_the_field() {
         "linux.timeOffsets"
     );
     assert_eq!(refused(|s| s["linux"]["netDevices"] = json!({"a/b": {}})), "linux.netDevices.a/b");
+    let policy = |mode: &str, nodes: &str| {
+        refused(|s| s["linux"]["memoryPolicy"] = json!({"mode": mode, "nodes": nodes}))
+    };
+    assert_eq!(policy("MPOL_DEFAULT", "0"), "linux.memoryPolicy.nodes");
+    assert_eq!(policy("MPOL_BIND", ""), "linux.memoryPolicy.nodes");
+    assert_eq!(policy("MPOL_PREFERRED", ""), "nothing");
     assert_eq!(refused(|s| s["linux"]["intelRdt"] = json!({})), "linux.intelRdt");
     assert_eq!(refused(|s| s["hooks"] = json!({"poststop": [{"path": "x"}]})), "hooks.poststop[0].path");
     let no_uts = |s: &mut serde_json::Value| {
@@ -283,7 +289,7 @@ fn refusals_name_the_field() {
         s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]);
     };
     assert_eq!(refused(no_uts), "hostname");
-    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "mounts");
+    assert_eq!(refused(|s| s["linux"]["namespaces"] = json!([{"type": "network"}])), "linux.maskedPaths");
 }
 
 #[test]

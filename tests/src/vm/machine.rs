@@ -1,0 +1,113 @@
+//! The machine itself: qemu without virtualisation hardware, and its console.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// A boot under TCG takes 10 to 20 s on an idle machine; this is for a busy one.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// What the console said.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Cases that were `ok`.
+    pub passed: usize,
+    /// What the others said.
+    pub failed: Vec<String>,
+    /// All that came.
+    pub console: Vec<String>,
+}
+
+/// The machine; ended with its guard.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It has usually powered itself off; both calls are then without effect.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Boots, and reads results until the machine is off. `arguments` are for the kernel.
+///
+/// # Errors
+/// There is no qemu, or the machine does not end.
+pub fn boot(kernel: &Path, initramfs: &Path, arguments: &str) -> Result<Tally> {
+    let command_line =
+        format!("console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on {arguments}");
+    let arguments: [OsString; 18] = [
+        "-machine".into(),
+        "accel=tcg".into(),
+        "-cpu".into(),
+        "max".into(),
+        "-smp".into(),
+        "2".into(),
+        "-m".into(),
+        "1536".into(),
+        "-nographic".into(),
+        "-no-reboot".into(),
+        "-nic".into(),
+        "none".into(),
+        "-kernel".into(),
+        kernel.into(),
+        "-initrd".into(),
+        initramfs.into(),
+        "-append".into(),
+        command_line.into(),
+    ];
+    let mut child = Command::new("qemu-system-x86_64")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .context("cannot start qemu-system-x86_64: install qemu-system-x86")?;
+    let console = child.stdout.take().expect("piped above");
+    let machine = Machine(child);
+    let (send, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut reader = BufReader::new(console);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if send.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+    let tally = listen(&lines);
+    drop(machine);
+    drop(lines);
+    reader.join().ok();
+    tally
+}
+
+/// Reads the console until the machine is off or patience is over.
+fn listen(lines: &mpsc::Receiver<String>) -> Result<Tally> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut tally = Tally::default();
+    loop {
+        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(tally),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("the machine did not end within {PATIENCE:?}; it said:\n{}", tally.console.join("\n"));
+            }
+        };
+        if let Some(why) = line.strip_prefix("not ok ") {
+            tally.failed.push(why.to_owned());
+        } else if line.starts_with("ok ") {
+            tally.passed += 1;
+        }
+        if line.starts_with("ok ") || line.starts_with("not ok ") || line.starts_with('#') {
+            writeln!(std::io::stdout(), "{line}").ok();
+        }
+        tally.console.push(line);
+    }
+}
