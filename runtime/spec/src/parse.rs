@@ -43,7 +43,8 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     if warnings.is_empty() {
         return Err(problem);
     }
-    Ok((serde_json::from_value(value)?, warnings))
+    // By way of the text: the whole parser once more, for another source, would cost each container its pages.
+    Ok((serde_json::from_slice(&serde_json::to_vec(&value)?)?, warnings))
 }
 
 /// A limit of huge pages without a size.

@@ -163,7 +163,7 @@ impl Exec {
         let own = own.with_context(|| format!("container {} has no process", container.record.id))?;
         let mut value = serde_json::to_value(own).context("process")?;
         self.apply(&mut value)?;
-        serde_json::from_value(value).context("process")
+        serde_json::from_slice(value.to_string().as_bytes()).context("process")
     }
 
     fn apply(&self, process: &mut Value) -> anyhow::Result<()> {
