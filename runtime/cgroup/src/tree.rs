@@ -87,7 +87,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), CgroupError> {
 fn make_v1(mount: &Path, path: &Path, cpuset: bool, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     if !cpuset {
         let whole = mount.join(path);
-        match make(&whole) {
+        match make_directory(&whole) {
             Ok(true) => {
                 made.push(whole);
                 return Ok(());
