@@ -227,6 +227,38 @@ impl Layout {
             .collect();
         CgroupMounts::V1 { hierarchies }
     }
+
+    /// The same for a container without a cgroup of its own, which stays in its caller's: each mount point is where the
+    /// calling process is.
+    ///
+    /// # Errors
+    /// `/proc/self/cgroup` cannot be read.
+    pub fn mounts_of_caller(&self) -> Result<CgroupMounts, CgroupError> {
+        let path = "/proc/self/cgroup";
+        let text = std::fs::read_to_string(path).map_err(|error| CgroupError::io("read", path, error))?;
+        Ok(match self.mounts() {
+            CgroupMounts::V2 { mountpoint } => {
+                CgroupMounts::V2 { mountpoint: joined(&mountpoint, &text, "") }
+            }
+            CgroupMounts::V1 { mut hierarchies } => {
+                for hierarchy in &mut hierarchies {
+                    let listed = hierarchy.data.trim_start_matches("none,");
+                    hierarchy.mountpoint = joined(&hierarchy.mountpoint, &text, listed);
+                }
+                CgroupMounts::V1 { hierarchies }
+            }
+            CgroupMounts::None => CgroupMounts::None,
+        })
+    }
+}
+
+/// The mount point with the path that cgroups(7) lists for these controllers, as `4:cpu,cpuacct:/path`.
+fn joined(mount: &Path, listing: &str, controllers: &str) -> PathBuf {
+    let path = listing.lines().find_map(|line| {
+        let (listed, path) = line.split_once(':')?.1.split_once(':')?;
+        (listed == controllers).then_some(path)
+    });
+    mount.join(path.unwrap_or_default().trim_start_matches('/'))
 }
 
 #[cfg(test)]
@@ -278,6 +310,16 @@ mod tests {
         if let Some(layout) = conventional(Path::new(ROOT)) {
             assert_eq!(shown(layout), shown(from_mountinfo().unwrap()));
         }
+    }
+
+    #[test]
+    fn places_of_a_caller() {
+        let listing = "12:cpu,cpuacct:/user/a:b\n3:name=systemd:/x\n0::/y\n";
+        let mount = Path::new("/m");
+        assert_eq!(joined(mount, listing, "cpu,cpuacct"), Path::new("/m/user/a:b"));
+        assert_eq!(joined(mount, listing, "name=systemd"), Path::new("/m/x"));
+        assert_eq!(joined(mount, listing, ""), Path::new("/m/y"));
+        assert_eq!(joined(mount, listing, "pids"), Path::new("/m"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Layout, Unit};
-use berth_spec::{CompileContext, ContainerPlan, SeccompProgram, oci};
+use berth_spec::{CgroupMounts, CompileContext, ContainerPlan, SeccompProgram, oci};
 use berth_sys::clone::{Clone3, Forked, clone3};
 use berth_sys::{Pid, pidfd};
 
@@ -102,15 +102,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         Some(unit) => unit.path().to_owned(),
         None => cgroup_path(request.spec, request.id),
     };
-    let mut plan = compile(&request, &layout, &path)?;
+    let mut plan = compile(&request, layout.mounts(), &path)?;
     if request.unprivileged {
         // Programs for devices take a privilege that no user namespace gives; its members cannot make nodes anyhow.
         plan.cgroup.resources.set_devices(None);
     }
-    let (observed, unobserved) = match request.observe_seccomp {
-        true => parent::observe(&mut plan.process),
-        false => (None, None),
-    };
     if matches!(request.rootfs, RootfsSource::Detached(_)) {
         make_place(&plan.root.path)?;
     }
@@ -118,10 +114,16 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         Some(unit) => Cgroup::create_in_unit(&layout, unit, &plan.cgroup.resources)?,
         None => match Cgroup::create(&layout, &path, &plan.cgroup.resources) {
             Err(error) if request.unprivileged && error.is_refusal() => {
-                without_cgroup(&request, &layout, error)?
+                let none = without_cgroup(&request, &layout, error)?;
+                plan = compile(&request, layout.mounts_of_caller()?, Path::new("/"))?;
+                none
             }
             other => other?,
         },
+    };
+    let (observed, unobserved) = match request.observe_seccomp {
+        true => parent::observe(&mut plan.process),
+        false => (None, None),
     };
     let state = ContainerState {
         oci_version: request.spec.version().clone(),
@@ -219,11 +221,11 @@ fn cgroup_path(spec: &oci::Spec, id: &str) -> PathBuf {
     }
 }
 
-fn compile(request: &CreateRequest<'_>, layout: &Layout, cgroup: &Path) -> Result<ContainerPlan, Error> {
+fn compile(request: &CreateRequest<'_>, mounts: CgroupMounts, cgroup: &Path) -> Result<ContainerPlan, Error> {
     let context = CompileContext {
         bundle: request.bundle.to_owned(),
         rootless: !nix::unistd::geteuid().is_root(),
-        cgroup: layout.mounts(),
+        cgroup: mounts,
         cgroup_path: cgroup.to_owned(),
         known_capabilities: crate::steps::capabilities::bounding(),
     };

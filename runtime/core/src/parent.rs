@@ -112,9 +112,8 @@ impl Serving<'_> {
             };
             match (message, fd) {
                 (FromChild::NamespacesReady, _) => {
-                    for step in self.steps {
-                        perform(step, self.id_maps, child.pid, &mut served.warnings)?;
-                    }
+                    // Limits for the program are not limits for its set-up.
+                    self.perform(child, |step| until_exec || !is_limit(step), &mut served)?;
                     self.link.go()?;
                 }
                 (FromChild::RunHooks, _) => {
@@ -143,13 +142,26 @@ impl Serving<'_> {
                         trace.tell(&line);
                     }
                 }
-                (FromChild::Ready, _) if !until_exec => return Ok(served),
+                (FromChild::Ready, _) if !until_exec => {
+                    self.perform(child, is_limit, &mut served)?;
+                    return Ok(served);
+                }
                 (FromChild::Failure(failure), _) => return Err(Error::Child(failure)),
                 (other, _) => {
                     return Err(Error::Protocol { got: format!("{other:?}"), expected: "another message" });
                 }
             }
         }
+    }
+
+    fn perform(
+        &self,
+        child: &Process,
+        which: impl Fn(&ParentStep) -> bool,
+        served: &mut Served,
+    ) -> Result<(), Error> {
+        let mut steps = self.steps.iter().filter(|step| which(step));
+        steps.try_for_each(|step| perform(step, self.id_maps, child.pid, &mut served.warnings))
     }
 
     /// Gives the seccomp listener to the agent (config-linux.md, "Seccomp listener").
@@ -177,6 +189,10 @@ impl Serving<'_> {
             .map_err(context)?;
         Ok(())
     }
+}
+
+fn is_limit(step: &ParentStep) -> bool {
+    matches!(step, ParentStep::Rlimits(_) | ParentStep::OomScoreAdj(_))
 }
 
 fn perform(step: &ParentStep, maps: &IdMaps, pid: Pid, warnings: &mut Vec<String>) -> Result<(), Error> {

@@ -44,6 +44,21 @@ fn binds_of_files_and_directories() {
 }
 
 #[test]
+fn a_bind_is_as_shared_as_asked() {
+    let mut case = Case::script("grep ' /data-' /proc/self/mountinfo");
+    let host = case.path().join("host");
+    fs::create_dir(&host).unwrap();
+    for kind in ["shared", "slave", "private"] {
+        let to = format!("/data-{kind}");
+        let bind = json!({ "destination": to, "type": "bind", "source": host, "options": ["bind", kind] });
+        case.push("/mounts", bind);
+    }
+    let out = case.run().ok();
+    let shared: Vec<bool> = out.lines().map(|line| line.contains(" shared:")).collect();
+    assert_eq!(shared, [true, false, false], "{out}");
+}
+
+#[test]
 fn a_missing_bind_source_fails() {
     let mut case = Case::new(&["/bin/true"]);
     case.push(

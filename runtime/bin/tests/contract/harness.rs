@@ -1,5 +1,6 @@
 //! A bundle made of busybox, the runtime under test, and the proof that nothing is left behind.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -13,11 +14,16 @@ const APPLETS: &[&str] = &[
     "mkdir", "grep", "ps", "pwd", "tty", "printf", "test", "head", "readlink", "mknod", "chown",
 ];
 
+/// Who calls the runtime where root does not: `nobody`.
+pub(crate) const USER: u32 = 65534;
+
 /// One container of the runtime under test.
 pub(crate) struct Case {
     directory: tempfile::TempDir,
     pub(crate) id: String,
     pub(crate) config: Value,
+    /// The start of the command line: our own program, or one that starts it as somebody else.
+    launcher: Vec<OsString>,
 }
 
 /// What a command said.
@@ -59,6 +65,14 @@ fn unescape(text: &str) -> String {
     text.replace("\\\"", "\"")
 }
 
+/// Everything below, without following links.
+fn chown(path: &Path, id: u32) {
+    std::os::unix::fs::lchown(path, Some(id), Some(id)).unwrap();
+    if path.symlink_metadata().unwrap().is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| chown(&entry.unwrap().path(), id));
+    }
+}
+
 fn runtime() -> PathBuf {
     std::env::var_os("BERTH_TEST_RUNTIME")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_berth-runtime")), PathBuf::from)
@@ -86,7 +100,7 @@ impl Case {
         }
         let id = format!("contract-{}-{number}", std::process::id());
         let config = config(args, &id);
-        Self { directory, id, config }
+        Self { directory, id, config, launcher: vec![runtime().into()] }
     }
 
     /// A bundle whose process is a shell script.
@@ -110,9 +124,28 @@ impl Case {
     /// The runtime's command with these arguments.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         fs::write(self.path().join("config.json"), self.config.to_string()).unwrap();
-        let mut command = Command::new(runtime());
-        command.arg("--root").arg(self.path().join("state")).args(args).stdin(Stdio::null());
+        let mut command = Command::new(&self.launcher[0]);
         command
+            .args(&self.launcher[1..])
+            .arg("--root")
+            .arg(self.path().join("state"))
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// From now on a user without privileges calls the runtime, and owns the bundle. `before` runs first, as root, in a
+    /// mount namespace of its own.
+    pub(crate) fn become_user(&mut self, before: &str) {
+        // The checkout need not be open to everybody.
+        let program = self.path().join("runtime");
+        fs::copy(runtime(), &program).unwrap();
+        self.config["linux"]["cgroupsPath"].take();
+        chown(self.path(), USER);
+        let user = format!("setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all");
+        let script = format!("{before}\nexec {user} {} \"$@\"", program.display());
+        let words = ["unshare", "--mount", "sh", "-ec", &script, "sh"];
+        self.launcher = words.iter().map(OsString::from).collect();
     }
 
     /// Runs a command on the container: `verb` and flags, then the id, then `rest`.

@@ -13,5 +13,6 @@ mod leftovers;
 mod lifecycle;
 mod mounts;
 mod process;
+mod rootless;
 mod seccomp;
 mod terminal;

@@ -243,3 +243,36 @@ fn capabilities_that_nobody_knows_are_left_out_aloud() {
     assert_ne!(said.code, 0, "{said:?}");
     assert!(said.err.contains(text), "{said:?}");
 }
+
+#[test]
+fn limits_of_the_program_are_not_limits_of_its_setup() {
+    let mut case = Case::script("ulimit -n");
+    case.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": 12, "soft": 12 }]);
+    case.push("/linux/namespaces", json!({ "type": "user" }));
+    let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65_536 }]);
+    case.config["linux"]["uidMappings"] = ids.clone();
+    case.config["linux"]["gidMappings"] = ids;
+    assert_eq!(case.run().ok(), "12\n");
+}
+
+#[test]
+fn a_variable_given_twice_counts_once() {
+    let mut case = Case::script("env | grep COLOUR; echo $HOME");
+    case.config["process"]["env"] = json!(["COLOUR=red", "PATH=/bin", "HOME=", "COLOUR=blue"]);
+    assert_eq!(case.run().ok(), "COLOUR=blue\n/\n");
+}
+
+#[test]
+fn a_container_that_waits_holds_nothing_of_the_host() {
+    let case = Case::new(&["/bin/true"]);
+    case.call_detached(&["create"]).ok();
+    let held = case.state()["pid"].to_string();
+    let links = std::fs::read_dir(format!("/proc/{held}/fd")).unwrap().flatten();
+    let held: Vec<String> = links
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .map(|target| target.display().to_string())
+        .filter(|target| target.contains("/cgroup/") || target.ends_with("/acpi"))
+        .collect();
+    assert_eq!(held, Vec::<String>::new());
+    case.call(&["start"], &[]).ok();
+}

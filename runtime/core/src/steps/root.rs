@@ -66,7 +66,10 @@ impl Init<'_> {
         } else {
             // The old root is stacked on the new one, and taken away without a place for it being needed
             // (pivot_root(2), "pivot_root(".", ".")").
+            let old = super::open_root().at(|| "open /".into())?;
             pivot_root(".", ".").at(|| "pivot_root".into())?;
+            // Our directory is the new root still; what follows is for the old one alone.
+            fchdir(&old).at(|| "enter the old root".into())?;
             let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
             mount(NONE, ".", NONE, slave, NONE).at(|| "detach the old root from the host".into())?;
             umount2(".", MntFlags::MNT_DETACH).at(|| "unmount the old root".into())?;
