@@ -36,6 +36,8 @@ test: packages-test build
 bench: packages-test build
 	tests/support/packages.sh bench
 	tests/support/bench.sh
+	$(CARGO) rustc --locked --release -p berth-core --example floor -- $(STATIC)
+	unshare --mount tests/support/bench-runtime.py
 
 lint:
 	$(CARGO) fmt --all --check

@@ -96,16 +96,8 @@ impl Cli {
     /// As [`Cli::run`].
     #[must_use]
     pub fn run_on_terminal(&self, args: &[&str], input: &[u8]) -> Outcome {
-        let inner = self.command(args);
-        let words: Vec<String> = std::iter::once(inner.get_program())
-            .chain(inner.get_args())
-            .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
-            .collect();
-        let mut script = Command::new("script");
-        script
-            .args(["-qefc", &words.join(" "), "/dev/null"])
-            .env("TERM", "xterm")
-            .env("DOCKER_BUILDKIT", "0");
+        let mut script = on_terminal(&self.command(args));
+        script.env("DOCKER_BUILDKIT", "0");
         finish(script, input, args.join(" "))
     }
 
@@ -132,8 +124,24 @@ impl Cli {
     }
 }
 
-/// Starts `command`, feeds it, waits for it.
-fn finish(mut command: Command, input: &[u8], shown: String) -> Outcome {
+/// The same command on a terminal of its own (without its environment).
+#[must_use]
+pub fn on_terminal(inner: &Command) -> Command {
+    let words: Vec<String> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
+        .collect();
+    let mut script = Command::new("script");
+    script.args(["-qefc", &words.join(" "), "/dev/null"]).env("TERM", "xterm");
+    script
+}
+
+/// Starts `command`, feeds it, waits for it. `shown` stands for it in messages.
+///
+/// # Panics
+/// If the program cannot be started, or does not end within two minutes.
+#[must_use]
+pub fn finish(mut command: Command, input: &[u8], shown: String) -> Outcome {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cgroups;
 use crate::cli::{Cli, Frontend};
 
 /// A running dockerd with its containerd; both end, with all they made, when dropped.
@@ -21,6 +22,15 @@ impl Dockerd {
     /// If it does not serve within thirty seconds.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further options.
+    ///
+    /// # Panics
+    /// As [`Dockerd::start`].
+    #[must_use]
+    pub fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-dockerd").tempdir().expect("temporary directory");
         let log = std::fs::File::create(dir.path().join("dockerd.log")).expect("dockerd's log file");
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -30,6 +40,8 @@ impl Dockerd {
             .args(["--net", "--mount", "--kill-child=SIGTERM", "--fork", "sh", "-c", script, "sh", "dockerd"])
             .args(["--data-root", &path("root"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
             .args(["--host", &format!("unix://{}", path("docker.sock"))])
+            .args(["--cgroup-parent", &cgroups::parent_of(dir.path())])
+            .args(options)
             .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share the log file"))
@@ -85,9 +97,7 @@ impl Drop for Dockerd {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        // dockerd makes the parent group of its containers and leaves it; only an empty one can be removed.
-        for controller in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            std::fs::remove_dir(controller.path().join("docker")).ok();
-        }
+        // dockerd makes the parent group of its containers and leaves it.
+        cgroups::remove(&cgroups::parent_of(self.dir.path()));
     }
 }

@@ -4,9 +4,13 @@
 //! A harness object takes away what it made when it is dropped, and fails the test if it cannot.
 
 pub mod base;
+pub mod cgroups;
 pub mod cli;
+pub mod containerd;
 pub mod daemon;
 pub mod dockerd;
 pub mod matrix;
+pub mod namespaces;
+pub mod podman;
 pub mod registry;
 pub mod vm;

@@ -11,6 +11,7 @@ use berth_sys::{Pid, pidfd};
 
 use crate::error::Error;
 use crate::hooks::{ContainerState, run_all_hooks, run_hooks};
+use crate::idmap;
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
 use crate::parent::{self, Process, Serving};
@@ -142,12 +143,15 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             plan,
         }),
         Err(error) => {
-            let mut errors = vec![error];
-            errors.extend(cgroup.remove().err().into_iter().flatten().map(Error::Cgroup));
+            let error = undone(error, cgroup);
             // What a hook has begun, a poststop hook ends (runtime.md, "Lifecycle", steps 3 to 5 and 13).
             let state = ContainerState { status: "stopped", ..state };
-            errors.extend(run_all_hooks("poststop", &plan.hooks.poststop, &state));
-            Err(if errors.len() == 1 { errors.remove(0) } else { Error::Many(errors) })
+            let left = run_all_hooks("poststop", &plan.hooks.poststop, &state);
+            Err(if left.is_empty() {
+                error
+            } else {
+                Error::Many(std::iter::once(error).chain(left).collect())
+            })
         }
     }
 }
@@ -173,6 +177,16 @@ fn without_cgroup(
         "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {refusal} \
          (leave linux.resources and linux.cgroupsPath out, or have the cgroup delegated to you)"
     )))
+}
+
+/// Takes the cgroup of a failed creation away; what fails at that is told as well.
+fn undone(error: Error, cgroup: Cgroup) -> Error {
+    match cgroup.remove() {
+        Ok(()) => error,
+        Err(errors) => {
+            Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect())
+        }
+    }
 }
 
 /// The empty directory a detached root is attached to, which belongs to the bundle and goes with it.
@@ -227,6 +241,7 @@ fn spawn(
         return Err(Error::Invalid(message.into()));
     }
     let namespaces = Namespaces::open(&plan.namespaces, cgroup.is_joined_by_birth())?;
+    let idmapped = idmap::prepare(&plan.steps)?;
     let (link, child_link) = protocol::link()?;
     let first_flags =
         if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };
@@ -235,7 +250,15 @@ fn spawn(
         Forked::Parent { pid, pidfd } => Process { pid, pidfd },
         Forked::Child => {
             drop(link);
-            init::run(Start { request, plan, namespaces: &namespaces, cgroup, link: &child_link, state })
+            init::run(Start {
+                request,
+                plan,
+                namespaces: &namespaces,
+                cgroup,
+                link: &child_link,
+                state,
+                idmapped,
+            })
         }
     };
     drop(child_link);
@@ -265,9 +288,18 @@ fn spawn(
         Ok(served) => Ok(Parts { process, console: served.console, warnings: served.warnings, link }),
         Err(error) => {
             parent::discard(&process);
+            if !plan.has_own_mounts() {
+                unmount_root(&plan.root.path);
+            }
             Err(error)
         }
     }
+}
+
+/// Undoes the mounts of a container that has the host's mount namespace. One that was never made is none.
+pub fn unmount_root(root: &Path) {
+    use nix::mount::{MntFlags, umount2};
+    umount2(root, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
 }
 
 impl CreatedContainer {
@@ -292,8 +324,8 @@ impl CreatedContainer {
             }
         }
         self.state.status = "running";
-        let bundle = Some(self.state.bundle.as_path());
-        run_hooks("poststart", &self.plan.hooks.poststart, &self.state, bundle).inspect_err(|_| {
+        let hooks = &self.plan.hooks.poststart;
+        run_hooks("poststart", hooks, &self.state, Some(&self.state.bundle)).inspect_err(|_| {
             // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
             pidfd::send_signal(&self.pidfd, nix::libc::SIGKILL).ok();
         })

@@ -86,6 +86,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     drop(child_link);
     parent::put_into(request.cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let trace = request.trace;
+    if let Some(trace) = trace {
+        trace.tell(&format!("child process in init(): pid {}", first.pid));
+    }
     drop(request);
     let process = parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {

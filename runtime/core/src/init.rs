@@ -10,6 +10,7 @@ use berth_sys::{ns, process};
 use crate::create::{CreateRequest, Gate, RootfsSource};
 use crate::error::{ChildFailure, Context, Fault};
 use crate::hooks::ContainerState;
+use crate::idmap::Prepared;
 use crate::namespaces::{Namespaces, become_root};
 use crate::protocol::{ChildLink, FromChild};
 use crate::stdio::Stdio;
@@ -23,6 +24,7 @@ pub(crate) struct Start<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) link: &'a ChildLink,
     pub(crate) state: &'a ContainerState,
+    pub(crate) idmapped: Prepared,
 }
 
 /// Everything a step may need.
@@ -50,6 +52,7 @@ pub(crate) struct Init<'a> {
 pub(crate) struct InContainer<'a> {
     pub(crate) plan: &'a ContainerPlan,
     pub(crate) rootfs: Option<OwnedFd>,
+    pub(crate) idmapped: Prepared,
     pub(crate) state: &'a ContainerState,
 }
 
@@ -70,7 +73,7 @@ pub(crate) fn give_up(link: &ChildLink, step: String, fault: Fault) -> ! {
 pub(crate) enum Never {}
 
 fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
-    let Start { request, plan, namespaces, cgroup, link, state } = start;
+    let Start { request, plan, namespaces, cgroup, link, state, idmapped } = start;
     let named = |step: &'static str| move |fault| (step.to_owned(), fault);
     // A creation that is killed half-way takes its child along; the last step before the gate lifts this, unless the
     // container is to die with its parent for good.
@@ -113,7 +116,7 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
         outlives_parent: !request.die_with_parent,
         id: request.id,
         traced: request.trace.is_some(),
-        container: Some(InContainer { plan, rootfs, state }),
+        container: Some(InContainer { plan, rootfs, idmapped, state }),
     };
     if matches!(init.gate, Gate::Fifo(_)) {
         init.stage.prepare_gate().map_err(named("Gate"))?;

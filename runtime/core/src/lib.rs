@@ -21,8 +21,11 @@ mod create;
 pub mod elf;
 mod error;
 mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hooks;
 mod id_maps;
+mod idmap;
 mod init;
 mod namespaces;
 mod netdev;
@@ -32,7 +35,7 @@ mod stdio;
 mod steps;
 mod trace;
 
-pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create};
+pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create, unmount_root};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
 pub use hooks::{ContainerState, run_all_hooks, run_hooks};

@@ -85,8 +85,13 @@ impl Namespaces {
         let lines = self.time_offsets.iter().map(|o| format!("{} {} {}\n", o.clock, o.secs, o.nanosecs));
         let lines: String = lines.collect();
         std::fs::write("/proc/self/timens_offsets", &lines).map_err(|error| {
-            let what = format!("set linux.timeOffsets to {:?}", lines.trim_end());
-            Fault::os(what, Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+            let hint = if errno == Errno::ERANGE {
+                " (a clock would stand before zero, or too far ahead)"
+            } else {
+                ""
+            };
+            Fault::os(format!("set linux.timeOffsets to {:?}{hint}", lines.trim_end()), errno)
         })?;
         Ok(self.born_in.without(CloneFlags::NEWUSER | CloneFlags::NEWTIME))
     }

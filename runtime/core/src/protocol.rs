@@ -122,6 +122,12 @@ impl ChildLink {
         self.send(&FromChild::Failure(failure), None).ok();
     }
 
+    /// For one that says what no child would.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// From now on a failure is told to whoever reads this FIFO, too.
     pub(crate) fn answer_through(&self, gate: OwnedFd) {
         // There is one gate in the life of a child.

@@ -33,6 +33,6 @@ pub use process::{
 };
 pub use seccomp::{Instruction, SeccompProgram};
 pub use step::{
-    DeviceKind, DeviceMethod, DeviceStep, FsOption, IdmapStep, InitStep, MemoryPolicyStep, MountAttributes,
-    MountSource, MountStep, Propagation, SuperblockFlags, SymlinkStep, SysctlStep,
+    DeviceKind, DeviceMethod, DeviceStep, FsOption, IdmapSource, IdmapStep, InitStep, MemoryPolicyStep,
+    MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags, SymlinkStep, SysctlStep,
 };

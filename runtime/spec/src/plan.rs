@@ -180,6 +180,14 @@ pub struct IdMaps {
     pub gid: Vec<IdMap>,
 }
 
+impl ContainerPlan {
+    /// False if the container's mounts are the host's: they have to be undone when it is deleted.
+    #[must_use]
+    pub fn has_own_mounts(&self) -> bool {
+        self.namespaces.has(NamespaceKind::Mount)
+    }
+}
+
 impl IdMaps {
     /// True if there is no mapping at all.
     #[must_use]

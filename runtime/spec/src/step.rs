@@ -260,10 +260,19 @@ pub struct Propagation {
 /// The id mapping of a mount (mount_setattr(2), MOUNT_ATTR_IDMAP).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdmapStep {
-    /// The maps; empty: those of the container's user namespace.
-    pub maps: IdMaps,
+    /// Where the mapping comes from.
+    pub source: IdmapSource,
     /// `ridmap`.
     pub recursive: bool,
+}
+
+/// Where the mapping of a mount comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdmapSource {
+    /// Its own mappings, or those of the container's new user namespace.
+    Maps(IdMaps),
+    /// The user namespace that the container joins.
+    Namespace(PathBuf),
 }
 
 /// Type of a device node.

@@ -10,6 +10,9 @@ use std::path::Path;
 
 use nix::NixPath;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::path::magic_link;
 
 /// Mount attributes, `MOUNT_ATTR_*` of `<linux/mount.h>`.
 pub mod attr {
@@ -48,6 +51,9 @@ pub mod propagation {
     /// `MS_SHARED`.
     pub const SHARED: u64 = 1 << 20;
 }
+
+/// The longest value `fsconfig(2)` takes as a string (it copies 256 bytes with the end).
+pub const MAX_STRING: usize = 255;
 
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
@@ -103,6 +109,22 @@ impl FsContext {
     /// See `fsconfig(2)`.
     pub fn set_string(&self, key: &str, value: &str) -> Result<(), Errno> {
         self.config(FSCONFIG_SET_STRING, Some(key), Some(value), 0)
+    }
+
+    /// Sets `key` to the path of something that exists. One that is longer than a string may be, or no text, is named
+    /// through a descriptor; the file system looks it up at once and keeps what it finds.
+    ///
+    /// # Errors
+    /// See `open(2)` and `fsconfig(2)`.
+    pub fn set_path(&self, key: &str, path: &Path) -> Result<(), Errno> {
+        match path.to_str().filter(|text| text.len() <= MAX_STRING) {
+            Some(text) => self.set_string(key, text),
+            None => {
+                let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+                let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?;
+                self.set_string(key, &magic_link(&fd).to_string_lossy())
+            }
+        }
     }
 
     /// Sets a flag without a value.
@@ -317,10 +339,7 @@ fn overlay_with(overlay: &Overlay<'_>, one_by_one: bool) -> Result<OwnedFd, Over
     let fail = |operation: String| |errno| OverlayError { operation, errno, log: fs.log() };
     let set = |key: &str, path: &Path| -> Result<(), OverlayError> {
         let operation = format!("fsconfig {key}={}", path.display());
-        let Some(text) = path.to_str() else {
-            return Err(plain(operation)(Errno::EILSEQ));
-        };
-        fs.set_string(key, text).map_err(fail(operation))
+        fs.set_path(key, path).map_err(fail(operation))
     };
     if one_by_one {
         for lower in overlay.lower {
@@ -357,7 +376,6 @@ fn escape_lower(path: &Path) -> String {
 mod tests {
     use super::*;
     use crate::path::open_in_root;
-    use nix::fcntl::OFlag;
     use nix::sys::stat::Mode;
     use std::fs;
     use std::io::Read;
@@ -409,6 +427,25 @@ mod tests {
         assert!(upper.join("new").exists());
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(dir.path().to_str().unwrap()), "the mount must stay detached");
+    }
+
+    #[test]
+    fn overlay_takes_paths_of_any_length_and_kind() {
+        use std::os::unix::ffi::OsStringExt;
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(200)).join("e".repeat(200));
+        let odd = deep.join(std::ffi::OsString::from_vec(b"\xff:,\\".to_vec()));
+        let (upper, work) = (deep.join("upper"), deep.join("work"));
+        for path in [&odd, &upper, &work] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(odd.join("below"), "below").unwrap();
+        let request =
+            Overlay { lower: &[&odd], upper: Some(&upper), work: Some(&work), options: &[], attrs: 0 };
+        let root = overlay(&request).unwrap();
+        assert_eq!(read(&root, "below").unwrap(), "below");
+        write(&root, "new").unwrap();
+        assert!(upper.join("new").exists());
     }
 
     #[test]

@@ -161,6 +161,11 @@ fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     Err(berth_core::Error::Child(failure).into())
 }
 
+fn has_own_mounts(spec: &oci::Spec) -> bool {
+    let listed = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    listed.into_iter().any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Mount)
+}
+
 /// Where the container's cgroup will be; berth-core decides the same.
 fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
     let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
@@ -318,8 +323,8 @@ impl Container {
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         await_program(fifo)?;
         let hooks = self.hooks(|hooks| hooks.poststart())?.map_or(Vec::new(), |hooks| hooks.poststart);
-        let bundle = Some(self.record.bundle.as_path());
-        run_hooks("poststart", &hooks, &self.oci_state(Status::Running), bundle).inspect_err(|_| {
+        let state = self.oci_state(Status::Running);
+        run_hooks("poststart", &hooks, &state, Some(&self.record.bundle)).inspect_err(|_| {
             // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
             pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
         })?;
@@ -370,6 +375,9 @@ impl Container {
         }
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
+            if self.spec().is_ok_and(|spec| !has_own_mounts(&spec)) {
+                berth_core::unmount_root(&self.record.rootfs);
+            }
             match self.hooks(|hooks| hooks.poststop()) {
                 Ok(hooks) => {
                     let list = hooks.map_or(Vec::new(), |hooks| hooks.poststop);

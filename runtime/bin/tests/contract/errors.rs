@@ -188,7 +188,7 @@ fn an_invalid_configuration_is_named_by_its_path() {
         ("/mounts/1/destination", json!(""), "mounts[1].destination"),
         ("/linux/namespaces/0/type", json!("moon"), "linux.namespaces[0].type"),
         ("/linux/resources", json!({ "memory": { "limit": "much" } }), "linux.resources.memory.limit"),
-        ("/linux/maskedPaths/0", json!("relative"), "linux.maskedPaths[0]"),
+        ("/linux/maskedPaths/0", json!(5), "linux.maskedPaths[0]"),
         ("/ociVersion", json!("7.0.0"), "ociVersion"),
     ];
     for (pointer, value, path) in cases {

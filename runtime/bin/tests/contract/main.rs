@@ -11,6 +11,7 @@ mod isolation;
 mod kernel;
 mod leftovers;
 mod lifecycle;
+mod mounts;
 mod process;
 mod seccomp;
 mod terminal;

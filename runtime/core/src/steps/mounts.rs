@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_spec::{
-    COVERABLE_PROC, FsOption, IdMaps, MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags,
+    COVERABLE_PROC, FsOption, MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags,
 };
+use berth_sys::Errno;
 use berth_sys::mountfd::{self, FsContext, MountAttr, Tree};
 use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
-use berth_sys::{Errno, Pid};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -23,13 +23,17 @@ use crate::init::Init;
 impl Init<'_> {
     /// One mount.
     pub(super) fn mount(&mut self, step: &MountStep) -> Result<(), Fault> {
+        let prepared = step.index.and_then(|index| self.container.as_mut()?.idmapped.remove(&index));
         let root = self.stage.root()?;
         let what = || format!("mount {}", step.destination.display());
         match &step.source {
             MountSource::Bind { source, recursive } => {
                 let tree = if *recursive { Tree::CloneRecursive } else { Tree::Clone };
-                let mount = mountfd::open_tree(AT_FDCWD, source, tree)
-                    .map_err(|errno| unbindable(source, &step.destination, errno))?;
+                let mount = match prepared {
+                    Some(mount) => mount,
+                    None => mountfd::open_tree(AT_FDCWD, source, tree)
+                        .map_err(|errno| unbindable(source, &step.destination, errno))?,
+                };
                 if step.destination == Path::new("/proc") && !is_procfs(&mount).at(what)? {
                     let source = source.display();
                     return Err(Fault::new(format!(
@@ -153,15 +157,10 @@ fn check_proc(target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Attributes and id mapping while it is detached, then into its place, then propagation.
+/// Attributes while it is detached, then into its place, then propagation.
 fn attach(mount: &OwnedFd, target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
     check_proc(target, step)?;
     let what = |part: &str| format!("{part} of {}", step.destination.display());
-    if let Some(idmap) = &step.idmap {
-        let namespace = user_namespace(&idmap.maps).at(|| what("the id mapping"))?;
-        let change = MountAttr { userns: Some(namespace.as_fd()), ..MountAttr::default() };
-        mountfd::mount_setattr(mount, &change, idmap.recursive).at(|| what("the id mapping"))?;
-    }
     set(mount, step.attributes, false).at(|| what("attributes"))?;
     set(mount, step.recursive_attributes, true).at(|| what("recursive attributes"))?;
     mountfd::move_mount(mount, target).at(|| format!("mount {}", step.destination.display()))?;
@@ -213,6 +212,9 @@ fn new_filesystem(
     }
     for FsOption { key, value } in options {
         let result = match value {
+            Some(value) if fstype == "overlay" && value.len() > mountfd::MAX_STRING => {
+                long_overlay_option(&fs, key, value)
+            }
             Some(value) => fs.set_string(key, value),
             None => fs.set_flag(key),
         };
@@ -221,6 +223,18 @@ fn new_filesystem(
     fs.create().map_err(|e| explained(what("make it"), e))?;
     // The access time mode travels as a value in `set`; fsmount takes the same bits.
     fs.mount(attributes).at(|| what("attach it"))
+}
+
+/// Directories of an overlay in more characters than one option takes: one by one (`lowerdir+`, Linux 6.8).
+fn long_overlay_option(fs: &FsContext, key: &str, value: &str) -> Result<(), Errno> {
+    match key {
+        "upperdir" | "workdir" => fs.set_path(key, Path::new(value)),
+        // Colons and backslashes are escaped in the one string; a path that needs that keeps to its limit.
+        "lowerdir" if !value.contains('\\') && !value.contains("::") => {
+            value.split(':').try_for_each(|lower| fs.set_path("lowerdir+", Path::new(lower)))
+        }
+        _ => fs.set_string(key, value),
+    }
 }
 
 fn superblock_names(flags: SuperblockFlags) -> impl Iterator<Item = &'static str> {
@@ -258,39 +272,4 @@ fn remount(target: &OwnedFd, superblock: SuperblockFlags, options: &[FsOption]) 
     let data = data.join(",");
     let none: Option<&str> = None;
     nix::mount::mount(none, &name_of(target), none, flags, Some(data.as_str()))
-}
-
-/// A user namespace with these maps; without maps, the container's own (mount_setattr(2), MOUNT_ATTR_IDMAP).
-fn user_namespace(maps: &IdMaps) -> Result<OwnedFd, Errno> {
-    use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
-    let open = |path: String| {
-        std::fs::File::open(path)
-            .map(OwnedFd::from)
-            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
-    };
-    if maps.is_empty() {
-        return open("/proc/self/ns/user".into());
-    }
-    // A short-lived child holds the namespace while its maps are written.
-    match clone3(&Clone3 { flags: CloneFlags::NEWUSER, cgroup: None })? {
-        Forked::Child => {
-            nix::unistd::pause();
-            berth_sys::process::exit_now(0)
-        }
-        Forked::Parent { pid, pidfd } => {
-            let namespace = write_maps(pid, maps).and_then(|()| open(format!("/proc/{pid}/ns/user")));
-            // Both fail only if it is gone already, which it cannot be.
-            berth_sys::pidfd::send_signal(&pidfd, nix::libc::SIGKILL).ok();
-            berth_sys::pidfd::wait(&pidfd, true).ok();
-            namespace
-        }
-    }
-}
-
-fn write_maps(pid: Pid, maps: &IdMaps) -> Result<(), Errno> {
-    for (name, map) in [("gid_map", &maps.gid), ("uid_map", &maps.uid)] {
-        let written = std::fs::write(format!("/proc/{pid}/{name}"), IdMaps::text(map));
-        written.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
-    }
-    Ok(())
 }

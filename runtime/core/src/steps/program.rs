@@ -99,6 +99,9 @@ impl Init<'_> {
             program.ok_or_else(|| Fault::new("there is no program to run: config.json has no process"))?;
         let env = self.environment();
         if self.container.is_none() {
+            if self.traced {
+                self.trace(format!("setns_init: about to exec {}", program.to_string_lossy()));
+            }
             self.settle_death()?;
         }
         let (first, keep) = (3 + self.preserve_fds, self.link.descriptors());

@@ -33,8 +33,10 @@ impl Init<'_> {
         let container =
             self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
         let path = &container.plan.root.path;
-        // First of all: an unbindable mount cannot be bound.
-        private_parent(path);
+        if container.plan.has_own_mounts() {
+            // First of all: an unbindable mount cannot be bound.
+            private_parent(path);
+        }
         let tree = match container.rootfs.take() {
             Some(mount) => mount,
             None => mountfd::open_tree(AT_FDCWD, path, Tree::CloneRecursive)

@@ -93,7 +93,8 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         )?,
         None => process::none(in_userns),
     };
-    let mounts = mounts::plan(spec, ctx, &namespaces, &mut warnings)?;
+    let around = mounts::Surroundings { ctx, namespaces: &namespaces, id_maps: &id_maps };
+    let mounts = mounts::plan(spec, around, &mut warnings)?;
     let devices = devices::plan(linux, in_userns)?;
     let hooks = hooks::plan(spec.hooks().as_ref())?;
     let sysctls = sysctl::plan(linux.sysctl().as_ref(), &namespaces)?;

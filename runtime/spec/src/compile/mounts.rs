@@ -6,7 +6,7 @@ use crate::error::SpecError;
 use crate::mount_options::MountOptions;
 use crate::oci;
 use crate::plan::{IdMaps, NamespaceKind, NamespacePlan, SpecWarning};
-use crate::step::{IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
+use crate::step::{IdmapSource, IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
 
 use super::{CompileContext, cgroup_mounts, namespaces, paths, warn};
 
@@ -25,6 +25,15 @@ pub const COVERABLE_PROC: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
+/// What a mount is compiled by.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) ctx: &'a CompileContext,
+    pub(super) namespaces: &'a NamespacePlan,
+    /// Of the container's new user namespace.
+    pub(super) id_maps: &'a IdMaps,
+}
+
 /// The mounts, and what has to follow them once they have been filled.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
@@ -37,23 +46,16 @@ pub(super) struct Mounts {
 
 pub(super) fn plan(
     spec: &oci::Spec,
-    ctx: &CompileContext,
-    namespaces: &NamespacePlan,
+    around: Surroundings<'_>,
     warnings: &mut Vec<SpecWarning>,
 ) -> Result<Mounts, SpecError> {
+    let Surroundings { ctx, namespaces, .. } = around;
     let mut mounts = Mounts::default();
-    if !namespaces.has(NamespaceKind::Mount) {
-        // runc mounts all the same, and what it mounts stays on the host when the container is gone.
-        if spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty()) {
-            warn(
-                warnings,
-                "mounts",
-                "are left out: without {\"type\": \"mount\"} in linux.namespaces they would be mounts of the host",
-            );
-        }
-        // Nor is anything made in the /dev of the image.
-        mounts.dev_is_bound = true;
-        return Ok(mounts);
+    let given = spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty());
+    if given && !namespaces.has(NamespaceKind::Mount) {
+        let message =
+            "without a mount namespace of its own the container's mounts are the host's until it is deleted";
+        warn(warnings, "mounts", message);
     }
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{at}]");
@@ -65,7 +67,7 @@ pub(super) fn plan(
             cgroup_mounts::plan(&field, at, destination, &options, ctx, own, &mut mounts)?;
             continue;
         }
-        let mut step = one(&field, at, mount, destination, options, ctx, warnings)?;
+        let mut step = one(&field, at, mount, destination, options, around, warnings)?;
         if step.destination == Path::new("/dev") {
             mounts.dev_is_bound |= matches!(step.source, MountSource::Bind { .. });
             if !mounts.dev_is_bound && step.attributes.readonly() {
@@ -119,11 +121,11 @@ fn one(
     mount: &oci::Mount,
     destination: PathBuf,
     options: MountOptions,
-    ctx: &CompileContext,
+    around: Surroundings<'_>,
     warnings: &mut Vec<SpecWarning>,
 ) -> Result<MountStep, SpecError> {
-    let idmap = idmap(field, mount, &options)?;
-    let source = source(field, mount, &destination, &options, ctx, warnings)?;
+    let idmap = idmap(field, mount, &options, around)?;
+    let source = source(field, mount, &destination, &options, around.ctx, warnings)?;
     if idmap.is_some() && !matches!(source, MountSource::Bind { .. }) {
         return Err(SpecError::new(format!("{field}.uidMappings"), "id mapping needs a bind mount"));
     }
@@ -208,7 +210,12 @@ fn only_procfs(field: &str, destination: &Path, fstype: &str) -> Result<(), Spec
     Err(SpecError::new(format!("{field}.type"), problem).hint("use type proc"))
 }
 
-fn idmap(field: &str, mount: &oci::Mount, options: &MountOptions) -> Result<Option<IdmapStep>, SpecError> {
+fn idmap(
+    field: &str,
+    mount: &oci::Mount,
+    options: &MountOptions,
+    around: Surroundings<'_>,
+) -> Result<Option<IdmapStep>, SpecError> {
     let maps = IdMaps {
         uid: namespaces::id_map(
             &format!("{field}.uidMappings"),
@@ -225,8 +232,22 @@ fn idmap(field: &str, mount: &oci::Mount, options: &MountOptions) -> Result<Opti
             "uidMappings and gidMappings must be specified together",
         ));
     }
-    if maps.is_empty() && options.idmap.is_none() {
+    let recursive = options.idmap.unwrap_or(false);
+    if !maps.is_empty() {
+        return Ok(Some(IdmapStep { source: IdmapSource::Maps(maps), recursive }));
+    }
+    if options.idmap.is_none() {
         return Ok(None);
     }
-    Ok(Some(IdmapStep { maps, recursive: options.idmap.unwrap_or(false) }))
+    let source = match around.namespaces.joins(NamespaceKind::User) {
+        Some(path) => IdmapSource::Namespace(path.clone()),
+        None if !around.id_maps.is_empty() => IdmapSource::Maps(around.id_maps.clone()),
+        None => {
+            return Err(SpecError::new(
+                format!("{field}.options"),
+                "idmap needs uidMappings and gidMappings, or a container with a user namespace",
+            ));
+        }
+    };
+    Ok(Some(IdmapStep { source, recursive }))
 }

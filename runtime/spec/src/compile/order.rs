@@ -251,19 +251,21 @@ fn restricted_paths(
     own_mounts: bool,
     steps: &mut Vec<InitStep>,
 ) -> Result<(), SpecError> {
-    let list = |field: &str, list: &Option<Vec<String>>| -> Result<Vec<PathBuf>, SpecError> {
+    type Check = fn(&str, &Path) -> Result<(), SpecError>;
+    let list = |field: &str, list: &Option<Vec<String>>, check: Check| -> Result<Vec<PathBuf>, SpecError> {
         list.iter()
             .flatten()
             .enumerate()
             .map(|(at, path)| {
-                // A relative one is taken from the root, as runc takes it.
-                paths::no_nul(&format!("linux.{field}[{at}]"), Path::new(path))?;
+                check(&format!("linux.{field}[{at}]"), Path::new(path))?;
                 Ok(paths::clean(Path::new(path)))
             })
             .collect()
     };
-    let readonly = list("readonlyPaths", linux.readonly_paths())?;
-    let masked = list("maskedPaths", linux.masked_paths())?;
+    // A relative path to protect is taken from the root, as runc takes it. One to hide is refused: who wrote it would
+    // believe that something else is hidden.
+    let readonly = list("readonlyPaths", linux.readonly_paths(), paths::no_nul)?;
+    let masked = list("maskedPaths", linux.masked_paths(), paths::absolute)?;
     let restricted = !readonly.is_empty() || !masked.is_empty();
     if restricted && !own_mounts {
         return Err(SpecError::new(
@@ -318,6 +320,19 @@ fn memory_policy(linux: &oci::Linux) -> Result<Option<MemoryPolicyStep>, SpecErr
         Some(nodes) => process::number_list("linux.memoryPolicy.nodes", nodes)?,
         None => Vec::new(),
     };
+    // set_mempolicy(2); the kernel itself says EINVAL to all of it.
+    let refused = |problem| Err(SpecError::new("linux.memoryPolicy.nodes", problem));
+    match policy.mode() {
+        M::MpolDefault | M::MpolLocal if !nodes.is_empty() => {
+            return refused("must be left out: MPOL_DEFAULT and MPOL_LOCAL have no nodes");
+        }
+        M::MpolBind | M::MpolInterleave | M::MpolWeightedInterleave | M::MpolPreferredMany
+            if nodes.is_empty() =>
+        {
+            return refused("is missing: this mode needs nodes");
+        }
+        _ => {}
+    }
     Ok(Some(MemoryPolicyStep { mode: mode | flags, nodes }))
 }
 

@@ -57,17 +57,6 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-/// Each variable once, with the value that was given last; an empty HOME is none, as for runc.
-fn last_of_each(env: Vec<CString>) -> Vec<CString> {
-    let mut seen = HashSet::with_capacity(env.len());
-    let name =
-        |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
-    let mut kept: Vec<CString> = env.into_iter().rev().filter(|entry| seen.insert(name(entry))).collect();
-    kept.retain(|entry| entry.to_bytes() != b"HOME=");
-    kept.reverse();
-    kept
-}
-
 /// The plan of a container that has no program: it can be created, but not started (config.md, "Process").
 pub(super) fn none(in_userns: bool) -> ProcessPlan {
     ProcessPlan {
@@ -91,6 +80,17 @@ pub(super) fn none(in_userns: bool) -> ProcessPlan {
         steps: Vec::new(),
         parent: Vec::new(),
     }
+}
+
+/// Each variable once, with the value that was given last; an empty HOME is none, as for runc.
+fn last_of_each(env: Vec<CString>) -> Vec<CString> {
+    let mut seen = HashSet::with_capacity(env.len());
+    let name =
+        |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
+    let mut kept: Vec<CString> = env.into_iter().rev().filter(|entry| seen.insert(name(entry))).collect();
+    kept.retain(|entry| entry.to_bytes() != b"HOME=");
+    kept.reverse();
+    kept
 }
 
 /// Strings for execve(2).

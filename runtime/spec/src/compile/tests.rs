@@ -265,7 +265,7 @@ fn refusals_name_the_field() {
         refused(|s| s["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
         "linux.sysctl.vm.swappiness"
     );
-    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["/e\0"])), "linux.maskedPaths[0]");
+    assert_eq!(refused(|s| s["linux"]["maskedPaths"] = json!(["etc"])), "linux.maskedPaths[0]");
     assert_eq!(refused(|s| s["linux"]["rootfsPropagation"] = json!("loud")), "linux.rootfsPropagation");
     assert_eq!(
         refused(|s| s["linux"]["devices"] = json!([{"path":"/dev/x","type":"a"}])),
@@ -276,6 +276,12 @@ fn refusals_name_the_field() {
         "linux.timeOffsets"
     );
     assert_eq!(refused(|s| s["linux"]["netDevices"] = json!({"a/b": {}})), "linux.netDevices.a/b");
+    let policy = |mode: &str, nodes: &str| {
+        refused(|s| s["linux"]["memoryPolicy"] = json!({"mode": mode, "nodes": nodes}))
+    };
+    assert_eq!(policy("MPOL_DEFAULT", "0"), "linux.memoryPolicy.nodes");
+    assert_eq!(policy("MPOL_BIND", ""), "linux.memoryPolicy.nodes");
+    assert_eq!(policy("MPOL_PREFERRED", ""), "nothing");
     assert_eq!(refused(|s| s["linux"]["intelRdt"] = json!({})), "linux.intelRdt");
     assert_eq!(refused(|s| s["hooks"] = json!({"poststop": [{"path": "x"}]})), "hooks.poststop[0].path");
     let no_uts = |s: &mut serde_json::Value| {

@@ -1,0 +1,95 @@
+//! Id-mapped bind mounts (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+//!
+//! The parent makes them, detached, before it forks: to map a mount takes CAP_SYS_ADMIN over the user namespace of its
+//! file system, which the init of a container with its own user namespace has not. The child inherits the descriptors
+//! and attaches the mounts where they belong.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use berth_spec::{IdMaps, IdmapSource, InitStep, MountSource};
+use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
+use berth_sys::mountfd::{self, MountAttr, Tree};
+use berth_sys::{Errno, Pid, pidfd, process};
+use nix::fcntl::AT_FDCWD;
+
+use crate::error::Error;
+
+/// By the index in `mounts` of config.json.
+pub(crate) type Prepared = BTreeMap<usize, OwnedFd>;
+
+/// Makes the id-mapped mounts of a plan.
+///
+/// # Errors
+/// A source that does not exist, or whose file system knows no id mapping.
+pub(crate) fn prepare(steps: &[InitStep]) -> Result<Prepared, Error> {
+    let mut namespaces: Vec<(&IdmapSource, OwnedFd)> = Vec::new();
+    let mut prepared = Prepared::new();
+    for step in steps {
+        let InitStep::Mount(mount) = step else { continue };
+        let (Some(idmap), Some(index)) = (&mount.idmap, mount.index) else { continue };
+        let MountSource::Bind { source, recursive } = &mount.source else { continue };
+        if !namespaces.iter().any(|(known, _)| *known == &idmap.source) {
+            namespaces.push((&idmap.source, user_namespace(&idmap.source)?));
+        }
+        let namespace =
+            namespaces.iter().find(|(known, _)| *known == &idmap.source).map(|(_, fd)| fd.as_fd());
+        let tree = if *recursive { Tree::CloneRecursive } else { Tree::Clone };
+        let fd = mountfd::open_tree(AT_FDCWD, source, tree)
+            .map_err(|errno| Error::os(format!("bind {}", source.display()), errno))?;
+        let change = MountAttr { userns: namespace, ..MountAttr::default() };
+        mountfd::mount_setattr(&fd, &change, idmap.recursive).map_err(|errno| {
+            let hint = match errno {
+                Errno::EINVAL => " (does its file system support id-mapped mounts?)",
+                Errno::EPERM => " (is it id-mapped already?)",
+                _ => "",
+            };
+            Error::os(format!("mounts[{index}]: map the ids of {}{hint}", source.display()), errno)
+        })?;
+        prepared.insert(index, fd);
+    }
+    Ok(prepared)
+}
+
+fn user_namespace(source: &IdmapSource) -> Result<OwnedFd, Error> {
+    match source {
+        IdmapSource::Namespace(path) => open(path),
+        IdmapSource::Maps(maps) => mapped(maps),
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Error> {
+    File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open namespace", path, e))
+}
+
+/// A new user namespace with these maps: a short-lived child holds it while they are written.
+fn mapped(maps: &IdMaps) -> Result<OwnedFd, Error> {
+    let forked = clone3(&Clone3 { flags: CloneFlags::NEWUSER, cgroup: None });
+    match forked.map_err(|e| Error::os("clone3 of a user namespace", e))? {
+        Forked::Child => {
+            nix::unistd::pause();
+            process::exit_now(0)
+        }
+        Forked::Parent { pid, pidfd } => {
+            let namespace = write(pid, maps).and_then(|()| open(&of(pid, "ns/user")));
+            // Both fail only if it is gone already, which it cannot be.
+            pidfd::send_signal(&pidfd, nix::libc::SIGKILL).ok();
+            pidfd::wait(&pidfd, true).ok();
+            namespace
+        }
+    }
+}
+
+fn of(pid: Pid, name: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(name)
+}
+
+fn write(pid: Pid, maps: &IdMaps) -> Result<(), Error> {
+    for (name, map) in [("gid_map", &maps.gid), ("uid_map", &maps.uid)] {
+        let path = of(pid, name);
+        fs::write(&path, IdMaps::text(map)).map_err(|e| Error::io("write", &path, e))?;
+    }
+    Ok(())
+}
