@@ -347,18 +347,14 @@ impl Cgroup {
         else {
             return Ok(());
         };
-        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
-        if self.version == 2
-            && let Some(limit) = limit
-            && let Some(dir) = self.dirs.first()
-        {
-            let usage = dir.read("memory.current")?.trim().parse().unwrap_or(0);
-            if limit < usage {
+        let Some(dir) = self.dirs.first().filter(|_| self.version == 2) else { return Ok(()) };
+        let usage: i64 = dir.read("memory.current")?.trim().parse().unwrap_or(0);
+        let limits = [("swap", "memory+swap", memory.swap()), ("limit", "memory", memory.limit())];
+        for (field, words, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| (1..=usage).contains(limit)) {
                 return Err(CgroupError::invalid(
-                    "linux.resources.memory.limit",
-                    format!(
-                        "rejecting memory limit {limit} lower than its usage {usage} (checkBeforeUpdate)"
-                    ),
+                    format!("linux.resources.memory.{field}"),
+                    format!("rejecting {words} limit {limit} <= usage {usage} (checkBeforeUpdate)"),
                 ));
             }
         }
