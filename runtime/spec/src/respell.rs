@@ -69,7 +69,8 @@ pub(crate) fn is_suspect(text: &[u8]) -> bool {
     false
 }
 
-/// Corrects the names of an object and of all in it. What an exact name has is not touched.
+/// Corrects the names of an object and of all in it. Two objects of one name become one, as in Go; of two other values
+/// the one with the exact name stays.
 pub(crate) fn correct(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(correct),
@@ -78,10 +79,14 @@ pub(crate) fn correct(value: &mut Value) {
                 fields.keys().filter(|name| !NAMES.contains(&name.as_str())).cloned().collect();
             for name in wrong {
                 let right = NAMES.iter().find(|known| known.eq_ignore_ascii_case(&name));
-                if let Some(right) = right.filter(|right| !fields.contains_key(**right))
-                    && let Some(value) = fields.remove(&name)
-                {
-                    fields.insert((*right).to_owned(), value);
+                let Some((right, moved)) = right.and_then(|right| Some((*right, fields.remove(&name)?)))
+                else {
+                    continue;
+                };
+                match (fields.get_mut(right), moved) {
+                    (Some(Value::Object(present)), Value::Object(more)) => present.extend(more),
+                    (Some(_), _) => {}
+                    (None, moved) => drop(fields.insert(right.to_owned(), moved)),
                 }
             }
             // Names of files and of devices are the user's own.
@@ -101,13 +106,14 @@ mod tests {
     #[test]
     fn names_are_corrected_and_files_are_not() {
         let mut limits = json!({
-            "CPU": {"Cpus": "0", "shares": 7},
+            "cpu": {"shares": 7, "mems": "0"},
+            "CPU": {"Cpus": "0", "shares": 8},
             "HugepageLimits": [{"pagesize": "2MB", "limit": 1}],
             "unified": {"Memory": "1"},
             "pids": {"limit": 1, "Limit": 2},
         });
         correct(&mut limits);
-        assert_eq!(limits["cpu"], json!({"shares": 7, "cpus": "0"}));
+        assert_eq!(limits["cpu"], json!({"shares": 8, "mems": "0", "cpus": "0"}));
         assert_eq!(limits["hugepageLimits"][0]["pageSize"], "2MB");
         assert_eq!(limits["unified"], json!({"Memory": "1"}));
         assert_eq!(limits["pids"]["limit"], 1);
