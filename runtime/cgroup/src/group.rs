@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -112,6 +112,19 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// The cgroup a process is in, on version 2. A container's process may have moved to a group below the one it was
+    /// given, or, where it sees all groups, to any other.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of_process(layout: &Layout, pid: Pid) -> Result<Self, CgroupError> {
+        let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
+        let text = std::fs::read_to_string(&file).map_err(|error| CgroupError::io("read", &file, error))?;
+        // cgroups(7): hierarchy number, controllers, path; cgroup2 has number 0 and no controllers.
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+        Self::open(layout, Path::new(path.unwrap_or("/")))
     }
 
     /// Opens that of a unit.
@@ -263,25 +276,6 @@ impl Cgroup {
             return None;
         }
         self.dirs.iter().find(|dir| dir.controllers.is_empty()).map(Dir::fd)
-    }
-
-    /// The cgroup2 directory of a process that is here or in a group below.
-    ///
-    /// # Errors
-    /// The process is gone, or somewhere else.
-    pub fn dir_of(&self, pid: Pid) -> Result<OwnedFd, CgroupError> {
-        let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
-        let text = std::fs::read_to_string(&file).map_err(|error| CgroupError::io("read", &file, error))?;
-        // cgroups(7): hierarchy number, controllers, path; cgroup2 has number 0 and no controllers.
-        let path = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
-        let inside = path.and_then(|path| path.strip_prefix(&self.path).ok());
-        let own = |dir: &&Dir| dir.controllers.is_empty() && dir.path.ends_with(relative(&self.path));
-        match (inside, self.dirs.iter().find(own)) {
-            (Some(inside), Some(dir)) => dir.open_below(inside),
-            _ => {
-                Err(CgroupError::Below(format!("process {pid} has left the cgroup {}", self.path.display())))
-            }
-        }
     }
 
     /// True if a process that is born in [`Self::dir_fd`] is in all of the cgroup: version 2.

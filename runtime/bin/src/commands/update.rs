@@ -77,7 +77,7 @@ impl Update {
         };
         let change = resources::change(&before, &self.wanted()?)?;
         if let Some(warning) = change.warning {
-            log.warn(warning);
+            log.explain(warning);
         }
         container.live_cgroup()?.set(&change.apply)?;
         container.record.limits = Some(change.remember);
