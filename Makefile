@@ -8,6 +8,8 @@ BIN     := $(abspath $(TARGET))/release
 # The two binaries that stand between clone and exec are linked statically: no dynamic loader on the
 # hot path, and the shim's memory stays below a megabyte.
 STATIC  := -C target-feature=+crt-static -C relocation-model=static
+# The runtime puts its program file out of reach before the C library is set up (runtime/sys/src/entry.rs).
+ENTRY   := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=--entry=berth_entry)
 
 export BERTH_BIN_DIR := $(BIN)
 
@@ -18,7 +20,7 @@ all: build
 build:
 	$(CARGO) build --locked --release -p berth -p berthd
 	$(CARGO) rustc --locked --release -p berth-shim --bin berth-shim -- $(STATIC)
-	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC)
+	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY) -C opt-level=s
 
 packages:
 	tests/support/packages.sh demo

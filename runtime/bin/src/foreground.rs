@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
+use berth_core::SeccompWatch;
 use berth_sys::pidfd::{self, ExitStatus};
 use berth_sys::{Errno, tty};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -19,6 +20,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+use crate::log::Log;
 
 /// Signals held back from this process until it ends.
 pub(crate) struct Signals(SignalFd);
@@ -41,10 +44,18 @@ pub(crate) fn serve(
     signals: &Signals,
     process: &OwnedFd,
     master: Option<OwnedFd>,
+    mut watch: Option<SeccompWatch>,
+    log: &Log,
 ) -> anyhow::Result<ExitStatus> {
     let mut terminal = master.map(Terminal::new).transpose()?;
     loop {
-        let ready = wait(signals, process, terminal.as_ref())?;
+        for denied in watch.iter_mut().flat_map(SeccompWatch::news) {
+            log.debug(&denied);
+        }
+        let ready = wait(signals, process, terminal.as_ref(), watch.as_ref())?;
+        if let Some(watch) = watch.as_mut().filter(|_| ready.call) {
+            watch.answer();
+        }
         if ready.signal {
             pass_signals(signals, process, terminal.as_ref())?;
         }
@@ -74,11 +85,18 @@ struct Ready {
     signal: bool,
     output: bool,
     input: bool,
+    /// A system call waits for an answer.
+    call: bool,
 }
 
 /// Sleeps until something happens. New input is only asked for when the last has been passed on, and never waited for
 /// alone: a program that does not read must still be able to write.
-fn wait(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> anyhow::Result<Ready> {
+fn wait(
+    signals: &Signals,
+    process: &OwnedFd,
+    terminal: Option<&Terminal>,
+    watch: Option<&SeccompWatch>,
+) -> anyhow::Result<Ready> {
     let stdin = std::io::stdin();
     let mut fds = vec![
         PollFd::new(process.as_fd(), PollFlags::POLLIN),
@@ -98,6 +116,10 @@ fn wait(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> an
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
     }
+    let watch_at = watch.map(|watch| {
+        fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
+        fds.len() - 1
+    });
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => {}
@@ -118,6 +140,8 @@ fn wait(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> an
         signal: happened(1, any),
         output: master_at.is_some_and(|at| happened(at, any)),
         input: stdin_at.is_some_and(|at| happened(at, any)),
+        // Only what can be received: when the last process is gone, the listener hangs up until its end.
+        call: watch_at.is_some_and(|at| fds[at].revents().is_some_and(|seen| seen.contains(any))),
     })
 }
 

@@ -1,7 +1,7 @@
 //! A cgroup's directory in one hierarchy, held open.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -61,11 +61,8 @@ impl Dir {
     }
 
     pub(crate) fn read(&self, name: &str) -> Result<String, CgroupError> {
-        let mut text = String::new();
-        self.open_file(name, OFlag::O_RDONLY)?
-            .read_to_string(&mut text)
-            .map_err(|error| CgroupError::io("read", self.path.join(name), error))?;
-        Ok(text)
+        let file = self.open_file(name, OFlag::O_RDONLY)?;
+        berth_sys::procfs::text_of(file).map_err(|error| CgroupError::io("read", self.path.join(name), error))
     }
 
     /// The names of its files and directories.

@@ -1,11 +1,15 @@
 //! Which hierarchies the host has.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use berth_spec::{CgroupHierarchy, CgroupMounts};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::CgroupError;
+
+/// Where the hierarchies are mounted by convention.
+const ROOT: &str = "/sys/fs/cgroup";
 
 /// Mount options of a version 1 hierarchy that are no controllers (cgroups(7)).
 const NO_CONTROLLER: [&str; 9] =
@@ -51,13 +55,66 @@ impl Hierarchy {
     }
 }
 
-/// Finds the mounted hierarchies from `/proc/self/mountinfo`.
+/// Finds the mounted hierarchies, once in the life of a process: where systemd and everybody else mount them, below
+/// `/sys/fs/cgroup`; if they are not there, from `/proc/self/mountinfo`, a file that grows with every mount of the host.
 ///
 /// # Errors
 /// mountinfo cannot be read, or no cgroup file system is mounted.
 pub fn detect() -> Result<Layout, CgroupError> {
+    static FOUND: OnceLock<Layout> = OnceLock::new();
+    if let Some(layout) = FOUND.get() {
+        return Ok(layout.clone());
+    }
+    let layout = match conventional(Path::new(ROOT)) {
+        Some(layout) => layout,
+        None => from_mountinfo()?,
+    };
+    Ok(FOUND.get_or_init(|| layout).clone())
+}
+
+/// The layout, if every hierarchy that the kernel has is mounted at its usual place.
+fn conventional(root: &Path) -> Option<Layout> {
+    let is = |path: &Path, magic| statfs(path).is_ok_and(|found| found.filesystem_type() == magic);
+    if is(root, CGROUP2_SUPER_MAGIC) {
+        return Some(Layout::V2 { mount: root.to_owned() });
+    }
+    let hierarchies = listed(&berth_sys::procfs::read_text("/proc/self/cgroup").ok()?, root)?;
+    if hierarchies.is_empty() || !hierarchies.iter().all(|known| is(&known.mount, CGROUP_SUPER_MAGIC)) {
+        return None;
+    }
+    let unified = root.join("unified");
+    Some(match is(&unified, CGROUP2_SUPER_MAGIC) {
+        true => Layout::Hybrid { hierarchies, unified },
+        false => Layout::V1 { hierarchies },
+    })
+}
+
+/// cgroups(7), "/proc/[pid]/cgroup": `hierarchy-ID:controllers:path`, the newest first; version 2 has the id 0.
+fn listed(cgroups: &str, root: &Path) -> Option<Vec<Hierarchy>> {
+    let mut hierarchies = Vec::new();
+    for line in cgroups.lines().rev() {
+        let (id, rest) = line.split_once(':')?;
+        let (names, _path) = rest.split_once(':')?;
+        if id == "0" {
+            continue;
+        }
+        hierarchies.push(match names.strip_prefix("name=") {
+            Some(name) => {
+                Hierarchy { mount: root.join(name), controllers: Vec::new(), name: Some(name.to_owned()) }
+            }
+            None => Hierarchy {
+                mount: root.join(names),
+                controllers: names.split(',').map(str::to_owned).collect(),
+                name: None,
+            },
+        });
+    }
+    Some(hierarchies)
+}
+
+fn from_mountinfo() -> Result<Layout, CgroupError> {
     let path = "/proc/self/mountinfo";
-    let text = fs::read_to_string(path).map_err(|error| CgroupError::io("read", path, error))?;
+    let text = berth_sys::procfs::read_text(path).map_err(|error| CgroupError::io("read", path, error))?;
     parse(&text).ok_or(CgroupError::NotMounted)
 }
 
@@ -197,6 +254,30 @@ mod tests {
         let expected =
             [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "none,name=systemd"), ("net_cls", "net_cls")];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_usual_places() {
+        let text = "12:name=systemd:/a\n3:cpu,cpuacct:/x:y\n1:net_cls:/\n0::/init.scope\n";
+        let found = listed(text, Path::new("/c")).unwrap();
+        let mounts: Vec<_> = found.iter().map(|known| known.mount.to_str().unwrap()).collect();
+        assert_eq!(mounts, ["/c/net_cls", "/c/cpu,cpuacct", "/c/systemd"]);
+        assert_eq!(found[1].controllers, ["cpu", "cpuacct"]);
+        assert_eq!(found[2].name.as_deref(), Some("systemd"));
+        assert!(listed("nonsense", Path::new("/c")).is_none());
+        assert!(conventional(Path::new("/proc")).is_none(), "nothing is mounted there");
+    }
+
+    #[test]
+    fn both_ways_agree() {
+        let shown = |layout: Layout| {
+            let mut mounts: Vec<PathBuf> = layout.taking_part().map(|known| known.mount.clone()).collect();
+            mounts.sort();
+            (layout.version(), mounts, layout.unified().map(Path::to_owned))
+        };
+        if let Some(layout) = conventional(Path::new(ROOT)) {
+            assert_eq!(shown(layout), shown(from_mountinfo().unwrap()));
+        }
     }
 
     #[test]

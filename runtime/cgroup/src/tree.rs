@@ -83,8 +83,20 @@ pub(crate) fn remove(path: &Path) -> Result<(), CgroupError> {
     }
 }
 
-/// Makes the directories of a path one by one.
+/// Makes the directories of a path. Mostly only the last lacks.
 fn make_v1(mount: &Path, path: &Path, cpuset: bool, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    if !cpuset {
+        let whole = mount.join(path);
+        match make_directory(&whole) {
+            Ok(true) => {
+                made.push(whole);
+                return Ok(());
+            }
+            Ok(false) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
     let mut current = mount.to_owned();
     for component in path.components() {
         let parent = current.clone();

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Layout, Unit};
-use berth_spec::{CompileContext, ContainerPlan, oci};
+use berth_spec::{CompileContext, ContainerPlan, SeccompProgram, oci};
 use berth_sys::clone::{Clone3, Forked, clone3};
 use berth_sys::{Pid, pidfd};
 
@@ -14,10 +14,11 @@ use crate::hooks::{ContainerState, run_all_hooks, run_hooks};
 use crate::idmap;
 use crate::init::{self, Start};
 use crate::namespaces::Namespaces;
-use crate::parent::{self, Process, Serving};
+use crate::parent::{self, Process, Served, Serving};
 use crate::protocol::{self, ParentLink};
 use crate::stdio::{ConsoleSink, Stdio};
 use crate::trace::Trace;
+use crate::watch::SeccompWatch;
 
 /// Where the container's root file system comes from.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub struct CreateRequest<'a> {
     pub unprivileged: bool,
     /// Who is told what is done.
     pub trace: Option<Trace<'a>>,
+    /// Name the system calls that its seccomp filter denies ([`CreatedContainer::watch`]). Only for a caller that stays.
+    pub observe_seccomp: bool,
 }
 
 /// A container whose init waits at the gate.
@@ -82,6 +85,8 @@ pub struct CreatedContainer {
     pub console: Option<OwnedFd>,
     /// Problems with the machine that did not stop it.
     pub warnings: Vec<String>,
+    /// The watch over denied system calls, with [`CreateRequest::observe_seccomp`]. To be served until it ends.
+    pub watch: Option<SeccompWatch>,
     link: ParentLink,
     plan: ContainerPlan,
     state: ContainerState,
@@ -102,6 +107,10 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         // Programs for devices take a privilege that no user namespace gives; its members cannot make nodes anyhow.
         plan.cgroup.resources.set_devices(None);
     }
+    let (observed, unobserved) = match request.observe_seccomp {
+        true => parent::observe(&mut plan.process),
+        false => (None, None),
+    };
     if matches!(request.rootfs, RootfsSource::Detached(_)) {
         make_place(&plan.root.path)?;
     }
@@ -123,7 +132,8 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
     let delegated = plan.cgroup.owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
-    let spawned = delegated.map_err(Error::from).and_then(|()| spawn(request, &plan, &cgroup, &state));
+    let spawned =
+        delegated.map_err(Error::from).and_then(|()| spawn(request, &plan, &cgroup, &state, observed));
     let spawned = spawned.and_then(|parts| match cgroup.populated() {
         Ok(()) => Ok(parts),
         Err(error) => {
@@ -138,7 +148,8 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             pidfd: parts.process.pidfd,
             cgroup,
             console: parts.console,
-            warnings: parts.warnings,
+            warnings: parts.warnings.into_iter().chain(unobserved).collect(),
+            watch: parts.watch,
             link: parts.link,
             plan,
         }),
@@ -220,6 +231,7 @@ fn compile(request: &CreateRequest<'_>, layout: &Layout, cgroup: &Path) -> Resul
 }
 
 struct Parts {
+    watch: Option<SeccompWatch>,
     process: Process,
     console: Option<OwnedFd>,
     warnings: Vec<String>,
@@ -231,6 +243,7 @@ fn spawn(
     plan: &ContainerPlan,
     cgroup: &Cgroup,
     state: &ContainerState,
+    observed: Option<SeccompProgram>,
 ) -> Result<Parts, Error> {
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
@@ -281,11 +294,15 @@ fn spawn(
         hooks: Some(&plan.hooks),
         console: sink.as_ref(),
         notify: plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
+        observed,
         state: state.clone(),
         trace,
     };
     match serving.run(&process, false) {
-        Ok(served) => Ok(Parts { process, console: served.console, warnings: served.warnings, link }),
+        Ok(served) => {
+            let Served { console, watch, warnings } = served;
+            Ok(Parts { watch, process, console, warnings, link })
+        }
         Err(error) => {
             parent::discard(&process);
             if !plan.has_own_mounts() {
@@ -310,7 +327,7 @@ impl CreatedContainer {
     pub fn start(&mut self) -> Result<(), Error> {
         self.link.go()?;
         loop {
-            match self.link.receive()? {
+            match self.link.receive_watching(self.watch.as_mut())? {
                 None => break,
                 Some((crate::protocol::FromChild::Failure(failure), _)) => return Err(Error::Child(failure)),
                 Some((crate::protocol::FromChild::Warning(text), _)) => self.warnings.push(text),
@@ -331,10 +348,10 @@ impl CreatedContainer {
         })
     }
 
-    /// Only its first process, for whoever waits for its end: all other descriptors are closed.
+    /// Only its first process, for whoever waits for its end, and the watch: all other descriptors are closed.
     #[must_use]
-    pub fn into_pidfd(self) -> OwnedFd {
-        self.pidfd
+    pub fn into_process(self) -> (OwnedFd, Option<SeccompWatch>) {
+        (self.pidfd, self.watch)
     }
 
     /// Problems with config.json that did not stop it.

@@ -17,6 +17,7 @@ use crate::protocol::{self, ChildLink, FromChild};
 use crate::stdio::Stdio;
 use crate::steps::Stage;
 use crate::trace::Trace;
+use crate::watch::SeccompWatch;
 
 /// What to run, and where.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct ExecRequest<'a> {
     pub die_with_parent: bool,
     /// Who is told what is done.
     pub trace: Option<Trace<'a>>,
+    /// Name the system calls that its seccomp filter denies ([`ExecChild::watch`]). Only for a caller that stays.
+    pub observe_seccomp: bool,
 }
 
 /// A process that runs its program.
@@ -54,9 +57,8 @@ pub struct ExecChild {
     pub console: Option<OwnedFd>,
     /// Problems that did not stop it.
     pub warnings: Vec<String>,
-    /// The processors it ran on until it was in the container's cgroup (config.md, "execCPUAffinity"), if they were
-    /// given.
-    pub initial_affinity: Option<Vec<usize>>,
+    /// The watch over denied system calls, with [`ExecRequest::observe_seccomp`]. To be served until it ends.
+    pub watch: Option<SeccompWatch>,
 }
 
 /// Runs a process in a container; returns once its program runs.
@@ -65,7 +67,11 @@ pub struct ExecChild {
 /// See [`Error`]; [`Error::Child`] with runc's words if the program cannot be executed.
 pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     let known = crate::steps::capabilities::bounding();
-    let (plan, warnings) = berth_spec::compile_process(request.process, request.spec, known)?;
+    let (mut plan, warnings) = berth_spec::compile_process(request.process, request.spec, known)?;
+    let (observed, unobserved) = match request.observe_seccomp {
+        true => parent::observe(&mut plan),
+        false => (None, None),
+    };
     let sink = match &request.stdio {
         Stdio::Terminal(sink) => Some(sink.clone()),
         Stdio::Inherit | Stdio::Fds { .. } => None,
@@ -100,6 +106,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         hooks: None,
         console: sink.as_ref(),
         notify: plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),
+        observed,
         state,
         trace,
     };
@@ -108,8 +115,13 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             pid: process.pid,
             pidfd: process.pidfd,
             console: served.console,
-            warnings: warnings.iter().map(ToString::to_string).chain(served.warnings).collect(),
-            initial_affinity: plan.cpu_affinity.initial,
+            warnings: warnings
+                .iter()
+                .map(ToString::to_string)
+                .chain(served.warnings)
+                .chain(unobserved)
+                .collect(),
+            watch: served.watch,
         }),
         Err(error) => {
             parent::discard(&process);

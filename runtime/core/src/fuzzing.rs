@@ -29,6 +29,7 @@ pub fn serve(messages: &[(Vec<u8>, bool)]) {
                 hooks: Some(&HookPlans::default()),
                 console: None,
                 notify: None,
+                observed: None,
                 state: state(),
                 trace: None,
             };

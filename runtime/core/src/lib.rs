@@ -34,6 +34,7 @@ mod protocol;
 mod stdio;
 mod steps;
 mod trace;
+mod watch;
 
 pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create, unmount_root};
 pub use error::{ChildFailure, Error, FailureKind};
@@ -41,3 +42,4 @@ pub use exec::{ExecChild, ExecRequest, exec};
 pub use hooks::{ContainerState, run_all_hooks, run_hooks};
 pub use stdio::{ConsoleSink, Stdio};
 pub use trace::Trace;
+pub use watch::SeccompWatch;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use berth_cgroup::Cgroup;
 use berth_spec::seccomp::Notify;
-use berth_spec::{HookPlans, IdMaps, ParentStep, Rlimit};
+use berth_spec::{HookPlans, IdMaps, ParentStep, ProcessPlan, Rlimit, SeccompProgram};
 use berth_sys::pidfd::{self, ExitStatus};
 use berth_sys::{Errno, Pid, process, socket};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect};
@@ -18,6 +18,7 @@ use crate::id_maps;
 use crate::protocol::{FromChild, ParentLink};
 use crate::stdio::ConsoleSink;
 use crate::trace::Trace;
+use crate::watch::SeccompWatch;
 
 /// What the parent needs to serve a child until it is ready (or, for an exec, until it has become its program).
 pub(crate) struct Serving<'a> {
@@ -27,6 +28,8 @@ pub(crate) struct Serving<'a> {
     pub(crate) hooks: Option<&'a HookPlans>,
     pub(crate) console: Option<&'a ConsoleSink>,
     pub(crate) notify: Option<&'a Notify>,
+    /// The process' own filter, if it was given one that asks us first.
+    pub(crate) observed: Option<SeccompProgram>,
     pub(crate) state: ContainerState,
     pub(crate) trace: Option<Trace<'a>>,
 }
@@ -38,6 +41,23 @@ pub(crate) struct Served {
     pub(crate) console: Option<OwnedFd>,
     /// Problems that did not stop the child.
     pub(crate) warnings: Vec<String>,
+    /// The watch over its denied system calls.
+    pub(crate) watch: Option<SeccompWatch>,
+}
+
+/// Has the process' filter ask us before it denies a call; the filter itself, or why not as a warning.
+pub(crate) fn observe(process: &mut ProcessPlan) -> (Option<SeccompProgram>, Option<String>) {
+    let Some(program) = process.seccomp.take() else { return (None, None) };
+    match program.observed() {
+        Ok(observed) => {
+            process.seccomp = Some(observed);
+            (Some(program), None)
+        }
+        Err(why) => {
+            process.seccomp = Some(program);
+            (None, Some(format!("denied system calls cannot be named: {why}")))
+        }
+    }
 }
 
 /// The process that serving is about.
@@ -87,7 +107,7 @@ impl Serving<'_> {
         let mut served = Served::default();
         self.state.pid = child.pid.as_raw();
         loop {
-            let Some((message, fd)) = self.link.receive()? else {
+            let Some((message, fd)) = self.link.receive_watching(served.watch.as_mut())? else {
                 return if until_exec && alive_or_ended_well(child) { Ok(served) } else { Err(died(child)) };
             };
             match (message, fd) {
@@ -113,7 +133,10 @@ impl Serving<'_> {
                         .ok_or(Error::Protocol { got: "Console".into(), expected: "no terminal" })?;
                     served.console = sink.deliver(master)?;
                 }
-                (FromChild::Listener, Some(listener)) => self.hand_over_listener(&listener)?,
+                (FromChild::Listener, Some(listener)) => match self.observed.take() {
+                    Some(program) => served.watch = Some(SeccompWatch::new(listener, program)),
+                    None => self.hand_over_listener(&listener)?,
+                },
                 (FromChild::Warning(text), _) => served.warnings.push(text),
                 (FromChild::Trace(line), _) => {
                     if let Some(trace) = &self.trace {

@@ -30,6 +30,7 @@ use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ChildFailure, Error};
+use crate::watch::SeccompWatch;
 
 /// Messages of the child.
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,6 +90,32 @@ impl ParentLink {
         let message = serde_json::from_slice(&buffer[..length])
             .map_err(|e| Error::Protocol { got: e.to_string(), expected: "a message" })?;
         Ok(Some((message, fds.into_iter().next())))
+    }
+
+    /// The same, answering for denied system calls meanwhile: the child may make one, and then waits for us.
+    pub(crate) fn receive_watching(
+        &self,
+        watch: Option<&mut SeccompWatch>,
+    ) -> Result<Option<(FromChild, Option<OwnedFd>)>, Error> {
+        let Some(watch) = watch else { return self.receive() };
+        loop {
+            let mut fds = [
+                PollFd::new(self.0.as_fd(), PollFlags::POLLIN),
+                PollFd::new(watch.as_fd(), PollFlags::POLLIN),
+            ];
+            match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(|e| Error::os("poll", e))?,
+            };
+            let ready = |at: usize| fds[at].revents().is_some_and(|seen| !seen.is_empty());
+            let (link, call) = (ready(0), ready(1));
+            if link {
+                return self.receive();
+            }
+            if call {
+                watch.answer();
+            }
+        }
     }
 
     /// Lets the child go on. If it is gone, the next [`Self::receive`] tells.

@@ -105,6 +105,7 @@ impl Container {
             preserve_fds: 0,
             die_with_parent: true,
             trace: None,
+            observe_seccomp: false,
         };
         let mut child = berth_core::exec(request).map_err(|error| core_failure(&error))?;
         complain(&child.warnings);
@@ -255,6 +256,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         die_with_parent: true,
         unprivileged: false,
         trace: None,
+        observe_seccomp: false,
     };
     let core = berth_core::create(request).map_err(|error| core_failure(&error))?;
     Ok((core, console))

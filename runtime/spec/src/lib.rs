@@ -32,7 +32,7 @@ pub use process::{
     CapabilityPlan, CapabilitySet, CpuAffinity, IoPriority, ProcessPlan, Rlimit, SchedulerPlan, TerminalPlan,
     UserPlan,
 };
-pub use seccomp::{Instruction, SeccompProgram};
+pub use seccomp::{Instruction, SeccompProgram, SystemCall, Verdict};
 pub use step::{
     DeviceKind, DeviceMethod, DeviceStep, FsOption, IdmapSource, IdmapStep, InitStep, MemoryPolicyStep,
     MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags, SymlinkStep, SysctlStep,

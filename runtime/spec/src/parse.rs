@@ -30,21 +30,28 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
     for (name, set) in sets.into_iter().flatten() {
         let Some(set) = set.as_array_mut() else { continue };
-        set.retain(|capability| {
-            let known = capability.as_str().is_none_or(is_known);
-            if !known {
-                warnings.push(SpecWarning {
-                    field: format!("process.capabilities.{name}"),
-                    message: format!("ignoring unknown capability {capability}"),
-                });
+        let mut unknown: Vec<String> = Vec::new();
+        set.retain(|capability| match capability.as_str() {
+            Some(text) if !is_known(text) => {
+                if !unknown.iter().any(|told| told == text) {
+                    unknown.push(text.to_owned());
+                }
+                false
             }
-            known
+            _ => true,
         });
+        if !unknown.is_empty() {
+            warnings.push(SpecWarning {
+                field: format!("process.capabilities.{name}"),
+                message: format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")),
+            });
+        }
     }
     if warnings.is_empty() {
         return Err(problem);
     }
-    Ok((serde_json::from_value(value)?, warnings))
+    // By way of the text: the whole parser once more, for another source, would cost each container its pages.
+    Ok((serde_json::from_slice(&serde_json::to_vec(&value)?)?, warnings))
 }
 
 /// Parses `linux.resources` alone, as `update` gets it.

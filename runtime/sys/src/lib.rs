@@ -7,6 +7,8 @@
 
 pub mod bpf;
 pub mod clone;
+#[cfg(target_arch = "x86_64")]
+mod entry;
 pub mod exe;
 pub mod keyring;
 pub mod mountfd;

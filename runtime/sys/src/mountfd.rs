@@ -205,11 +205,11 @@ pub struct MountAttr<'a> {
 
 /// `struct mount_attr` of `<linux/mount.h>`.
 #[repr(C)]
-struct RawMountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
+pub(crate) struct RawMountAttr {
+    pub(crate) attr_set: u64,
+    pub(crate) attr_clr: u64,
+    pub(crate) propagation: u64,
+    pub(crate) userns_fd: u64,
 }
 
 /// Changes attributes of the mount whose root is `mount`; with `recursive`, of all below too, all or none.

@@ -105,9 +105,8 @@ fn mkdir_all(root: BorrowedFd<'_>, path: &Path, mode: Mode, links: usize) -> Res
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    let mut done = PathBuf::new();
-    let mut dir = open_dir(root, Path::new("."))?;
-    for component in path.components() {
+    let (mut done, mut dir) = deepest(root, path)?;
+    for component in path.components().skip(done.components().count()) {
         let name = match component {
             Component::Normal(name) => name,
             Component::ParentDir => OsStr::new(".."),
@@ -128,6 +127,18 @@ fn mkdir_all(root: BorrowedFd<'_>, path: &Path, mode: Mode, links: usize) -> Res
         done = next;
     }
     Ok(dir)
+}
+
+/// The longest proper prefix of `path` that exists, as a relative path without `.`, opened. Mostly only the last
+/// component lacks.
+fn deepest(root: BorrowedFd<'_>, path: &Path) -> Result<(PathBuf, OwnedFd), Errno> {
+    for prefix in path.ancestors().skip(1) {
+        match open_dir(root, prefix) {
+            Err(Errno::ENOENT) => {}
+            other => return Ok((prefix.to_owned(), other?)),
+        }
+    }
+    Err(Errno::ENOENT)
 }
 
 /// Where a dangling link `parent/name` points, as a path inside the root.

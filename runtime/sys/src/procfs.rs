@@ -4,6 +4,8 @@
 //! over its `/proc` (runc CVE-2025-52881). Through this handle no mount point, symbolic link or foreign file
 //! system is ever crossed.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -17,6 +19,28 @@ use crate::path::open_beneath_strict;
 
 /// `PROC_ROOT_INO`: the inode number of the root of every procfs.
 pub const ROOT_INO: u64 = 1;
+
+/// Most files of the kernel are shorter.
+const CHUNK: usize = 4096;
+
+/// The text of a file of procfs, cgroupfs and the like by its path; see [`text_of`].
+///
+/// # Errors
+/// See `open(2)` and `read(2)`; `InvalidData` if it is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> std::io::Result<String> {
+    text_of(File::open(path)?)
+}
+
+/// The rest of a file whose size the kernel does not tell. The standard library would ask for it, and then read such a
+/// file in pieces of 32 bytes and up, each of which makes the kernel format it anew.
+///
+/// # Errors
+/// See `read(2)`; `InvalidData` if it is not UTF-8.
+pub fn text_of(file: File) -> std::io::Result<String> {
+    let mut text = String::with_capacity(CHUNK);
+    file.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// A handle on the root of a procfs of the caller's pid namespace.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Loading of seccomp filters: `seccomp(2)`, `PR_SET_NO_NEW_PRIVS`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -50,6 +50,84 @@ pub fn load(program: &[SockFilter], flags: u32) -> Result<Option<OwnedFd>, Errno
         return crate::own_fd(ret).map(Some);
     }
     Errno::result(ret).map(|_| None)
+}
+
+/// A system call that waits for its listener's answer (seccomp_unotify(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification {
+    /// For the answer.
+    pub id: u64,
+    /// Who makes the call, as the receiver sees it.
+    pub pid: nix::unistd::Pid,
+    /// The call's number.
+    pub number: u32,
+    /// `AUDIT_ARCH_*` of its ABI.
+    pub arch: u32,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// `struct seccomp_notif` of `<linux/seccomp.h>`.
+#[repr(C)]
+#[derive(Default)]
+struct RawNotification {
+    id: u64,
+    pid: u32,
+    flags: u32,
+    nr: i32,
+    arch: u32,
+    instruction_pointer: u64,
+    args: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`.
+#[repr(C)]
+struct RawAnswer {
+    id: u64,
+    val: i64,
+    error: i32,
+    flags: u32,
+}
+
+const IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100u32 as libc::Ioctl;
+const IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101u32 as libc::Ioctl;
+const USER_NOTIF_FLAG_CONTINUE: u32 = 1;
+
+const _: () = assert!(size_of::<RawNotification>() == 0x50 && size_of::<RawAnswer>() == 0x18);
+
+/// The next system call that waits.
+///
+/// # Errors
+/// `ENOENT` if its process has died meanwhile; see `seccomp_unotify(2)`.
+pub fn receive(listener: impl AsFd) -> Result<Notification, Errno> {
+    let mut raw = RawNotification::default();
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the structure has the kernel's layout and size, is zeroed as the call demands, and lives across it.
+    let ret = unsafe { libc::ioctl(fd, IOCTL_NOTIF_RECV, std::ptr::from_mut(&mut raw)) };
+    Errno::result(ret)?;
+    Ok(Notification {
+        id: raw.id,
+        pid: nix::unistd::Pid::from_raw(raw.pid.cast_signed()),
+        number: raw.nr.cast_unsigned(),
+        arch: raw.arch,
+        args: raw.args,
+    })
+}
+
+/// Answers: the call fails with this error, or is made after all.
+///
+/// # Errors
+/// `ENOENT` if its process has died meanwhile; see `seccomp_unotify(2)`.
+pub fn answer(listener: impl AsFd, id: u64, error: Option<Errno>) -> Result<(), Errno> {
+    let (error, flags) = match error {
+        Some(errno) => (-(errno as i32), 0),
+        None => (0, USER_NOTIF_FLAG_CONTINUE),
+    };
+    let raw = RawAnswer { id, val: 0, error, flags };
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the structure has the kernel's layout and size and lives across the call, which only reads it.
+    let ret = unsafe { libc::ioctl(fd, IOCTL_NOTIF_SEND, std::ptr::from_ref(&raw)) };
+    Errno::result(ret).map(drop)
 }
 
 /// Sets `no_new_privs` on this thread, for ever (`prctl(2)`).

@@ -31,7 +31,7 @@ impl Create {
                 return Err(error);
             }
         };
-        make(&self.flags, &bundle, container, stdio, gate, log).context("create failed")?;
+        make(&self.flags, &bundle, container, stdio, gate, false, log).context("create failed")?;
         Ok(0)
     }
 }
@@ -43,6 +43,7 @@ pub(super) fn make(
     mut container: Container,
     stdio: Stdio,
     gate: Gate,
+    foreground: bool,
     log: &Log,
 ) -> anyhow::Result<(CreatedContainer, Container)> {
     log.debug(&format!("creating container {} from {}", flags.id, bundle.directory.display()));
@@ -61,7 +62,11 @@ pub(super) fn make(
         die_with_parent: false,
         unprivileged: container.unprivileged,
         trace: log.wants_debug().then_some(Trace(&tell)),
+        // In the foreground we stay to answer.
+        observe_seccomp: foreground && log.wants_debug(),
     };
+    // Before it is tried: they may be why it fails.
+    bundle.warnings.iter().for_each(|warning| log.explain(&warning.to_string()));
     let created = match berth_core::create(request) {
         Ok(created) => created,
         Err(error) => {
@@ -69,8 +74,7 @@ pub(super) fn make(
             return Err(error.into());
         }
     };
-    let about_config = bundle.warnings.iter().map(ToString::to_string).chain(created.config_warnings());
-    about_config.for_each(|warning| log.explain(&warning));
+    created.config_warnings().for_each(|warning| log.explain(&warning));
     for warning in &created.warnings {
         log.warn(warning);
     }

@@ -114,11 +114,8 @@ impl Exec {
             preserve_fds: self.preserve_fds + activation::inherited(),
             die_with_parent: false,
             trace: log.wants_debug().then_some(Trace(&|line| log.debug(line))),
+            observe_seccomp: !self.detach && log.wants_debug(),
         })?;
-        if let Some(processors) = &child.initial_affinity {
-            let mask = processors.iter().filter(|n| **n < 128).fold(0u128, |mask, n| mask | 1 << n);
-            log.debug(&format!("initial CPU affinity: {mask:#x}"));
-        }
         for warning in &child.warnings {
             log.warn(warning);
         }
@@ -130,7 +127,8 @@ impl Exec {
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
-        let status = foreground::serve(&signals, &child.pidfd, child.console.take())?;
+        let status =
+            foreground::serve(&signals, &child.pidfd, child.console.take(), child.watch.take(), log)?;
         if let Some(root) = container.root()
             && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
         {
@@ -167,7 +165,7 @@ impl Exec {
         let own = own.with_context(|| format!("container {} has no process", container.record.id))?;
         let mut value = serde_json::to_value(own).context("process")?;
         self.apply(&mut value)?;
-        serde_json::from_value(value).context("process")
+        serde_json::from_slice(value.to_string().as_bytes()).context("process")
     }
 
     fn apply(&self, process: &mut Value) -> anyhow::Result<()> {

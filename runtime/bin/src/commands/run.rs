@@ -36,15 +36,16 @@ impl Run {
         let container = store.reserve(&self.flags.id, &bundle)?;
         let signals = if self.detach { None } else { Some(Signals::block()?) };
         let (mut created, container) =
-            make(&self.flags, &bundle, container, stdio, Gate::InProcess, log).context("run failed")?;
+            make(&self.flags, &bundle, container, stdio, Gate::InProcess, !self.detach, log)
+                .context("run failed")?;
         if let Err(error) = created.start() {
             abandon(created, container, log);
             return Err(error).context("run failed");
         }
         let Some(signals) = signals else { return Ok(0) };
         let console = created.console.take();
-        let pidfd = created.into_pidfd();
-        let status = foreground::serve(&signals, &pidfd, console)?;
+        let (pidfd, watch) = created.into_process();
+        let status = foreground::serve(&signals, &pidfd, console, watch, log)?;
         if let (Some(root), Some(process)) = (Root::open(&bundle.rootfs()), bundle.spec.process())
             && let Some(problem) = missing_libraries(&root, process, status.shell_code())
         {

@@ -27,9 +27,17 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// config.json has hooks for after the creation; without any, it need not be read again for them.
+    #[serde(default = "assume_so")]
+    pub(crate) later_hooks: bool,
     /// The limits since the last `update`; before the first they are those of config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<oci::LinuxResources>,
+}
+
+/// For a record of a version that did not note it.
+fn assume_so() -> bool {
+    true
 }
 
 /// A container as `state` and `list` show it; the field names are runc's.

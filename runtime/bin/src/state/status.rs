@@ -25,7 +25,7 @@ impl Status {
 
 /// When a process started, in clock ticks since boot; `None` if it has ended (a zombie has).
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&berth_sys::procfs::read_text(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// Fields 3 and 22 of proc_pid_stat(5); the name before them may hold anything, parentheses too.

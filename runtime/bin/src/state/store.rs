@@ -25,6 +25,8 @@ use crate::log::Log;
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
 const FIFO: &str = "exec.fifo";
+/// No failure that a container tells is longer, as JSON.
+const MAX_FAILURE: u64 = 64 * 1024;
 /// The longest id, as the file system has it.
 const MAX_ID: usize = 255;
 
@@ -63,7 +65,9 @@ impl Store {
         let directory = self.directory(id)?;
         let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
         let mut builder = DirBuilder::new();
-        builder.mode(0o711);
+        // The container's user reaches its FIFO by a descriptor; other users of the host have no business here. They
+        // could hold it open, and `start` would wait for them.
+        builder.mode(0o700);
         match builder.create(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => builder
                 .recursive(true)
@@ -89,10 +93,15 @@ impl Store {
                 .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
             unit,
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+            later_hooks: has_later_hooks(&bundle.spec),
             limits: None,
         };
         let container = Container { directory, record, unprivileged: self.unprivileged };
-        let written = container.save().and_then(|()| write(&container.directory.join(CONFIG), &bundle.text));
+        let config = container.directory.join(CONFIG);
+        // Nobody reads it before there is a pid in the record.
+        let written = container.save().and_then(|()| {
+            fs::write(&config, &bundle.text).with_context(|| format!("write {}", config.display()))
+        });
         match written {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -153,7 +162,7 @@ impl Store {
 fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDONLY)).context("prepare the start FIFO")?;
     let mut told = Vec::new();
-    File::from(fifo).read_to_end(&mut told).context("read the start FIFO")?;
+    File::from(fifo).take(MAX_FAILURE).read_to_end(&mut told).context("read the start FIFO")?;
     if told.is_empty() {
         return Ok(());
     }
@@ -178,6 +187,11 @@ fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
 fn planned_unit(spec: &oci::Spec, id: &str) -> anyhow::Result<Unit> {
     let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
     Ok(Unit::new(asked.as_deref(), id, spec.annotations().iter().flatten())?)
+}
+
+fn has_later_hooks(spec: &oci::Spec) -> bool {
+    let some = |hooks: &Option<Vec<oci::Hook>>| hooks.as_ref().is_some_and(|list| !list.is_empty());
+    spec.hooks().as_ref().is_some_and(|hooks| some(hooks.poststart()) || some(hooks.poststop()))
 }
 
 /// Writes beside and renames: a reader sees the old file or the new one. No sync: it lies on tmpfs, and a reboot ends
@@ -336,6 +350,9 @@ impl Container {
         &self,
         kind: impl Fn(&oci::Hooks) -> &Option<Vec<oci::Hook>>,
     ) -> anyhow::Result<Option<HookPlans>> {
+        if !self.record.later_hooks {
+            return Ok(None);
+        }
         let spec = self.spec()?;
         let listed = spec.hooks().as_ref().and_then(|hooks| kind(hooks).as_ref());
         if listed.is_none_or(Vec::is_empty) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Case, is_ours};
+use crate::harness::{Case, Said, is_ours};
 
 fn executable(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();
@@ -167,6 +167,13 @@ fn other_mistakes_are_explained() {
     assert!(said.err.contains("no such file or directory"), "{said:?}");
     assert!(!is_ours() || said.err.contains("the source does not exist on the host"), "{said:?}");
 
+    let mut controller = Case::new(&["/bin/true"]);
+    controller.config["linux"]["resources"] =
+        json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 3_145_728 }] });
+    let said = controller.run();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(!is_ours() || said.err.contains("huge"), "the controller or the field has a name: {said:?}");
+
     let case = Case::new(&["/bin/sleep", "100"]);
     case.call_detached(&["run", "-d"]).ok();
     let said = case.call(&["exec", "--user", "nobody"], &["true"]);
@@ -201,4 +208,61 @@ fn an_invalid_configuration_is_named_by_its_path() {
             case.call(&["state"], &[]).fails_with("does not exist");
         }
     }
+}
+
+/// With --debug a denied system call has a name, and what the program sees of it stays the same.
+#[test]
+fn denied_system_calls_are_named() {
+    if !is_ours() {
+        return;
+    }
+    let debugged = |case: &Case, verb: &[&str], rest: &[&str]| -> Said {
+        let bundle = case.path().to_str().unwrap();
+        let mut args = vec!["--debug"];
+        args.extend(verb);
+        if verb[0] == "run" {
+            args.extend(["--bundle", bundle]);
+        }
+        args.push(&case.id);
+        args.extend(rest);
+        case.command(&args).output().unwrap().into()
+    };
+    let profile = |names: &[&str], action: &str| {
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+                "syscalls": [{ "names": names, "action": action, "errnoRet": 28 }] })
+    };
+    let calls = ["mkdir", "mkdirat"];
+    for privileges in [true, false] {
+        let mut case = Case::script("mkdir /tmp/a; mkdir /tmp/b; echo $?");
+        case.config["process"]["noNewPrivileges"] = json!(privileges);
+        case.config["linux"]["seccomp"] = profile(&calls, "SCMP_ACT_ERRNO");
+        let said = debugged(&case, &["run"], &[]);
+        assert_eq!((said.code, said.out.as_str()), (0, "1\n"), "{said:?}");
+        assert_eq!(
+            said.err.matches("seccomp denied mkdir to mkdir: no space left on device").count(),
+            1,
+            "{said:?}"
+        );
+        assert!(said.err.contains("can't create directory '/tmp/b': No space left on device"), "{said:?}");
+        assert!(!case.run().err.contains("seccomp"), "only with --debug");
+
+        case.config["linux"]["seccomp"] = profile(&calls, "SCMP_ACT_KILL_PROCESS");
+        case.config["process"]["args"] = json!(["/bin/mkdir", "/tmp/c"]);
+        let said = debugged(&case, &["run"], &[]);
+        assert_eq!(said.code, 137, "{said:?}");
+        assert!(said.err.contains("seccomp denied mkdir to mkdir: the process is killed"), "{said:?}");
+
+        // Calls that the runtime itself makes under the filter, and one without which nobody could answer.
+        for name in ["execve", "setgroups", "capset", "sendmsg"] {
+            case.config["linux"]["seccomp"] = profile(&[name], "SCMP_ACT_ERRNO");
+            case.config["process"]["args"] = json!(["/bin/true"]);
+            let (named, plain) = (debugged(&case, &["run"], &[]), case.run());
+            assert_eq!(named.code, plain.code, "{name}: {named:?} {plain:?}");
+        }
+    }
+    let mut case = Case::new(&["/bin/sleep", "100"]);
+    case.config["linux"]["seccomp"] = profile(&calls, "SCMP_ACT_ERRNO");
+    case.call_detached(&["run", "-d"]).ok();
+    let said = debugged(&case, &["exec"], &["mkdir", "/tmp/d"]);
+    assert!(said.code == 1 && said.err.contains("seccomp denied mkdir to mkdir"), "{said:?}");
 }

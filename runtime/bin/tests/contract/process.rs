@@ -228,3 +228,18 @@ fn signals_go_through_run() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
+
+/// An engine's list may be newer than the runtime; what was left out is told also when that makes the creation fail.
+#[test]
+fn capabilities_that_nobody_knows_are_left_out_aloud() {
+    let mut case = Case::new(&["/bin/true"]);
+    let text = "ignoring unknown or unavailable capabilities: [CAP_TELEPORT]";
+    case.push("/process/capabilities/bounding", json!("CAP_TELEPORT"));
+    let said = case.run();
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains(text), "{said:?}");
+    case.config["process"]["args"] = json!(["/nosuch"]);
+    let said = case.run();
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(said.err.contains(text), "{said:?}");
+}

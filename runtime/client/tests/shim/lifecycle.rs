@@ -174,6 +174,23 @@ async fn the_engines_network_namespace_is_the_containers() {
     assert_eq!(container.finished(&shim).await, 0);
 }
 
+/// What a container could reach of the shim by `/proc/<pid>/exe` cannot be written (CVE-2019-5736).
+#[tokio::test]
+async fn the_shims_program_is_out_of_reach() {
+    let container = container(&["sleep", "100"]);
+    let shim = container.created().await;
+    let init = shim.state().await.unwrap().pid.unwrap();
+    // It has not become its program yet: this is the shim's.
+    let exe = File::open(format!("/proc/{init}/exe")).unwrap();
+    let flags = nix::sys::statvfs::fstatvfs(&exe).unwrap().flags();
+    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{flags:?}");
+    let written = File::options().write(true).open(format!("/proc/{init}/exe"));
+    assert!(written.is_err());
+    shim.start().await.unwrap();
+    shim.kill(libc::SIGKILL).await.unwrap();
+    container.finished(&shim).await;
+}
+
 #[tokio::test]
 async fn a_failed_create_leaves_nothing() {
     let container = container(&["true"]).with_process(|process| {

@@ -8,7 +8,7 @@ use crate::error::Fault;
 /// Our own bounding set as bits: what a container can be given at most. From procfs: the library asks the kernel once
 /// for each capability.
 pub(crate) fn bounding() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
+    let status = berth_sys::procfs::read_text("/proc/thread-self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
@@ -38,5 +38,10 @@ pub(super) fn set(plan: &CapabilityPlan) -> Result<(), Fault> {
     apply(CapSet::Inheritable, plan.inheritable, "inheritable")?;
     apply(CapSet::Effective, plan.effective, "effective")?;
     apply(CapSet::Permitted, plan.permitted, "permitted")?;
-    apply(CapSet::Ambient, plan.ambient, "ambient")
+    // Not by `caps::set`, which asks the kernel twice about every capability there is.
+    caps::clear(None, CapSet::Ambient).map_err(failed("ambient"))?;
+    for capability in library_set(plan.ambient) {
+        caps::raise(None, CapSet::Ambient, capability).map_err(failed("ambient"))?;
+    }
+    Ok(())
 }

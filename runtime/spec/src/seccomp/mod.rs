@@ -10,8 +10,8 @@
 
 mod asm;
 mod codegen;
-#[cfg(test)]
 mod interpreter;
+mod observe;
 mod policy;
 mod tables;
 #[cfg(test)]
@@ -22,6 +22,8 @@ use std::path::PathBuf;
 use asm::{Backwards, Test};
 use policy::{RET_KILL_THREAD, Rules};
 use tables::Abi;
+
+pub use observe::{SystemCall, Verdict};
 
 use crate::error::SpecError;
 use crate::oci;

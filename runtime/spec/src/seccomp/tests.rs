@@ -6,7 +6,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use seccompiler as oracle;
 
-use super::interpreter::{Data, run};
+use super::interpreter::run;
 use super::*;
 use crate::defaults::docker_seccomp;
 use oci::{Arch, LinuxSeccompAction as Action, LinuxSeccompOperator as Op};
@@ -47,7 +47,7 @@ fn profile(default: Action, rules: Vec<oci::LinuxSyscall>, archs: &[Arch]) -> oc
 }
 
 fn answer(program: &SeccompProgram, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
-    run(&program.filter, &Data { nr, arch, args }).0
+    run(&program.filter, &SystemCall { number: nr, arch, args }).0
 }
 
 fn x86_64(profile: &oci::LinuxSeccomp) -> SeccompProgram {
@@ -107,7 +107,7 @@ fn docker_default_answers_as_the_oracle_for_every_call_it_names() {
     let newest = Abi::X86_64.number("removexattrat").unwrap();
     for nr in 0..=newest {
         for probe in PROBES {
-            let data = Data { nr, arch: X86_64, args: [probe; 6] };
+            let data = SystemCall { number: nr, arch: X86_64, args: [probe; 6] };
             assert_eq!(run(&ours.filter, &data).0, run(&theirs, &data).0, "call {nr}, argument {probe:#x}");
         }
     }
@@ -124,7 +124,8 @@ fn docker_default_is_small_and_fast() {
     }
     let each = start.elapsed() / ROUNDS;
     let program = x86_64(&profile);
-    let steps = (0..460).map(|nr| run(&program.filter, &Data { nr, arch: X86_64, args: [0; 6] }).1);
+    let steps =
+        (0..460).map(|nr| run(&program.filter, &SystemCall { number: nr, arch: X86_64, args: [0; 6] }).1);
     let (most, sum) = steps.fold((0, 0), |(most, sum), steps| (steps.max(most), sum + steps));
     println!(
         "{} instructions, {each:?} to compile, {most} steps at most, {} on average",
@@ -237,7 +238,7 @@ fn a_profile_of_hundreds_of_argument_checks_keeps_every_jump_in_reach() {
     let (ours, theirs) = (x86_64(&profile), by_seccompiler(oracle::SeccompAction::Errno(1), &profile));
     for nr in [0, 1, 2, 3, 4, 16] {
         for arg in PROBES {
-            let data = Data { nr, arch: X86_64, args: [arg << 32 | 7, arg << 33, 0, 0, 0, 0] };
+            let data = SystemCall { number: nr, arch: X86_64, args: [arg << 32 | 7, arg << 33, 0, 0, 0, 0] };
             assert_eq!(run(&ours.filter, &data).0, run(&theirs, &data).0);
         }
     }
@@ -280,7 +281,7 @@ proptest! {
         let ours = x86_64(&profile);
         let theirs = by_seccompiler(oracle::SeccompAction::Log, &profile);
         for (name, args) in calls {
-            let data = Data { nr: Abi::X86_64.number(names[name]).unwrap(), arch: X86_64, args };
+            let data = SystemCall { number: Abi::X86_64.number(names[name]).unwrap(), arch: X86_64, args };
             prop_assert_eq!(run(&ours.filter, &data).0, run(&theirs, &data).0);
         }
     }

@@ -1,5 +1,7 @@
 //! System call numbers by name.
 
+use crate::oci;
+
 mod aarch64;
 mod x86;
 mod x86_64;
@@ -27,6 +29,36 @@ impl Abi {
             Self::X86 => find(x86::X86, name),
             Self::Aarch64 => find(aarch64::AARCH64, name),
         }
+    }
+
+    /// The name of a system call by its number in `seccomp_data.nr`.
+    pub(super) fn name(self, number: u32) -> Option<&'static str> {
+        let by_number = |table: &'static [(&'static str, u32)], number: u32| {
+            table.iter().find(|(_, own)| *own == number).map(|(name, _)| *name)
+        };
+        match self {
+            Self::X86_64 => by_number(x86_64::X86_64, number),
+            Self::X32 => {
+                let number = number.checked_sub(X32_BIT)?;
+                by_number(x86_64::X32_OWN, number).or_else(|| by_number(x86_64::X86_64, number))
+            }
+            Self::X86 => by_number(x86::X86, number),
+            Self::Aarch64 => by_number(aarch64::AARCH64, number),
+        }
+    }
+
+    /// The value in `seccomp_data.arch`.
+    pub(super) const fn audit_arch(self) -> u32 {
+        match self {
+            Self::X86_64 | Self::X32 => oci::Arch::ScmpArchX86_64 as u32,
+            Self::X86 => oci::Arch::ScmpArchX86 as u32,
+            Self::Aarch64 => oci::Arch::ScmpArchAarch64 as u32,
+        }
+    }
+
+    /// The one this program uses.
+    pub(super) const fn native() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
     }
 
     /// Arguments are 32 bits wide.
@@ -89,6 +121,8 @@ mod tests {
             assert!(table.windows(2).all(|pair| pair[0].0 < pair[1].0));
             assert!(table.iter().all(|(name, nr)| find(table, name) == Some(*nr)));
         }
+        assert_eq!(Abi::X32.name(X32_BIT | 520), Some("execve"));
+        assert_eq!(Abi::native().name(u32::MAX), None);
     }
 
     #[test]
