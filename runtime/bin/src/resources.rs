@@ -36,6 +36,8 @@ pub(crate) struct Change {
     pub(crate) apply: oci::LinuxResources,
     /// All limits from now on.
     pub(crate) remember: oci::LinuxResources,
+    /// What of it has no effect.
+    pub(crate) warning: Option<&'static str>,
 }
 
 /// Completes the limits given by those in force: a quota means nothing without its period, nor swap without memory.
@@ -53,6 +55,16 @@ pub(crate) fn change(before: &oci::LinuxResources, given: &oci::LinuxResources) 
         // An idle group has no weight.
         remove(&mut all, &["cpu", "shares"]);
     }
+    let (idle, shares) = (apply["cpu"]["idle"].clone(), apply["cpu"]["shares"].clone());
+    if idle.is_null() && !shares.is_null() && all["cpu"]["idle"] == json!(1) {
+        // A weight ends idleness.
+        apply["cpu"]["idle"] = json!(0);
+        remove(&mut all, &["cpu", "idle"]);
+    }
+    let files = &apply["unified"];
+    let both = (idle == json!(1) && !shares.is_null())
+        || (files["cpu.idle"] == json!("1") && !files["cpu.weight"].is_null());
+    let warning = both.then_some("unable to apply both a weight and cpu.idle: the weight is left out");
     for (group, fields) in [("cpu", &["quota", "period"][..]), ("memory", &["limit", "swap", "reservation"])]
     {
         let together = fields.iter().any(|field| !apply[group][field].is_null());
@@ -61,7 +73,7 @@ pub(crate) fn change(before: &oci::LinuxResources, given: &oci::LinuxResources) 
         }
     }
     let typed = |value| serde_json::from_value(value).context("limits");
-    Ok(Change { apply: typed(apply)?, remember: typed(all)? })
+    Ok(Change { apply: typed(apply)?, remember: typed(all)?, warning })
 }
 
 /// Puts one set of limits over another. Lists of devices are joined by device number.
@@ -144,6 +156,8 @@ mod tests {
         assert_eq!(unlimited.apply, parse(json!({"memory": {"limit": -1}})));
         assert_eq!(unlimited.remember.memory().as_ref().unwrap().swap(), None);
 
+        let idle = change(json!({"cpu": {"idle": 1, "shares": 7}}));
+        assert!(idle.warning.is_some() && quota.warning.is_none());
         let idle = change(json!({"cpu": {"idle": 1}}));
         assert_eq!(idle.remember.cpu().as_ref().unwrap().shares(), None);
 

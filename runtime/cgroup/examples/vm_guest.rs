@@ -506,8 +506,9 @@ fn born_beside() -> Outcome {
     let born = |cgroup| berth_sys::clone::clone3(&berth_sys::clone::Clone3 { cgroup, ..Default::default() });
     let refused = born(scene.group().dir_fd());
     ensure(matches!(refused, Err(nix::errno::Errno::EBUSY)), || format!("beside the group: {refused:?}"))?;
-    let beside = scene.group().dir_of(Pid::from_raw(pid.cast_signed())).map_err(text)?;
-    match born(Some(beside.as_fd())).map_err(text)? {
+    let layout = detect().map_err(text)?;
+    let beside = Cgroup::of_process(&layout, Pid::from_raw(pid.cast_signed())).map_err(text)?;
+    match born(beside.dir_fd()).map_err(text)? {
         berth_sys::clone::Forked::Child => {
             let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
             std::process::exit(if own.trim() == "0::/berth/split/inner" { 0 } else { 1 });

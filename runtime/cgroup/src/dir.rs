@@ -36,14 +36,6 @@ impl Dir {
         self.fd.as_fd()
     }
 
-    /// Opens a directory below it.
-    pub(crate) fn open_below(&self, path: &Path) -> Result<OwnedFd, CgroupError> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
-        openat(&self.fd, path, flags, Mode::empty())
-            .map_err(|errno| CgroupError::io("open", self.path.join(path), errno))
-    }
-
     /// Gives a file in it, or itself (`.`), to a user.
     pub(crate) fn chown(&self, name: &str, uid: u32) -> Result<(), CgroupError> {
         fchownat(&self.fd, name, Some(uid.into()), None, AtFlags::AT_SYMLINK_NOFOLLOW)

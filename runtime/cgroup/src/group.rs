@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -112,6 +112,19 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// The cgroup a process is in, on version 2. A container's process may have moved to a group below the one it was
+    /// given, or, where it sees all groups, to any other.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of_process(layout: &Layout, pid: Pid) -> Result<Self, CgroupError> {
+        let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
+        let text = std::fs::read_to_string(&file).map_err(|error| CgroupError::io("read", &file, error))?;
+        // cgroups(7): hierarchy number, controllers, path; cgroup2 has number 0 and no controllers.
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+        Self::open(layout, Path::new(path.unwrap_or("/")))
     }
 
     /// Opens that of a unit.
@@ -265,25 +278,6 @@ impl Cgroup {
         self.dirs.iter().find(|dir| dir.controllers.is_empty()).map(Dir::fd)
     }
 
-    /// The cgroup2 directory of a process that is here or in a group below.
-    ///
-    /// # Errors
-    /// The process is gone, or somewhere else.
-    pub fn dir_of(&self, pid: Pid) -> Result<OwnedFd, CgroupError> {
-        let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
-        let text = std::fs::read_to_string(&file).map_err(|error| CgroupError::io("read", &file, error))?;
-        // cgroups(7): hierarchy number, controllers, path; cgroup2 has number 0 and no controllers.
-        let path = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
-        let inside = path.and_then(|path| path.strip_prefix(&self.path).ok());
-        let own = |dir: &&Dir| dir.controllers.is_empty() && dir.path.ends_with(relative(&self.path));
-        match (inside, self.dirs.iter().find(own)) {
-            (Some(inside), Some(dir)) => dir.open_below(inside),
-            _ => {
-                Err(CgroupError::Below(format!("process {pid} has left the cgroup {}", self.path.display())))
-            }
-        }
-    }
-
     /// True if a process that is born in [`Self::dir_fd`] is in all of the cgroup: version 2.
     #[must_use]
     pub fn is_joined_by_birth(&self) -> bool {
@@ -347,18 +341,14 @@ impl Cgroup {
         else {
             return Ok(());
         };
-        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
-        if self.version == 2
-            && let Some(limit) = limit
-            && let Some(dir) = self.dirs.first()
-        {
-            let usage = dir.read("memory.current")?.trim().parse().unwrap_or(0);
-            if limit < usage {
+        let Some(dir) = self.dirs.first().filter(|_| self.version == 2) else { return Ok(()) };
+        let usage: i64 = dir.read("memory.current")?.trim().parse().unwrap_or(0);
+        let limits = [("swap", "memory+swap", memory.swap()), ("limit", "memory", memory.limit())];
+        for (field, words, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| (1..=usage).contains(limit)) {
                 return Err(CgroupError::invalid(
-                    "linux.resources.memory.limit",
-                    format!(
-                        "rejecting memory limit {limit} lower than its usage {usage} (checkBeforeUpdate)"
-                    ),
+                    format!("linux.resources.memory.{field}"),
+                    format!("rejecting {words} limit {limit} <= usage {usage} (checkBeforeUpdate)"),
                 ));
             }
         }

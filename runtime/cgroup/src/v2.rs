@@ -141,7 +141,10 @@ fn block_io(io: &LinuxBlockIo, writes: &mut Writes<'_>) {
 fn unified(resources: &LinuxResources, writes: &mut Writes<'_>) -> Result<(), CgroupError> {
     let mut entries: Vec<_> = resources.unified().iter().flatten().collect();
     entries.sort_unstable();
-    for (file, value) in entries {
+    // An idle group has no weight, and the kernel refuses one.
+    let idle =
+        resources.unified().iter().flatten().any(|(file, value)| file == "cpu.idle" && value.trim() == "1");
+    for (file, value) in entries.into_iter().filter(|(file, _)| !(idle && file.as_str() == "cpu.weight")) {
         if file.is_empty() || file.contains('/') || !file.contains('.') || file.starts_with('.') {
             return Err(CgroupError::invalid(
                 format!("linux.resources.unified.{file}"),

@@ -1,6 +1,6 @@
 //! One more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use berth_cgroup::Cgroup;
 use berth_spec::{IdMaps, ProcessPlan, oci};
@@ -26,6 +26,8 @@ pub struct ExecRequest<'a> {
     pub init: BorrowedFd<'a>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
+    /// If that takes no process, the new one goes where init is.
+    pub beside_init: bool,
     /// The container's config.json.
     pub spec: &'a oci::Spec,
     /// The container's state, for a seccomp agent.
@@ -133,13 +135,16 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
 fn fork_in_cgroup(request: &ExecRequest<'_>) -> Result<Forked, Error> {
     let fork = |cgroup| clone3(&Clone3 { flags: CloneFlags::empty(), cgroup });
     let forked = match fork(request.cgroup.dir_fd()) {
-        Err(Errno::EBUSY) => {
-            let beside_init = request.cgroup.dir_of(Pid::from_raw(request.state.pid))?;
-            fork(Some(beside_init.as_fd()))
+        Err(Errno::EBUSY) if request.beside_init => {
+            let init = Pid::from_raw(request.state.pid);
+            fork(Cgroup::of_process(&berth_cgroup::detect()?, init)?.dir_fd())
         }
         other => other,
     };
-    forked.map_err(|errno| Error::os("clone3", errno))
+    forked.map_err(|errno| match errno {
+        Errno::EBUSY => Error::os("error adding pid of the new process to cgroups: clone3", errno),
+        _ => Error::os("clone3", errno),
+    })
 }
 
 fn run(request: ExecRequest<'_>, plan: &ProcessPlan, kinds: CloneFlags, link: &ChildLink) -> ! {

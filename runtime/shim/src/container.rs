@@ -97,6 +97,7 @@ impl Container {
         let request = ExecRequest {
             init: self.core.pidfd.as_fd(),
             cgroup: &self.core.cgroup,
+            beside_init: true,
             spec: &self.spec,
             state: self.core.state(),
             process,

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::oci;
 use crate::plan::SpecWarning;
+use crate::respell;
 
 /// Parses config.json. A capability that nobody knows is left out with a warning, as runc does: an engine's list may be
 /// newer than this runtime.
@@ -14,8 +15,14 @@ use crate::plan::SpecWarning;
 /// The text is no JSON, or a field has the wrong type.
 pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::Error> {
     let problem = match serde_json::from_slice(text) {
-        Ok(spec) if !has_nameless_pages(&spec) => return Ok((spec, Vec::new())),
-        Ok(_) => return respelled(text).map(|spec| (spec, Vec::new())),
+        Ok(spec) if !respell::is_suspect(text) => return Ok((spec, Vec::new())),
+        Ok(_) => {
+            let mut value: Value = serde_json::from_slice(text)?;
+            if let Some(resources) = value.pointer_mut("/linux/resources") {
+                respell::correct(resources);
+            }
+            return serde_json::from_value(value).map(|spec| (spec, Vec::new()));
+        }
         Err(problem) => problem,
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(problem) };
@@ -47,22 +54,16 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     Ok((serde_json::from_slice(&serde_json::to_vec(&value)?)?, warnings))
 }
 
-/// A limit of huge pages without a size.
-fn has_nameless_pages(spec: &oci::Spec) -> bool {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let limits = resources.and_then(|resources| resources.hugepage_limits().as_ref());
-    limits.is_some_and(|limits| limits.iter().any(|limit| limit.page_size().is_empty()))
-}
-
-/// Go's JSON does not mind how a name is capitalised, and configurations with `pagesize` are about.
-fn respelled(text: &[u8]) -> Result<oci::Spec, serde_json::Error> {
-    let mut value: Value = serde_json::from_slice(text)?;
-    let limits = value.pointer_mut("/linux/resources/hugepageLimits").and_then(Value::as_array_mut);
-    for limit in limits.into_iter().flatten().filter_map(Value::as_object_mut) {
-        if let Some(size) = limit.remove("pagesize") {
-            limit.insert("pageSize".to_owned(), size);
-        }
+/// Parses `linux.resources` alone, as `update` gets it.
+///
+/// # Errors
+/// The text is no JSON, or a field has the wrong type.
+pub fn parse_resources(text: &[u8]) -> Result<oci::LinuxResources, serde_json::Error> {
+    if !respell::is_suspect(text) {
+        return serde_json::from_slice(text);
     }
+    let mut value: Value = serde_json::from_slice(text)?;
+    respell::correct(&mut value);
     serde_json::from_value(value)
 }
 
@@ -89,17 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_pages_may_be_spelled_as_in_go() {
+    fn names_may_be_capitalised_as_in_go() {
         let linux = r#""linux":{"resources":{"hugepageLimits":[{"pagesize":"2MB","limit":5}]}},"process""#;
-        let (spec, _) = parse(
-            SPEC.replace("CAP_TELEPORT", "CAP_CHOWN")
-                .replace("UNKNOWN", "CAP_KILL")
-                .replace("\"process\"", linux)
-                .as_bytes(),
-        )
-        .unwrap();
+        let text = SPEC.replace("CAP_TELEPORT", "CAP_CHOWN").replace("UNKNOWN", "CAP_KILL");
+        let (spec, _) = parse(text.replace("\"process\"", linux).as_bytes()).unwrap();
         let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
         assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
+        let update = parse_resources(br#"{"CPU": {"Cpus": "1"}}"#).unwrap();
+        assert_eq!(update.cpu().as_ref().unwrap().cpus().as_deref(), Some("1"));
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use berth_cgroup::Cgroup;
 use berth_core::{ExecRequest, Trace};
 use berth_spec::oci;
-use berth_sys::pidfd;
+use berth_sys::{Pid, pidfd};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -101,10 +102,11 @@ impl Exec {
         let terminal = process.terminal().unwrap_or(false);
         let stdio = streams::choose(terminal, self.console_socket.as_deref(), self.detach)?;
         let signals = if self.detach { None } else { Some(Signals::block()?) };
-        let cgroup = container.live_cgroup()?.below(&sub_cgroups(&self.cgroup)?)?;
+        let cgroup = self.cgroup(&container)?;
         let mut child = berth_core::exec(ExecRequest {
             init: std::os::fd::AsFd::as_fd(&init),
             cgroup: &cgroup,
+            beside_init: self.cgroup.is_empty(),
             spec: &spec,
             state: container.oci_state(status),
             process: &process,
@@ -208,6 +210,18 @@ impl Exec {
             process["noNewPrivileges"] = json!(true);
         }
         Ok(())
+    }
+}
+
+impl Exec {
+    /// The container's cgroup, or one below it. A first process that sees all groups may have left it for another, and
+    /// it is gone then.
+    fn cgroup(&self, container: &Container) -> anyhow::Result<Cgroup> {
+        let layout = berth_cgroup::detect()?;
+        if self.cgroup.is_empty() && layout.version() == 2 && container.cgroup()?.is_none() {
+            return Ok(Cgroup::of_process(&layout, Pid::from_raw(container.record.pid))?);
+        }
+        Ok(container.live_cgroup()?.below(&sub_cgroups(&self.cgroup)?)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use berth_core::Error;
-use berth_spec::oci::LinuxNamespaceType;
+use berth_spec::oci::{LinuxNamespace, LinuxNamespaceType};
 use berth_sys::pidfd;
 use clap::Args;
 use nix::libc::SIGKILL;
@@ -32,15 +32,21 @@ impl Kill {
             return Ok(0);
         }
         let status = container.status();
-        let Some(init) = container.init()? else {
-            bail!(Error::Status(format!("container not running: {} is {}", self.id, status.name())));
-        };
-        if signal == SIGKILL && !own_pid_namespace(&container)? {
-            // Nothing else would end what the first process leaves behind.
+        let shared = signal == SIGKILL && !own_pid_namespace(&container)?;
+        if shared {
+            // Nothing else would end what the first process leaves, or has left, behind.
             signal_all(&container, signal)?;
         }
-        pidfd::send_signal(&init, signal)
-            .with_context(|| format!("signal {signal} to container {}", self.id))?;
+        let Some(init) = container.init()? else {
+            if shared {
+                return Ok(0);
+            }
+            bail!(Error::Status(format!("container not running: {} is {}", self.id, status.name())));
+        };
+        match pidfd::send_signal(&init, signal) {
+            Err(berth_sys::Errno::ESRCH) if shared => {}
+            other => other.with_context(|| format!("signal {signal} to container {}", self.id))?,
+        }
         if signal == SIGKILL && status == Status::Paused {
             // On version 1 a frozen process does not die.
             container.live_cgroup()?.thaw()?;
@@ -52,7 +58,11 @@ impl Kill {
 fn own_pid_namespace(container: &Container) -> anyhow::Result<bool> {
     let spec = container.spec()?;
     let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    Ok(listed.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid))
+    let own = |namespace: &LinuxNamespace| {
+        let joined = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        namespace.typ() == LinuxNamespaceType::Pid && !joined
+    };
+    Ok(listed.into_iter().flatten().any(own))
 }
 
 fn signal_all(container: &Container, number: i32) -> anyhow::Result<()> {

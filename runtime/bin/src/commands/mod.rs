@@ -53,7 +53,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         Command::Spec(command) => command.run(),
         Command::Start(command) => command.run(&store),
         Command::State(command) => command.run(&store),
-        Command::Update(command) => command.run(&store),
+        Command::Update(command) => command.run(&store, log),
     }
 }
 

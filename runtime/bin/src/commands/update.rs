@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use berth_spec::oci;
 use clap::Args;
 
+use crate::log::Log;
 use crate::resources::{self, Patch, bytes};
 use crate::state::{Status, Store};
 
@@ -63,7 +64,7 @@ pub(crate) struct Update {
 }
 
 impl Update {
-    pub(crate) fn run(&self, store: &Store) -> anyhow::Result<u8> {
+    pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
         let mut container = store.load(&self.id)?;
         if matches!(container.status(), Status::Stopped | Status::Creating) {
             bail!("container not running: {} is {}", self.id, container.status().name());
@@ -75,6 +76,9 @@ impl Update {
             }
         };
         let change = resources::change(&before, &self.wanted()?)?;
+        if let Some(warning) = change.warning {
+            log.explain(warning);
+        }
         container.live_cgroup()?.set(&change.apply)?;
         container.record.limits = Some(change.remember);
         container.save()?;
@@ -114,5 +118,6 @@ fn read(path: &PathBuf) -> anyhow::Result<oci::LinuxResources> {
     } else {
         text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     }
-    serde_json::from_str(&text).with_context(|| format!("{} is no linux.resources", path.display()))
+    berth_spec::parse_resources(text.as_bytes())
+        .with_context(|| format!("{} is no linux.resources", path.display()))
 }

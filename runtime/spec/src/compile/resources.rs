@@ -27,6 +27,13 @@ const DEFAULT_RULES: [(T, Option<i64>, Option<i64>, &str); 11] = [
 pub(super) fn with_default_devices(resources: Option<&oci::LinuxResources>) -> oci::LinuxResources {
     let mut resources = resources.cloned().unwrap_or_default();
     let mut rules = resources.devices().clone().unwrap_or_default();
+    rules.retain_mut(|rule| {
+        let asked = rule.access().clone().unwrap_or_default();
+        let known: String = asked.chars().filter(|letter| "rwm".contains(*letter)).collect();
+        let meaningless = known.is_empty() && !asked.is_empty();
+        rule.set_access(Some(known));
+        !meaningless
+    });
     rules.extend(DEFAULT_RULES.iter().map(|(typ, major, minor, access)| {
         let mut rule = oci::LinuxDeviceCgroup::default();
         rule.set_allow(true);
@@ -65,10 +72,8 @@ pub(super) fn check(linux: &oci::Linux, warnings: &mut Vec<SpecWarning>) -> Resu
         }
         let access = rule.access().as_deref().unwrap_or_default();
         if access.chars().any(|c| !"rwm".contains(c)) {
-            return Err(SpecError::new(
-                format!("{field}.access"),
-                format!("{access:?} is not made of r, w and m"),
-            ));
+            let message = format!("of {access:?} only r, w and m have a meaning; the rest is left out");
+            super::warn(warnings, format!("{field}.access"), message);
         }
     }
     Ok(())
