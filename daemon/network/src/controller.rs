@@ -16,7 +16,7 @@ mod recover;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
 use crate::error::NetworkError;
@@ -25,7 +25,7 @@ use crate::netlink::RouteSocket;
 use crate::nft::Firewall;
 use crate::proxy::Proxy;
 use crate::reaper::Reaper;
-use crate::sandbox::SandboxPool;
+use crate::sandbox::{self, ResolverSockets, SandboxPool};
 use crate::state::StateDir;
 use crate::types::{Endpoint, Network, NetworkConfig, NetworkId};
 
@@ -90,6 +90,14 @@ impl NetworkController {
     /// When the kernel refuses.
     pub fn new_sandbox(&self) -> Result<OwnedFd, NetworkError> {
         Ok(self.sandboxes.take()?)
+    }
+
+    /// Sockets for the name server 127.0.0.11 inside a container's namespace, to which port 53 leads from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn resolver_sockets(&self, netns: BorrowedFd<'_>) -> Result<ResolverSockets, NetworkError> {
+        Ok(sandbox::resolver_sockets(netns)?)
     }
 
     /// All networks, predefined ones included.

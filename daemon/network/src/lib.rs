@@ -39,7 +39,7 @@ pub use controller::{NetworkController, Recovered};
 pub use error::{ErrorKind, NetworkError};
 pub use mac::{InvalidMac, MacAddress};
 pub use netlink::NetlinkError;
-pub use sandbox::SandboxError;
+pub use sandbox::{ResolverSockets, SandboxError};
 pub use state::StateError;
 pub use subnet::{InvalidSubnet, Ipv4Subnet};
 pub use types::{

@@ -1,6 +1,7 @@
 //! The instance's own nftables table: kept as data here, changed in the kernel by one transaction each.
 
 mod expression;
+mod resolver;
 mod table;
 mod wire;
 
@@ -8,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
+pub(crate) use resolver::ADDRESS as RESOLVER_ADDRESS;
 use wire::Batch;
 
 use crate::error::NetworkError;
@@ -90,28 +92,41 @@ impl Firewall {
     }
 
     fn commit(&mut self, batch: Batch, operation: &str) -> Result<(), NetlinkError> {
-        let fail = |errno| NetlinkError::new(operation, errno);
-        let (bytes, acknowledged) = batch.finish();
-        self.socket.drain();
-        self.socket.send(&bytes).map_err(fail)?;
-        // An error ends the transaction but not the walk through it: the acknowledgement, or its lack, comes last.
-        let mut first_error = None;
-        let mut wait = true;
-        while let Some(datagram) = self.socket.receive(wait).map_err(fail)? {
-            for message in messages(datagram) {
-                match message.error() {
-                    Some(Err(errno)) => {
-                        first_error.get_or_insert(errno);
-                    }
-                    Some(Ok(())) if message.sequence == acknowledged => {
-                        return first_error.map_or(Ok(()), |e| Err(fail(e)));
-                    }
-                    Some(Ok(())) | None => {}
-                }
-            }
-            // Everything was answered while it was being sent.
-            wait = false;
-        }
-        Err(fail(first_error.unwrap_or(Errno::EBADMSG)))
+        commit(&mut self.socket, batch, operation)
     }
+}
+
+/// Leads 127.0.0.11:53 in the calling thread's namespace to sockets of that address and these ports.
+pub(crate) fn lead_to_resolver(udp: u16, tcp: u16) -> Result<(), NetlinkError> {
+    let operation = "set the rules that lead to the resolver";
+    let socket = Socket::open(SockProtocol::NetlinkNetFilter);
+    let mut socket = socket.map_err(|errno| NetlinkError::new(operation, errno))?;
+    commit(&mut socket, resolver::replace([udp, tcp]), operation)
+}
+
+/// Hands the kernel a transaction and waits for its word.
+fn commit(socket: &mut Socket, batch: Batch, operation: &str) -> Result<(), NetlinkError> {
+    let fail = |errno| NetlinkError::new(operation, errno);
+    let (bytes, acknowledged) = batch.finish();
+    socket.drain();
+    socket.send(&bytes).map_err(fail)?;
+    // An error ends the transaction but not the walk through it: the acknowledgement, or its lack, comes last.
+    let mut first_error = None;
+    let mut wait = true;
+    while let Some(datagram) = socket.receive(wait).map_err(fail)? {
+        for message in messages(datagram) {
+            match message.error() {
+                Some(Err(errno)) => {
+                    first_error.get_or_insert(errno);
+                }
+                Some(Ok(())) if message.sequence == acknowledged => {
+                    return first_error.map_or(Ok(()), |e| Err(fail(e)));
+                }
+                Some(Ok(())) | None => {}
+            }
+        }
+        // Everything was answered while it was being sent.
+        wait = false;
+    }
+    Err(fail(first_error.unwrap_or(Errno::EBADMSG)))
 }

@@ -34,6 +34,13 @@ pub(super) enum Verdict {
     Accept,
 }
 
+/// An end of a packet's way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
 /// The expressions of one rule.
 #[derive(Debug, Default)]
 pub(super) struct Rule(Attributes);
@@ -223,6 +230,51 @@ impl Rule {
         self.lookup(map, reg(0), Some(reg(0)), false).add("nat", |a| {
             a.number(TYPE, libc::NFT_NAT_DNAT as u32).number(FAMILY, FAMILY_IPV4);
             a.number(REG_ADDR_MIN, reg(0)).number(REG_PROTO_MIN, reg(1));
+        })
+    }
+
+    /// Goes on with packets of this protocol from or to this address and port; IPv4 is known.
+    pub(super) fn local_service(self, end: End, protocol: u8, address: [u8; 4], port: u16) -> Self {
+        let (address_at, port_at) = match end {
+            End::Source => (12, 0),
+            End::Destination => (16, 2),
+        };
+        self.meta(libc::NFT_META_L4PROTO, reg(0))
+            .compare(libc::NFT_CMP_EQ, reg(0), &[protocol])
+            .payload(libc::NFT_PAYLOAD_NETWORK_HEADER, address_at, 4, reg(0))
+            .compare(libc::NFT_CMP_EQ, reg(0), &address)
+            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, port_at, 2, reg(0))
+            .compare(libc::NFT_CMP_EQ, reg(0), &port.to_be_bytes())
+    }
+
+    /// Writes another port into the packet, without connection tracking; the transport's checksum is at `checksum`.
+    pub(super) fn set_port(self, end: End, port: u16, checksum: u32) -> Self {
+        const BASE: u16 = 2;
+        const OFFSET: u16 = 3;
+        const LEN: u16 = 4;
+        const SREG: u16 = 5;
+        const CSUM_TYPE: u16 = 6;
+        const CSUM_OFFSET: u16 = 7;
+        const CSUM_INET: u32 = 1;
+        let offset = if end == End::Source { 0 } else { 2 };
+        self.load(reg(0), &port.to_be_bytes()).add("payload", |a| {
+            a.number(BASE, libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32).number(OFFSET, offset).number(LEN, 2);
+            a.number(SREG, reg(0)).number(CSUM_TYPE, CSUM_INET).number(CSUM_OFFSET, checksum);
+        })
+    }
+
+    /// Connections are not tracked.
+    pub(super) fn untracked(self) -> Self {
+        self.add("notrack", |_| {})
+    }
+
+    fn load(self, register: u32, value: &[u8]) -> Self {
+        const DREG: u16 = 1;
+        const DATA: u16 = 2;
+        self.add("immediate", |a| {
+            a.number(DREG, register).nested(DATA, |data| {
+                data.bytes(DATA_VALUE, value);
+            });
         })
     }
 

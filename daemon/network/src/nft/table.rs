@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::expression::{NAME_WORDS, Rule, Verdict};
-use super::wire::{Attributes, Batch};
+use super::wire::{Attributes, Batch, Family};
 use crate::types::Protocol;
 
 const BRIDGES: &str = "bridges";
@@ -145,12 +145,12 @@ fn type_id(parts: &[u32]) -> u32 {
     parts.iter().fold(0, |id, part| id << 6 | part)
 }
 
-struct ChainShape {
-    name: &'static str,
-    kind: &'static str,
-    hook: libc::c_int,
-    priority: libc::c_int,
-    rules: Vec<Rule>,
+pub(super) struct ChainShape {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) hook: libc::c_int,
+    pub(super) priority: libc::c_int,
+    pub(super) rules: Vec<Rule>,
 }
 
 fn chains() -> [ChainShape; 5] {
@@ -238,7 +238,7 @@ pub(super) fn replace(table: &str, rules: &RuleSet) -> Batch {
 
 /// The transaction that deletes the table; that there is none is fine.
 pub(super) fn delete(table: &str) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     // Creating is idempotent and deleting is not: together they are.
     batch.message(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE, &named_table(table));
     batch.message(libc::NFT_MSG_DELTABLE, 0, &named_table(table));
@@ -247,7 +247,7 @@ pub(super) fn delete(table: &str) -> Batch {
 
 /// The transaction for one change, given the rules before and after it.
 pub(super) fn change(table: &str, before: &RuleSet, after: &RuleSet, change: &Change) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     let (add, remove) = (libc::NFT_MSG_NEWSETELEM, libc::NFT_MSG_DELSETELEM);
     match change {
         Change::AddBridge(name, rule) => {
@@ -275,7 +275,7 @@ pub(super) fn change(table: &str, before: &RuleSet, after: &RuleSet, change: &Ch
     batch
 }
 
-fn named_table(table: &str) -> Attributes {
+pub(super) fn named_table(table: &str) -> Attributes {
     const NAME: u16 = 1;
     let mut attributes = Attributes::default();
     attributes.text(NAME, table);
@@ -307,7 +307,7 @@ fn set_attributes(table: &str, set: &SetShape, id: u32) -> Attributes {
     attributes
 }
 
-fn push_chain(batch: &mut Batch, table: &str, chain: &ChainShape) {
+pub(super) fn push_chain(batch: &mut Batch, table: &str, chain: &ChainShape) {
     const TABLE: u16 = 1;
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
