@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike as _};

@@ -76,9 +76,9 @@ impl Talk<'_> {
                 Err(error) => return Err(error),
                 Ok(Some((Request::Quit, _))) => (Reply::Done, Next::Quit),
                 Ok(Some((request, fds))) => {
-                    let reply = self.answer(request, fds).unwrap_or_else(|error| Reply::Failed {
-                        message: error.to_string(),
-                    });
+                    let reply = self
+                        .answer(request, fds)
+                        .unwrap_or_else(|error| Reply::Failed { message: error.to_string() });
                     (reply, Next::Listen)
                 }
             };

@@ -312,7 +312,12 @@ pub(crate) mod tests {
         question.push((Name::<Vec<u8>>::vec_from_str(name).unwrap(), rtype)).unwrap();
         let mut additional = question.additional();
         if let Some(size) = udp {
-            additional.opt(|opt| { opt.set_udp_payload_size(size); Ok(()) }).unwrap();
+            additional
+                .opt(|opt| {
+                    opt.set_udp_payload_size(size);
+                    Ok(())
+                })
+                .unwrap();
         }
         additional.finish()
     }
@@ -383,7 +388,10 @@ pub(crate) mod tests {
         assert_eq!(again.cache_key(), first.cache_key());
         again.adopt(&mut answer);
         assert!(again.is_answered_by(&answer, 77));
-        assert_eq!(Message::from_slice(&answer).unwrap().sole_question().unwrap().qname().to_string(), "EXAMPLE.org");
+        assert_eq!(
+            Message::from_slice(&answer).unwrap().sole_question().unwrap().qname().to_string(),
+            "EXAMPLE.org"
+        );
         assert!(!first.is_answered_by(&answer, 0x1234));
     }
 

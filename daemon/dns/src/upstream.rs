@@ -92,8 +92,15 @@ fn name_servers(text: &str) -> Vec<SocketAddr> {
         // A scope names a link of the host; servers there are not reachable by address alone.
         address.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53))
     };
-    text.lines().filter_map(server).collect()
+    let mut servers: Vec<SocketAddr> = text.lines().filter_map(server).collect();
+    if servers.is_empty() {
+        servers.extend(PUBLIC_SERVERS.map(|ip| SocketAddr::from((ip, 53))));
+    }
+    servers
 }
+
+/// What docker falls back on when the host names no server.
+const PUBLIC_SERVERS: [[u8; 4]; 2] = [[8, 8, 8, 8], [8, 8, 4, 4]];
 
 /// A server and where it is asked from.
 #[derive(Debug, Clone, Copy)]
@@ -119,10 +126,12 @@ impl Way<'_> {
             match upstream {
                 Upstream::Server(address) => servers.push(Server { address: *address, from_host: false }),
                 // What the host's loopback answers, only the host can ask.
-                Upstream::Host => servers.extend(self.host.now().into_iter().map(|address| Server {
-                    address,
-                    from_host: address.ip().is_loopback(),
-                })),
+                Upstream::Host => servers.extend(
+                    self.host
+                        .now()
+                        .into_iter()
+                        .map(|address| Server { address, from_host: address.ip().is_loopback() }),
+                ),
             }
         }
         servers
@@ -130,13 +139,18 @@ impl Way<'_> {
 
     fn udp(&self, server: Server) -> io::Result<UdpSocket> {
         let make = || {
-            let any: SocketAddr = if server.address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+            let any: SocketAddr =
+                if server.address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
             let socket = std::net::UdpSocket::bind(any)?;
             socket.set_nonblocking(true)?;
             socket.connect(server.address)?;
             Ok(socket)
         };
-        UdpSocket::from_std(if server.from_host { make()? } else { self.namespaces.within(self.netns, make)? })
+        UdpSocket::from_std(if server.from_host {
+            make()?
+        } else {
+            self.namespaces.within(self.netns, make)?
+        })
     }
 
     fn tcp(&self, server: Server) -> io::Result<TcpSocket> {
@@ -145,7 +159,12 @@ impl Way<'_> {
     }
 
     /// Asks until somebody can tell. Without a good answer, the best of the others.
-    pub(crate) async fn ask(&self, query: &Query<'_>, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub(crate) async fn ask(
+        &self,
+        query: &Query<'_>,
+        packet: &[u8],
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
         let mut servers = self.servers();
         let primary = servers.first()?.address;
         if let Some((preferred, since)) = self.preferred.get()
@@ -218,11 +237,7 @@ impl Way<'_> {
     }
 }
 
-fn told(
-    server: SocketAddr,
-    id: u16,
-    answer: io::Result<Vec<u8>>,
-) -> Option<(SocketAddr, u16, Vec<u8>)> {
+fn told(server: SocketAddr, id: u16, answer: io::Result<Vec<u8>>) -> Option<(SocketAddr, u16, Vec<u8>)> {
     match answer {
         Ok(answer) => Some((server, id, answer)),
         Err(error) => {
@@ -273,7 +288,8 @@ mod tests {
 
     #[test]
     fn servers_of_resolv_conf() {
-        let text = "# nameserver 1.1.1.1\nnameserver 10.0.0.53\nsearch x\nnameserver fe80::1%eth0\nnameserver ::1\n";
+        let text =
+            "# nameserver 1.1.1.1\nnameserver 10.0.0.53\nsearch x\nnameserver fe80::1%eth0\nnameserver ::1\n";
         assert_eq!(name_servers(text), ["10.0.0.53:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
     }
 }

@@ -14,9 +14,9 @@ use berth_network::{Endpoint, EndpointRequest, IpamPool, MacAddress, NetworkId, 
 
 use crate::containers::filters::{boolean, until};
 use crate::containers::{Container, Definition, ports};
+use crate::dns;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
-use crate::ids;
 
 const LIST_FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
@@ -74,15 +74,7 @@ pub(crate) fn endpoint_settings(
 ) -> EndpointSettings {
     let mut settings = EndpointSettings { network_id, ..wanted.clone() };
     if user_network {
-        let mut names = vec![definition.name.clone()];
-        names.extend(wanted.aliases.iter().flatten().cloned());
-        names.push(ids::short(&definition.id).to_owned());
-        if definition.hostname() != ids::short(&definition.id) {
-            names.push(definition.hostname().to_owned());
-        }
-        let mut seen = std::collections::HashSet::new();
-        names.retain(|name| seen.insert(name.clone()));
-        settings.dns_names = Some(names);
+        settings.dns_names = Some(dns::names(definition, wanted.aliases.as_deref().unwrap_or_default()));
     }
     let Some(endpoint) = endpoint else { return settings };
     settings.endpoint_id.clone_from(&endpoint.id);
@@ -345,24 +337,78 @@ impl Engine {
                 )));
             }
             if container.phase().is_alive() {
-                let request =
-                    EndpointRequest { no_default_route: true, ..request_of(&definition, &settings)? };
-                let netns = netns_of(&container)?;
-                let id = network.id.clone();
-                let attach = move |engine: &Self| Ok(engine.network.attach(netns.as_fd(), &id, request)?);
-                let endpoint = engine.blocking(attach).await?;
-                engine.network_event("connect", &endpoint);
-                container.note(&engine.db, |status| {
-                    status.endpoints.insert(endpoint.network_name.clone(), endpoint.clone());
-                })?;
-                engine.refresh_hosts(&container.id);
-                engine.refresh_neighbours(&container, &BTreeMap::from([(network.name.clone(), endpoint)]));
+                engine.connect_running(&container, &network, &settings).await?;
             }
             container.redefine(&engine.db, |definition| {
                 // `none` means no network; it gives way.
                 definition.networks.remove("none");
                 definition.networks.insert(network.name.clone(), settings);
             })
+        })
+        .await
+    }
+
+    async fn connect_running(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &berth_network::Network,
+        settings: &EndpointSettings,
+    ) -> Result<()> {
+        let definition = container.definition();
+        let request = EndpointRequest { no_default_route: true, ..request_of(&definition, settings)? };
+        let netns = netns_of(container)?;
+        let (id, this) = (network.id.clone(), Arc::clone(container));
+        let endpoint = self
+            .blocking(move |engine| {
+                let before = engine.network.container_endpoints(&this.id);
+                let served = before.iter().any(|endpoint| dns::resolves_names(&endpoint.network_name));
+                let endpoint = engine.network.attach(netns.as_fd(), &id, request)?;
+                let all = engine.network.container_endpoints(&this.id);
+                if let Err(error) = engine.announce(&this.definition(), &all, netns.as_fd(), served) {
+                    for problem in engine.network.detach(&this.id, &id).err().unwrap_or_default() {
+                        tracing::warn!(container = this.id, error = %problem, "giving up a connection");
+                    }
+                    return Err(error);
+                }
+                if !served && dns::resolves_names(&endpoint.network_name) {
+                    engine.write_resolv_conf(&this.definition(), true)?;
+                    let pid = this.status().pid;
+                    engine.watch_names(&this.id, pid, &all)?;
+                }
+                Ok(endpoint)
+            })
+            .await?;
+        self.network_event("connect", &endpoint);
+        container.note(&self.db, |status| {
+            status.endpoints.insert(endpoint.network_name.clone(), endpoint.clone());
+        })?;
+        self.refresh_hosts(&container.id);
+        Ok(())
+    }
+
+    async fn disconnect_running(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        endpoint: Endpoint,
+    ) -> Result<()> {
+        let network = endpoint.network.clone();
+        self.detach(&container.id, &network).await?;
+        self.network_event("disconnect", &endpoint);
+        container.note(&self.db, |status| {
+            status.endpoints.remove(&endpoint.network_name);
+        })?;
+        self.refresh_hosts(&container.id);
+        let container = Arc::clone(container);
+        self.blocking(move |engine| {
+            engine.withdraw(&container.id, std::slice::from_ref(&endpoint), false)?;
+            let left = engine.network.container_endpoints(&container.id);
+            let netns = netns_of(&container)?;
+            engine.announce(
+                &container.definition(),
+                &left,
+                netns.as_fd(),
+                dns::resolves_names(&endpoint.network_name),
+            )
         })
         .await
     }
@@ -398,13 +444,7 @@ impl Engine {
             }
             let endpoint = container.status().endpoints.remove(&network.name);
             if let Some(endpoint) = endpoint {
-                engine.detach(&container.id, &network.id).await?;
-                engine.network_event("disconnect", &endpoint);
-                container.note(&engine.db, |status| {
-                    status.endpoints.remove(&network.name);
-                })?;
-                engine.refresh_hosts(&container.id);
-                engine.refresh_neighbours(&container, &BTreeMap::from([(network.name.clone(), endpoint)]));
+                engine.disconnect_running(&container, endpoint).await?;
             }
             container.redefine(&engine.db, |definition| {
                 definition.networks.remove(&network.name);
@@ -486,7 +526,7 @@ fn refuse_shared(definition: &Definition, network: &berth_network::Network) -> R
 }
 
 /// The network namespace of a container that runs.
-fn netns_of(container: &Container) -> Result<OwnedFd> {
+pub(crate) fn netns_of(container: &Container) -> Result<OwnedFd> {
     let path = format!("/proc/{}/ns/net", container.status().pid);
     Ok(std::fs::File::open(&path).during("open", &path)?.into())
 }

@@ -8,8 +8,8 @@ mod wire;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
 pub(crate) use resolver::ADDRESS as RESOLVER_ADDRESS;
+pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
 use wire::Batch;
 
 use crate::error::NetworkError;

@@ -173,7 +173,8 @@ pub(crate) fn resolver_sockets(netns: BorrowedFd<'_>) -> Result<ResolverSockets,
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
         let udp = UdpSocket::bind((address, 0)).map_err(SandboxError::Resolver)?;
         let tcp = TcpListener::bind((address, 0)).map_err(SandboxError::Resolver)?;
-        let port = |address: io::Result<SocketAddr>| address.map(|a| a.port()).map_err(SandboxError::Resolver);
+        let port =
+            |address: io::Result<SocketAddr>| address.map(|a| a.port()).map_err(SandboxError::Resolver);
         nft::lead_to_resolver(port(udp.local_addr())?, port(tcp.local_addr())?)?;
         Ok(ResolverSockets { udp: udp.into(), tcp: tcp.into() })
     })

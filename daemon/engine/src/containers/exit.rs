@@ -113,7 +113,6 @@ impl Engine {
             }
             status.quick_failures = if restart::is_quick(ran_for) { before.quick_failures + 1 } else { 0 };
         }));
-        self.refresh_neighbours(container, &before.endpoints);
         match pause {
             Some(pause) => self.restart_later(Arc::clone(container), pause, calls_off),
             None if definition.host.auto_remove => self.remove_after_end(container).await,

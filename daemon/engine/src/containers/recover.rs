@@ -30,6 +30,13 @@ impl Engine {
         .await?;
         let found = rows.into_iter().map(|(definition, status)| self.recover_one(definition, status));
         futures_util::future::join_all(found).await;
+        self.blocking(|engine| {
+            if let Err(error) = engine.recover_names() {
+                tracing::error!(%error, "names of containers are not resolved");
+            }
+            Ok(())
+        })
+        .await?;
         self.remove_orphans();
         for container in self.containers.all() {
             self.start_if_demanded(&container);

@@ -157,7 +157,18 @@ impl Engine {
             .map_err(|error| failed_start(error, &run_dir))?;
         made.created = true;
         let (pid, at) = shim.start().await.map_err(|error| failed_start(error, &run_dir))?;
+        let endpoints = joined.endpoints.clone();
         self.note_started(container, pid, at, joined).map_err(host)?;
+        let id = container.id.clone();
+        self.blocking(move |engine| {
+            // It may have ended already: then the engine is about to withdraw its names itself.
+            if let Err(error) = engine.watch_names(&id, pid, &endpoints) {
+                tracing::debug!(container = id, %error, "watching the container for its resolver");
+            }
+            Ok(())
+        })
+        .await
+        .map_err(host)?;
         self.watch(Arc::clone(container), events);
         self.watch_health(container);
         Ok(())
@@ -352,7 +363,7 @@ impl Engine {
     }
 
     /// Joins the container's networks; on failure none is left. Blocking.
-    fn join_networks(&self, container: &Container) -> Result<Joined> {
+    fn join_networks(self: &Arc<Self>, container: &Container) -> Result<Joined> {
         let definition = container.definition();
         if definition.has_host_network() || definition.network_donor().is_some() {
             return Ok(Joined { netns: None, endpoints: Vec::new() });
@@ -375,6 +386,12 @@ impl Engine {
                 }
             }
         }
+        if let Err(error) = self.announce(&definition, &endpoints, netns.as_fd(), false) {
+            for problem in self.network.detach_all(&container.id).err().unwrap_or_default() {
+                tracing::warn!(container = container.id, error = %problem, "leaving a network");
+            }
+            return Err(error);
+        }
         Ok(Joined { netns: Some(netns), endpoints })
     }
 
@@ -390,7 +407,8 @@ impl Engine {
             for endpoint in &endpoints {
                 engine.network_event("disconnect", endpoint);
             }
-            let errors = errors.into_iter().map(EngineError::from).collect();
+            let mut errors: Vec<EngineError> = errors.into_iter().map(EngineError::from).collect();
+            errors.extend(engine.withdraw(&container.id, &endpoints, true).err());
             EngineError::collect("leaving the networks", errors).map_or(Ok(()), Err)
         })
         .await
