@@ -1,7 +1,7 @@
 //! /etc/hosts, /etc/hostname and /etc/resolv.conf of a container. Pure, but for [`HostResolver::read`].
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// A name that an address has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ const LOOPBACK: &str = "127.0.0.1\tlocalhost\n\
     ff02::2\tip6-allrouters\n";
 
 /// /etc/hosts: loopback, the extra hosts of the user, the container itself.
-pub(crate) fn hosts(extra: &[String], gateway: Option<Ipv4Addr>, own: &[HostLine]) -> String {
+pub(crate) fn hosts(extra: &[String], gateway: Option<IpAddr>, own: &[HostLine]) -> String {
     let mut text = LOOPBACK.to_owned();
     for entry in extra {
         let Some((name, address)) = entry.split_once([':', '=']) else { continue };
@@ -140,7 +140,7 @@ mod tests {
         let own =
             [HostLine { address: "172.17.0.2".parse().unwrap(), names: own_names("box", "example.org") }];
         let extra = ["db:10.0.0.1".to_owned(), "six=[::5]".to_owned(), "host:host-gateway".to_owned()];
-        let text = hosts(&extra, Some(Ipv4Addr::new(172, 17, 0, 1)), &own);
+        let text = hosts(&extra, Some(IpAddr::from([172, 17, 0, 1])), &own);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(
             text.ends_with("10.0.0.1\tdb\n::5\tsix\n172.17.0.1\thost\n172.17.0.2\tbox.example.org box\n")

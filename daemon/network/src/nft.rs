@@ -1,18 +1,25 @@
 //! The instance's own nftables table: kept as data here, changed in the kernel by one transaction each.
 
 mod expression;
+mod flows;
 mod resolver;
 mod table;
+mod watch;
 mod wire;
+
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
+pub(crate) use flows::{Flows, forget};
 pub(crate) use resolver::ADDRESS as RESOLVER_ADDRESS;
 pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
+pub(crate) use watch::Watch;
 use wire::Batch;
 
 use crate::error::NetworkError;
+use crate::lock::lock;
 use crate::netlink::{NetlinkError, Socket, messages};
 
 /// The table and what it ought to say.
@@ -36,6 +43,31 @@ impl Firewall {
                 source: NetlinkError::new("open a netfilter netlink socket", errno),
             }),
         }
+    }
+
+    /// Watches the table and writes it anew when somebody else changes it. Must be called through the mutex that the
+    /// firewall lives in.
+    pub(crate) fn watch(firewall: &Arc<Mutex<Self>>) -> Result<Watch, NetworkError> {
+        let (table, port) = {
+            let firewall = lock(firewall);
+            let port = firewall.socket.port().unwrap_or_default();
+            (firewall.table.clone(), port)
+        };
+        let this = Arc::downgrade(firewall);
+        let mend = move || {
+            let Some(firewall) = this.upgrade() else { return };
+            let mut firewall = lock(&firewall);
+            if !firewall.in_force {
+                return;
+            }
+            tracing::warn!(table = %firewall.table, "the nftables table was changed by others: writing it anew");
+            firewall.in_force = false;
+            let rules = firewall.rules.clone();
+            if let Err(error) = firewall.write(rules) {
+                tracing::error!(%error, "published ports and networks are without rules");
+            }
+        };
+        Watch::start(&table, port, mend).map_err(NetworkError::Relay)
     }
 
     /// Makes a change; when it fails, neither the kernel's table nor the one here has it.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -32,10 +32,10 @@ pub enum SandboxError {
     #[error("cannot open /proc/thread-self/ns/net: {0}")]
     Open(io::Error),
     /// A setting inside failed.
-    #[error("cannot set {path} in the new network namespace: {source}")]
+    #[error("cannot set {path} in the container's network namespace: {source}")]
     Setting {
         /// File below /proc/sys.
-        path: &'static str,
+        path: String,
         /// Why.
         source: io::Error,
     },
@@ -142,7 +142,7 @@ fn make() -> Result<OwnedFd, SandboxError> {
             Ok(()) => {}
             // Kernels without IPv6, or hosts with a read-only /proc/sys: the default has to do.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS)) => {}
-            Err(source) => return Err(SandboxError::Setting { path, source }),
+            Err(source) => return Err(SandboxError::Setting { path: path.to_owned(), source }),
         }
     }
     RouteSocket::open()?.loopback_up()?;
@@ -155,6 +155,37 @@ pub(crate) fn route_socket(netns: BorrowedFd<'_>) -> Result<RouteSocket, Sandbox
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
         Ok(RouteSocket::open()?)
     })
+}
+
+/// A route socket inside `netns`, after these settings (file below /proc/sys/net, value) were made there.
+pub(crate) fn configured_socket(
+    netns: BorrowedFd<'_>,
+    settings: &[(String, String)],
+) -> Result<RouteSocket, SandboxError> {
+    on_own_thread(|| {
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
+        for (name, value) in settings {
+            let path = format!("/proc/sys/net/{name}");
+            match std::fs::write(&path, value) {
+                Err(e) if !matches!(e.raw_os_error(), Some(libc::EROFS)) => {
+                    return Err(SandboxError::Setting { path, source: e });
+                }
+                _ => {}
+            }
+        }
+        Ok(RouteSocket::open()?)
+    })
+}
+
+/// The addresses of the calling thread's namespace.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.filter_map(|one| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+    })
+    .collect()
 }
 
 /// The sockets behind 127.0.0.11 inside a container's namespace.

@@ -2,7 +2,7 @@
 //! they are rewritten in place: a new file would not be seen inside.
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use berth_network::Endpoint;
@@ -73,7 +73,11 @@ impl Engine {
     ) -> Result<()> {
         let names = resolve_files::own_names(definition.hostname(), &definition.config.domainname);
         let own: Vec<HostLine> = endpoints
-            .map(|endpoint| HostLine { address: IpAddr::V4(endpoint.ipv4), names: names.clone() })
+            .flat_map(|endpoint| {
+                let v6 = endpoint.ipv6.map(|(address, _)| IpAddr::V6(address));
+                std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(v6)
+            })
+            .map(|address| HostLine { address, names: names.clone() })
             .collect();
         let extra = definition.host.extra_hosts.as_deref().unwrap_or_default();
         let gateway =
@@ -83,7 +87,7 @@ impl Engine {
     }
 
     /// The address of the host as containers of the default network see it.
-    fn host_gateway(&self) -> Option<Ipv4Addr> {
+    fn host_gateway(&self) -> Option<IpAddr> {
         let bridge = self.network.network("bridge").ok()?;
         bridge.pool().and_then(|pool| pool.gateway)
     }

@@ -370,9 +370,8 @@ impl Engine {
         }
         let netns = self.network.new_sandbox()?;
         let mut endpoints = Vec::new();
-        for (at, request) in self.endpoint_requests(&definition)?.into_iter().enumerate() {
-            let (network, mut request) = request;
-            request.no_default_route = at > 0;
+        // In order of preference: of each family, the first network with a gateway is the way out.
+        for (network, request) in self.endpoint_requests(&definition)? {
             match self.network.attach(netns.as_fd(), &network, request) {
                 Ok(endpoint) => {
                     self.network_event("connect", &endpoint);

@@ -45,6 +45,19 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.0)
     }
 
+    /// These attributes as a message of its own, outside of transactions, which is acknowledged.
+    pub(super) fn single_message(&self, kind: u16, family: u8, sequence: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + 4 + self.0.len());
+        bytes.extend(((HEADER + 4 + self.0.len()) as u32).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend([family, 0, 0, 0]);
+        bytes.extend(&self.0);
+        bytes
+    }
+
     /// Attributes that are complete already.
     pub(super) fn append(&mut self, others: &Self) -> &mut Self {
         self.0.extend(&others.0);
