@@ -1,7 +1,7 @@
 //! Mounts below the root. Sources are detached mounts, targets are descriptors inside the root: no path of the
 //! container is resolved twice, and none leaves the root.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_spec::{FsOption, IdMaps, MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags};
@@ -38,8 +38,7 @@ impl Init<'_> {
         let what = || format!("mount {}", step.destination.display());
         match &step.source {
             MountSource::Bind { source, recursive } => {
-                let tree = if *recursive { Tree::CloneRecursive } else { Tree::Clone };
-                let mount = mountfd::open_tree(AT_FDCWD, source, tree)
+                let mount = detached(source, *recursive)
                     .at(|| format!("bind {} to {}", source.display(), step.destination.display()))?;
                 let target = target_for(root, &step.destination, &mount).at(what)?;
                 attach(&mount, &target, step)
@@ -84,6 +83,18 @@ impl Init<'_> {
             }
             MountSource::Existing => change(&existing(root, step)?, step),
         }
+    }
+}
+
+/// A detached mount of the source. A source that is a detached mount itself, handed over as a descriptor, is taken
+/// as it is where the kernel does not copy such (before 6.15).
+fn detached(source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let tree = if recursive { Tree::CloneRecursive } else { Tree::Clone };
+    match mountfd::open_tree(AT_FDCWD, source, tree) {
+        Err(Errno::EINVAL) if source.starts_with("/proc/self/fd") => {
+            mountfd::open_tree(AT_FDCWD, source, Tree::Open)
+        }
+        other => other,
     }
 }
 
@@ -258,14 +269,24 @@ fn user_namespace(maps: &IdMaps) -> Result<OwnedFd, Errno> {
             nix::unistd::pause();
             berth_sys::process::exit_now(0)
         }
-        Forked::Parent { pid, pidfd } => {
-            let namespace = write_maps(pid, maps).and_then(|()| open(format!("/proc/{pid}/ns/user")));
+        Forked::Parent { pidfd, .. } => {
+            // Its number in our own namespace may be another one than in the host's /proc, which is still ours.
+            let namespace = pid_in_proc(&pidfd)
+                .and_then(|pid| write_maps(pid, maps).and_then(|()| open(format!("/proc/{pid}/ns/user"))));
             // Both fail only if it is gone already, which it cannot be.
             berth_sys::pidfd::send_signal(&pidfd, nix::libc::SIGKILL).ok();
             berth_sys::pidfd::wait(&pidfd, true).ok();
             namespace
         }
     }
+}
+
+/// The number of a process in the pid namespace that /proc shows (proc_pid_fdinfo(5)).
+fn pid_in_proc(pidfd: &OwnedFd) -> Result<Pid, Errno> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
+        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw).ok_or(Errno::ESRCH)
 }
 
 fn write_maps(pid: Pid, maps: &IdMaps) -> Result<(), Errno> {
