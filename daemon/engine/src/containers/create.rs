@@ -252,6 +252,7 @@ impl Engine {
             match plan.kind {
                 MountKind::Volume => self.prepare_volume(plan, layers, &mut root, made)?,
                 MountKind::Bind => prepare_bind(plan)?,
+                MountKind::Image => plan.image_id = self.store.images().resolve(&plan.source)?.id.to_string(),
                 MountKind::Tmpfs => {}
             }
         }
@@ -285,7 +286,15 @@ impl Engine {
         let Some(root) = root.as_ref() else { return Ok(()) };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         match open_in_root(root.as_fd(), &plan.target, flags, Mode::empty()) {
-            Ok(content) => volumes::copy_up(content.as_fd(), &self.volumes.source(&plan.source)?),
+            Ok(content) => {
+                let id = format!("copy-up {}", plan.target);
+                let copied = self
+                    .volumes
+                    .mount_for(&plan.source, &id)
+                    .and_then(|volume| volumes::copy_up(content.as_fd(), &volume));
+                self.volumes.unmount_for(&id);
+                copied
+            }
             // The image has nothing there.
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
             Err(error) => Err(EngineError::io("open in the image", &plan.target, error)),

@@ -75,6 +75,7 @@ impl Engine {
             tracing::warn!(container = container.id, %error, "leaving the networks");
         }
         self.forget_execs(&container.id);
+        self.volumes.unmount_for(&container.id);
         let definition = container.definition();
         for plan in definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume) {
             let attributes = [("container", container.id.clone()), ("driver", "local".to_owned())];

@@ -31,6 +31,7 @@ impl Engine {
         let found = rows.into_iter().map(|(definition, status)| self.recover_one(definition, status));
         futures_util::future::join_all(found).await;
         self.blocking(|engine| {
+            engine.recover_volumes();
             if let Err(error) = engine.recover_names() {
                 tracing::error!(%error, "names of containers are not resolved");
             }

@@ -22,10 +22,10 @@ use berth_spec::oci;
 use jiff::Timestamp;
 
 use super::Container;
-use super::create::prepare_bind;
 use super::machine::{Change, Phase};
 use super::mounts::MountKind;
 use super::record::Definition;
+use super::sources::Sources;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::spec::user::Accounts;
@@ -125,6 +125,7 @@ impl Engine {
         if let Err(error) = self.leave_networks(container).await {
             tracing::warn!(container = container.id, %error, "leaving the networks after a failed start");
         }
+        self.volumes.unmount_for(&container.id);
     }
 
     async fn try_start(
@@ -147,12 +148,13 @@ impl Engine {
         let (shim, joined, prepared) = tokio::join!(self.spawner.spawn(&run_dir), network, prepare);
         let shim = made.shim.insert(shim.map_err(|error| host(error.into()))?).clone();
         let joined = joined.map_err(host)?;
-        let (create, spec) = prepared.map_err(host)?;
+        let (create, spec, handed) = prepared.map_err(host)?;
         self.write_network_files(container, &joined.endpoints).map_err(host)?;
         bundle::write(&run_dir, &spec).map_err(|error| host(error.into()))?;
         let events = shim.events();
         self.attach_waiting(container, &shim).await;
-        shim.create(create, joined.netns.as_ref().map(OwnedFd::as_fd))
+        let handed: Vec<_> = handed.iter().map(OwnedFd::as_fd).collect();
+        shim.create_with_mounts(create, joined.netns.as_ref().map(OwnedFd::as_fd), &handed)
             .await
             .map_err(|error| failed_start(error, &run_dir))?;
         made.created = true;
@@ -217,7 +219,7 @@ impl Engine {
     }
 
     /// Everything for `Create` that does not need the network. Blocking.
-    fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec)> {
+    fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec, Vec<OwnedFd>)> {
         let id = &definition.id;
         let missing =
             || EngineError::internal(format!("the snapshot of container {id} is gone: remove the container"));
@@ -230,11 +232,12 @@ impl Engine {
         let user = accounts.resolve(&definition.config.user, groups)?;
         self.write_static_files(definition)?;
         let host_uts = definition.host.uts_mode == "host";
+        let Sources { mounts, handed } = self.mount_sources(definition, &user)?;
         let spec = spec::build(Inputs {
             definition,
             user,
             namespaces: self.namespaces(definition)?,
-            mounts: self.mounts(definition)?,
+            mounts,
             host: &self.host,
             cgroup_parent: &self.config.cgroup_parent,
             hostname: if host_uts { crate::system::hostname() } else { definition.hostname().to_owned() },
@@ -254,7 +257,7 @@ impl Engine {
             },
             log: self.log(definition)?,
         };
-        Ok((create, spec))
+        Ok((create, spec, handed))
     }
 
     fn log(&self, definition: &Definition) -> Result<Log> {
@@ -313,38 +316,6 @@ impl Engine {
             )));
         }
         Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", status.pid)))
-    }
-
-    /// Volumes, binds and generated files.
-    fn mounts(&self, definition: &Definition) -> Result<Vec<oci::Mount>> {
-        let mut mounts = Vec::new();
-        let taken = |target: &str| definition.mounts.iter().any(|plan| plan.target == target);
-        let dir = match definition.network_donor() {
-            Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
-            None => self.container_dir(&definition.id),
-        };
-        for (file, target) in
-            [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
-        {
-            if !taken(target) {
-                mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
-            }
-        }
-        for plan in &definition.mounts {
-            let source = match plan.kind {
-                MountKind::Volume => {
-                    let base = self.volumes.source(&plan.source)?;
-                    volume_subpath(&base, &plan.subpath)?
-                }
-                MountKind::Bind => {
-                    prepare_bind(plan)?;
-                    PathBuf::from(&plan.source)
-                }
-                MountKind::Tmpfs => PathBuf::new(),
-            };
-            mounts.push(spec::mount(plan, &source));
-        }
-        Ok(mounts)
     }
 
     /// Hands the clients that attached before the start to the shim.
@@ -448,16 +419,4 @@ fn failed_start(error: ClientError, run_dir: &Path) -> (EngineError, i32) {
         _ => Kind::Internal,
     };
     (EngineError::new(kind, format!("{START_FAILED}: {}", bare(&failure.message))), code)
-}
-
-/// A directory or file within a volume; links in the volume, which containers wrote, do not lead out of it.
-fn volume_subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
-    if subpath.is_empty() {
-        return Ok(volume.to_owned());
-    }
-    let root = crate::fsutil::open_host_dir(volume).during("open", volume)?;
-    let path = volume.join(subpath);
-    berth_sys::path::open_beneath_strict(root.as_fd(), subpath, nix::fcntl::OFlag::O_PATH)
-        .map_err(|error| EngineError::invalid(format!("cannot access path {}: {error}", path.display())))?;
-    Ok(path)
 }
