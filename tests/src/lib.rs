@@ -7,5 +7,6 @@ pub mod base;
 pub mod cli;
 pub mod daemon;
 pub mod dockerd;
+pub mod host;
 pub mod matrix;
 pub mod registry;

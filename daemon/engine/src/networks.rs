@@ -533,6 +533,44 @@ impl Engine {
         .await
     }
 
+    /// After a restart: a connection or disconnection of a running container that was cut short, and of which nobody
+    /// was told that it is done, is undone or finished: what is not both wished for and there goes. Blocking.
+    pub(crate) fn reconcile_networks(&self, container: &Container) -> Result<()> {
+        let definition = container.definition();
+        let shares = definition.network_donor().is_some() || definition.has_host_network();
+        if !container.phase().is_alive() || shares {
+            return Ok(());
+        }
+        for endpoint in self.network.container_endpoints(&container.id) {
+            if definition.networks.contains_key(&endpoint.network_name) {
+                continue;
+            }
+            tracing::info!(container = container.id, network = endpoint.network_name, "undoing a connection");
+            let netns = netns_of(container).ok();
+            let netns = netns.as_ref().map(OwnedFd::as_fd);
+            for error in
+                self.network.detach(&container.id, &endpoint.network, netns).err().unwrap_or_default()
+            {
+                tracing::warn!(container = container.id, %error, "undoing a connection");
+            }
+        }
+        let there: BTreeMap<String, Endpoint> = self
+            .network
+            .container_endpoints(&container.id)
+            .into_iter()
+            .map(|endpoint| (endpoint.network_name.clone(), endpoint))
+            .collect();
+        let lost = |name: &String| name != "none" && !there.contains_key(name);
+        if definition.networks.keys().any(lost) {
+            container.redefine(&self.db, |definition| definition.networks.retain(|name, _| !lost(name)))?;
+        }
+        if container.status().endpoints != there {
+            container.note(&self.db, |status| status.endpoints = there)?;
+        }
+        self.refresh_hosts(&container.id);
+        Ok(())
+    }
+
     async fn detach(
         self: &Arc<Self>,
         container: &str,

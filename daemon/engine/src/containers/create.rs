@@ -149,9 +149,14 @@ impl Engine {
             }
             return Ok(networks);
         }
+        // Clients take a "not found" for a missing image, and pull.
+        let found = |name: &str| {
+            let network = self.network.network(name).map_err(|error| EngineError::invalid(error.to_string()));
+            network.map(|network| network.name)
+        };
         let primary = match host.network_mode.as_str() {
             mode @ ("bridge" | "host" | "none") => mode.to_owned(),
-            mode => self.network.network(mode)?.name,
+            mode => found(mode)?,
         };
         let mut first = None;
         for (name, settings) in asked.endpoints_config {
@@ -159,7 +164,7 @@ impl Engine {
             let name = match name.as_str() {
                 "default" => "bridge".to_owned(),
                 name if name == host.network_mode => primary.clone(),
-                name => self.network.network(name)?.name,
+                name => found(name)?,
             };
             crate::networks::check_endpoint(&name, &settings)?;
             if name == primary {

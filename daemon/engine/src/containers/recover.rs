@@ -32,6 +32,9 @@ impl Engine {
         futures_util::future::join_all(found).await;
         self.blocking(|engine| {
             engine.recover_volumes();
+            for container in engine.containers.all() {
+                engine.note(engine.reconcile_networks(&container));
+            }
             if let Err(error) = engine.recover_names() {
                 tracing::error!(%error, "names of containers are not resolved");
             }
