@@ -96,6 +96,8 @@ fn two_hosts() {
     let container = address_of(&l, "server");
     right.run(&format!("ip route add {container}/32 via 198.51.100.1"));
     assert!(within(right.pid(), || fetch(&format!("{container}:80"))).is_none());
+    // Both hosts have a container of this address.
+    right.run(&format!("ip route del {container}/32"));
     left.run("nft flush ruleset");
     l.eventually("the rules are back", |_| left.run("nft list tables").contains("berth"));
     pages("after the firewall was flushed");
