@@ -161,7 +161,7 @@ pub fn volume_options(f: &Fixture) {
         (&["-o", "type=tmpfs"], "missing required option"),
         (&["--driver", "nosuch"], "nosuch"),
     ] {
-        f.cli.run(&[&["volume", "create"][..], options, &["x"]].concat()).expect_code(1).expect_text(words);
+        f.cli.run(&[&["volume", "create"][..], options, &["odd"]].concat()).expect_code(1).expect_text(words);
     }
     let bad = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=lots"];
     f.cli.ok(&[&["volume", "create"][..], &bad, &["bad"]].concat());

@@ -257,7 +257,16 @@ impl Engine {
             match plan.kind {
                 MountKind::Volume => self.prepare_volume(plan, layers, &mut root, made)?,
                 MountKind::Bind => prepare_bind(plan)?,
-                MountKind::Image => plan.image_id = self.store.images().resolve(&plan.source)?.id.to_string(),
+                MountKind::Image => {
+                    // Clients take a "not found" for the container's own image, and pull.
+                    let missing = |error| {
+                        EngineError::invalid(format!(
+                            "invalid mount config for type \"image\": {error}: pull it first"
+                        ))
+                    };
+                    plan.image_id =
+                        self.store.images().resolve(&plan.source).map_err(missing)?.id.to_string();
+                }
                 MountKind::Tmpfs => {}
             }
         }
