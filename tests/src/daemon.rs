@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::base;
 use crate::cli::{Cli, Frontend, bin_dir};
+use crate::host::{self, Host};
 
 /// A running `berthd` that takes its containers and itself away when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     dir: tempfile::TempDir,
     child: Child,
+    /// Process in whose network namespace it runs; none: in ours.
+    host: Option<u32>,
 }
 
 impl Daemon {
@@ -22,9 +25,24 @@ impl Daemon {
     /// If it does not serve within ten seconds.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_in(None)
+    }
+
+    /// Starts one on a host of its own that has the image `busybox`.
+    ///
+    /// # Panics
+    /// If it does not serve, or refuses the image.
+    #[must_use]
+    pub fn on(host: &Host) -> Self {
+        let daemon = Self::start_in(Some(host.pid()));
+        daemon.cli(Frontend::Docker).import_busybox("busybox");
+        daemon
+    }
+
+    fn start_in(host: Option<u32>) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
-        let child = spawn(dir.path());
-        let daemon = Self { dir, child };
+        let child = spawn(dir.path(), host);
+        let daemon = Self { dir, child, host };
         daemon.wait_until_it_serves();
         daemon
     }
@@ -120,8 +138,27 @@ impl Daemon {
     /// # Panics
     /// If it does not serve within ten seconds.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path());
+        self.child = spawn(self.dir.path(), self.host);
         self.wait_until_it_serves();
+    }
+
+    /// Sends a request to the API and gives the answer's status and body.
+    ///
+    /// # Panics
+    /// If the daemon does not answer.
+    #[must_use]
+    pub fn api(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("connect to berthd");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: berth\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("send a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("read an answer");
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
     }
 
     /// Stops all containers and ends the daemon, with everything it made (`berth system shutdown --containers`).
@@ -150,9 +187,15 @@ impl Daemon {
 }
 
 /// Starts the daemon with everything it owns below `dir`.
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, host: Option<u32>) -> Child {
+    let program = bin_dir().join("berthd");
+    let mut command = match host {
+        // nsenter becomes the daemon: the process id is the daemon's.
+        Some(pid) => host::inside(pid, &program.display().to_string()),
+        None => Command::new(program),
+    };
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("berthd.log"));
-    Command::new(bin_dir().join("berthd"))
+    command
         .arg("--root")
         .arg(dir.join("root"))
         .arg("--run-root")

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod containerd;
 pub mod daemon;
 pub mod dockerd;
+pub mod host;
 pub mod matrix;
 pub mod namespaces;
 pub mod podman;

@@ -31,12 +31,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("berth-network", &["berth-sys"]),
+    ("berth-dns", &["berth-sys"]),
     ("berth-api", &["berth-oci"]),
     (
         "berth-engine",
         &[
             "berth-api",
             "berth-builder",
+            "berth-dns",
             "berth-dockerfile-parser",
             "berth-network",
             "berth-oci",
@@ -49,7 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("berth-http", &["berth-api", "berth-engine", "berth-oci"]),
-    ("berthd", &["berth-api", "berth-cgroup", "berth-engine", "berth-http"]),
+    ("berthd", &["berth-api", "berth-cgroup", "berth-dns", "berth-engine", "berth-http"]),
     ("berth-client", &["berth-api"]),
     ("berth", &["berth-api", "berth-client", "berth-dockerfile-parser", "berth-oci"]),
     ("berth-tests", &["berth-api"]),

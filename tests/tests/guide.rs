@@ -25,9 +25,12 @@ fn blocks(text: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn every_block_runs() {
-    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/README.md");
-    let text = std::fs::read_to_string(guide).expect("the user guide");
-    let blocks = blocks(&text);
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide");
+    let mut pages: Vec<_> =
+        std::fs::read_dir(guide).expect("the user guide").map(|e| e.expect("a page").path()).collect();
+    pages.sort();
+    let text = |page: &std::path::PathBuf| std::fs::read_to_string(page).expect("a page");
+    let blocks: Vec<(usize, String)> = pages.iter().flat_map(|page| blocks(&text(page))).collect();
     assert!(blocks.len() >= 8, "the guide has {} blocks only", blocks.len());
     let daemon = Daemon::with_busybox();
     let path = format!("{}:{}", bin_dir().display(), std::env::var("PATH").unwrap_or_default());

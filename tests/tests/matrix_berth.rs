@@ -19,7 +19,13 @@ matrix! { berth_tests::cli::Frontend::Berth =>
     build::{
         all_instructions, cache, failing_step, syntax_error, options, from_standard_input, hostile_links,
     }
-    storage::{ bind, named_volume, anonymous_volume, tmpfs, copy, changes_commit_export }
+    storage::{
+        bind, named_volume, anonymous_volume, tmpfs, copy, changes_commit_export, image_mount, volume_options,
+        volume_subpath, id_mapped, mount_options,
+    }
     limits::{ memory, cpu, pids, update, stats_and_top }
-    network::{ published_port, between_containers, modes, user_network, hosts_and_resolver }
+    network::{
+        published_port, between_containers, modes, user_network, hosts_and_resolver, names, connect_and_disconnect,
+        create_flags, dual_stack, port_ranges, isolation,
+    }
 }

@@ -93,7 +93,7 @@ impl Sandbox for EngineSandbox {
         let names = vec![ids::short(&self.id).to_owned()];
         let own: Vec<HostLine> =
             self.address.map(|address| HostLine { address, names }).into_iter().collect();
-        hosts(&[], None, &own, &[])
+        hosts(&[], None, &own)
     }
 
     fn resolv_conf(&self) -> String {

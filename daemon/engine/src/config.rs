@@ -11,6 +11,8 @@ pub struct EngineConfig {
     pub run_root: PathBuf,
     /// The program `berth-shim`, absolute.
     pub shim_binary: PathBuf,
+    /// The program that becomes the resolver process when its argument is [`crate::DNS_ROLE`], absolute.
+    pub dns_program: PathBuf,
     /// Link name of the default bridge; `None` derives one from `root`.
     pub default_bridge: Option<String>,
     /// Registries spoken to over plain HTTP, beside those of this host.
@@ -26,16 +28,18 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Defaults in these directories.
+    /// Defaults in these directories; `berthd` is beside the shim.
     pub fn new(
         root: impl Into<PathBuf>,
         run_root: impl Into<PathBuf>,
         shim_binary: impl Into<PathBuf>,
     ) -> Self {
+        let shim_binary = shim_binary.into();
         Self {
             root: root.into(),
             run_root: run_root.into(),
-            shim_binary: shim_binary.into(),
+            dns_program: shim_binary.with_file_name("berthd"),
+            shim_binary,
             default_bridge: None,
             insecure_registries: Vec::new(),
             labels: Vec::new(),

@@ -19,6 +19,7 @@ use crate::containers::Containers;
 use crate::containers::exec::Exec;
 use crate::containers::validate::HostFacts;
 use crate::db::Db;
+use crate::dns::NameService;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::events::{EventBus, EventStream};
 use crate::ids;
@@ -33,6 +34,7 @@ pub struct Engine {
     pub(crate) db: Db,
     pub(crate) store: Store,
     pub(crate) network: Arc<NetworkController>,
+    pub(crate) names: NameService,
     pub(crate) registry: Registry,
     pub(crate) spawner: ShimSpawner,
     pub(crate) builder: Builder,
@@ -104,11 +106,13 @@ impl Engine {
         let sandboxes = EngineSandboxes::new(Arc::clone(&network), config.dns.clone());
         let dirs = BuilderDirs { builds: config.root.join("builds"), run: config.run_root.join("builds") };
         let builder = Builder::new(store.clone(), spawner.clone(), Arc::new(sandboxes), dirs);
+        let names = NameService::new(config.run_root.clone(), config.dns_program.clone());
         Ok(Self {
             id,
             db,
             store,
             network,
+            names,
             registry,
             spawner,
             builder,
@@ -171,7 +175,7 @@ impl Engine {
     pub(crate) async fn blocking<T, F>(self: &Arc<Self>, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Self) -> Result<T> + Send + 'static,
+        F: FnOnce(&Arc<Self>) -> Result<T> + Send + 'static,
     {
         let engine = Arc::clone(self);
         tokio::task::spawn_blocking(move || work(&engine)).await?
@@ -195,6 +199,9 @@ impl Engine {
             .blocking(move |engine| {
                 let network = engine.network.shutdown(stop_containers).err().unwrap_or_default();
                 let mut errors: Vec<EngineError> = network.into_iter().map(Into::into).collect();
+                if stop_containers {
+                    errors.extend(engine.end_names().err());
+                }
                 errors.extend(engine.store.sync().err().map(EngineError::from));
                 Ok(errors)
             })

@@ -5,6 +5,7 @@
 //!     ├─ containers/             one file per verb; `machine` is the state diagram, `container` the live object
 //!     ├─ spec/                   config + host config -> OCI config.json (pure, but for `devices` and `user`)
 //!     ├─ images/ build volumes networks system
+//!     ├─ dns                     names on networks, told to the resolver process (berth-dns)
 //!     ├─ logs/                   reads what shims write
 //!     ├─ archive/                docker cp: tar in and out of a rooted descriptor
 //!     ├─ db                      engine.db: what was promised
@@ -25,6 +26,7 @@ mod build;
 mod config;
 mod containers;
 mod db;
+mod dns;
 mod engine;
 mod error;
 mod events;
@@ -42,6 +44,7 @@ mod volumes;
 
 pub use config::EngineConfig;
 pub use containers::{PreparedAttach, StatsStream};
+pub use dns::DNS_ROLE;
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;

@@ -1,7 +1,7 @@
 //! Networks: docker's view of the network controller.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
@@ -14,23 +14,21 @@ use berth_network::{Endpoint, EndpointRequest, IpamPool, MacAddress, NetworkId, 
 
 use crate::containers::filters::{boolean, until};
 use crate::containers::{Container, Definition, ports};
+use crate::dns;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
-use crate::ids;
 
 const LIST_FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
 /// Checks an endpoint's wishes as far as they do not depend on the network's addresses.
 pub(crate) fn check_endpoint(network: &str, settings: &EndpointSettings) -> Result<()> {
     ipv4(settings)?;
+    ipv6(settings)?;
+    link_local(settings)?;
     mac(settings)?;
+    endpoint_sysctls(settings, "eth0")?;
     let ipam = settings.ipam_config.clone().unwrap_or_default();
-    if !ipam.ipv6_address.is_empty() {
-        return Err(EngineError::not_implemented(
-            "IPv6 addresses are not supported yet (IPAMConfig.IPv6Address)",
-        ));
-    }
-    let fixed = !ipam.ipv4_address.is_empty();
+    let fixed = !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty();
     if fixed && matches!(network, "bridge" | "host" | "none") {
         return Err(EngineError::invalid(
             "invalid endpoint settings: user specified IP address is supported on user defined networks only",
@@ -56,6 +54,49 @@ fn ipv4(settings: &EndpointSettings) -> Result<Option<Ipv4Addr>> {
     text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))
 }
 
+fn ipv6(settings: &EndpointSettings) -> Result<Option<Ipv6Addr>> {
+    let text = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv6_address.as_str());
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IPv6 address: {text}")))
+}
+
+fn link_local(settings: &EndpointSettings) -> Result<Vec<IpAddr>> {
+    let texts = settings.ipam_config.as_ref().and_then(|ipam| ipam.link_local_ips.as_ref());
+    let parse = |text: &String| {
+        text.parse().map_err(|_| EngineError::invalid(format!("invalid link-local IP address: {text}")))
+    };
+    texts.into_iter().flatten().map(parse).collect()
+}
+
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+
+/// Kernel settings of the interface, `net.ipv4.conf.IFNAME.log_martians=1,…`: only those of this very interface.
+fn endpoint_sysctls(settings: &EndpointSettings, ifname: &str) -> Result<Vec<(String, String)>> {
+    let list = settings.driver_opts.as_ref().and_then(|options| options.get(SYSCTLS));
+    let parse = |entry: &str| {
+        let (name, value) = entry.split_once('=')?;
+        let parts: Vec<&str> = name.split('.').collect();
+        let ["net", family @ ("ipv4" | "ipv6" | "mpls"), group, "IFNAME", key] = parts[..] else {
+            return None;
+        };
+        let plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        (plain(group) && plain(key)).then(|| (format!("{family}/{group}/{ifname}/{key}"), value.to_owned()))
+    };
+    let entries = list.into_iter().flat_map(|list| list.split(',')).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            parse(entry).ok_or_else(|| {
+                EngineError::invalid(format!(
+                    "invalid endpoint sysctl {entry:?}: net.ipv4.conf.IFNAME.NAME=VALUE is expected ({SYSCTLS})"
+                ))
+            })
+        })
+        .collect()
+}
+
 fn mac(settings: &EndpointSettings) -> Result<Option<MacAddress>> {
     if settings.mac_address.is_empty() {
         return Ok(None);
@@ -74,15 +115,7 @@ pub(crate) fn endpoint_settings(
 ) -> EndpointSettings {
     let mut settings = EndpointSettings { network_id, ..wanted.clone() };
     if user_network {
-        let mut names = vec![definition.name.clone()];
-        names.extend(wanted.aliases.iter().flatten().cloned());
-        names.push(ids::short(&definition.id).to_owned());
-        if definition.hostname() != ids::short(&definition.id) {
-            names.push(definition.hostname().to_owned());
-        }
-        let mut seen = std::collections::HashSet::new();
-        names.retain(|name| seen.insert(name.clone()));
-        settings.dns_names = Some(names);
+        settings.dns_names = Some(dns::names(definition, wanted.aliases.as_deref().unwrap_or_default()));
     }
     let Some(endpoint) = endpoint else { return settings };
     settings.endpoint_id.clone_from(&endpoint.id);
@@ -91,6 +124,11 @@ pub(crate) fn endpoint_settings(
     settings.ip_prefix_len = endpoint.prefix_len;
     settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
     settings.mac_address = endpoint.mac.to_string();
+    if let Some((address, bits)) = endpoint.ipv6 {
+        settings.global_ipv6_address = address.to_string();
+        settings.global_ipv6_prefix_len = bits;
+        settings.ipv6_gateway = endpoint.ipv6_gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+    }
     settings
 }
 
@@ -132,7 +170,7 @@ fn parse_pool(config: &IpamConfig) -> Result<IpamPool> {
     let bad = |what: &str, text: &str| {
         EngineError::invalid(format!("invalid network config: invalid {what} {text}"))
     };
-    let address = |what, text: &str| text.parse::<Ipv4Addr>().map_err(|_| bad(what, text));
+    let address = |what, text: &str| text.parse::<IpAddr>().map_err(|_| bad(what, text));
     let subnet = config.subnet.parse().map_err(|_| bad("subnet", &config.subnet))?;
     let ip_range = match config.ip_range.as_str() {
         "" => None,
@@ -190,33 +228,45 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
     })
 }
 
+/// A container's networks: the highest priority gives the way out, then the network of the mode, then the name.
+fn by_preference(definition: &Definition) -> Vec<(&String, &EndpointSettings)> {
+    let mut networks: Vec<(&String, &EndpointSettings)> = definition.networks.iter().collect();
+    let mode = &definition.host.network_mode;
+    networks.sort_by_key(|(name, settings)| (-settings.gw_priority, **name != *mode, (*name).clone()));
+    networks
+}
+
 impl Engine {
     /// The networks to join at the start, the one with the default route first.
     pub(crate) fn endpoint_requests(
         &self,
         definition: &Definition,
     ) -> Result<Vec<(NetworkId, EndpointRequest)>> {
-        let mut networks: Vec<(&String, &EndpointSettings)> = definition.networks.iter().collect();
-        // The highest priority gives the way out, then the network of the mode, then the name.
-        let mode = &definition.host.network_mode;
-        networks.sort_by_key(|(name, settings)| (-settings.gw_priority, **name != *mode, (*name).clone()));
+        let networks = by_preference(definition);
         let mut requests = Vec::new();
         for (at, (name, settings)) in networks.into_iter().enumerate() {
             if name == "none" {
                 continue;
             }
             let network = self.network.network(name)?;
-            let ports = if at == 0 { ports::requests(definition)? } else { Vec::new() };
+            // Ports belong to the first network that has any; a link of one's own needs none.
+            let first = at == 0 || requests.is_empty();
+            let ports = if first { ports::requests(definition)? } else { Vec::new() };
             requests.push((network.id, request(definition, settings, ports)?));
         }
         Ok(requests)
+    }
+
+    fn driver_of(&self, endpoint: &Endpoint) -> String {
+        let network = self.network.network(endpoint.network.as_str());
+        network.map_or_else(|_| String::new(), |network| network.driver.as_str().to_owned())
     }
 
     pub(crate) fn network_event(&self, action: &str, endpoint: &Endpoint) {
         let attributes = [
             ("container", endpoint.container_id.clone()),
             ("name", endpoint.network_name.clone()),
-            ("type", "bridge".to_owned()),
+            ("type", self.driver_of(endpoint)),
         ];
         let attributes = attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         self.events.publish("network", action, endpoint.network.as_str(), attributes);
@@ -278,7 +328,7 @@ impl Engine {
                 endpoint_id: endpoint.id,
                 mac_address: endpoint.mac.to_string(),
                 ipv4_address: format!("{}/{}", endpoint.ipv4, endpoint.prefix_len),
-                ipv6_address: String::new(),
+                ipv6_address: endpoint.ipv6.map(|(ip, bits)| format!("{ip}/{bits}")).unwrap_or_default(),
             };
             (endpoint.container_id, resource)
         });
@@ -295,15 +345,13 @@ impl Engine {
     ) -> Result<NetworkCreateResponse> {
         let spec = parse_spec(request)?;
         let engine = Arc::clone(self);
-        let warning =
-            if spec.enable_ipv6 { "IPv6 is recorded, but no addresses are given out yet" } else { "" };
         let network =
             self.detached(
                 async move { engine.blocking(|engine| Ok(engine.network.create_network(spec)?)).await },
             );
         let network = network.await?;
         self.plain_network_event("create", &network);
-        Ok(NetworkCreateResponse { id: network.id.to_string(), warning: warning.to_owned() })
+        Ok(NetworkCreateResponse { id: network.id.to_string(), warning: String::new() })
     }
 
     /// Removes a network that no container is connected to.
@@ -345,24 +393,102 @@ impl Engine {
                 )));
             }
             if container.phase().is_alive() {
-                let request =
-                    EndpointRequest { no_default_route: true, ..request_of(&definition, &settings)? };
-                let netns = netns_of(&container)?;
-                let id = network.id.clone();
-                let attach = move |engine: &Self| Ok(engine.network.attach(netns.as_fd(), &id, request)?);
-                let endpoint = engine.blocking(attach).await?;
-                engine.network_event("connect", &endpoint);
-                container.note(&engine.db, |status| {
-                    status.endpoints.insert(endpoint.network_name.clone(), endpoint.clone());
-                })?;
-                engine.refresh_hosts(&container.id);
-                engine.refresh_neighbours(&container, &BTreeMap::from([(network.name.clone(), endpoint)]));
+                engine.connect_running(&container, &network, &settings).await?;
             }
             container.redefine(&engine.db, |definition| {
                 // `none` means no network; it gives way.
                 definition.networks.remove("none");
                 definition.networks.insert(network.name.clone(), settings);
             })
+        })
+        .await
+    }
+
+    async fn connect_running(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &berth_network::Network,
+        settings: &EndpointSettings,
+    ) -> Result<()> {
+        let definition = container.definition();
+        let request = EndpointRequest { no_default_route: true, ..request_of(&definition, settings)? };
+        let netns = netns_of(container)?;
+        let (id, this) = (network.id.clone(), Arc::clone(container));
+        let endpoint = self
+            .blocking(move |engine| {
+                let before = engine.network.container_endpoints(&this.id);
+                let served = before.iter().any(|endpoint| dns::resolves_names(&endpoint.network_name));
+                let endpoint = engine.network.attach(netns.as_fd(), &id, request)?;
+                let all = engine.network.container_endpoints(&this.id);
+                if let Err(error) = engine.announce(&this.definition(), &all, netns.as_fd(), served) {
+                    for problem in
+                        engine.network.detach(&this.id, &id, Some(netns.as_fd())).err().unwrap_or_default()
+                    {
+                        tracing::warn!(container = this.id, error = %problem, "giving up a connection");
+                    }
+                    return Err(error);
+                }
+                if !served && dns::resolves_names(&endpoint.network_name) {
+                    engine.write_resolv_conf(&this.definition(), true)?;
+                    let pid = this.status().pid;
+                    engine.watch_names(&this.id, pid, &all)?;
+                }
+                Ok(endpoint)
+            })
+            .await?;
+        self.network_event("connect", &endpoint);
+        container.note(&self.db, |status| {
+            status.endpoints.insert(endpoint.network_name.clone(), endpoint.clone());
+        })?;
+        self.refresh_hosts(&container.id);
+        let mut definition = Definition::clone(&definition);
+        definition.networks.insert(network.name.clone(), settings.clone());
+        self.choose_way_out(container, definition).await
+    }
+
+    /// Leads a running container's default routes through the network that its definition prefers.
+    async fn choose_way_out(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        definition: Definition,
+    ) -> Result<()> {
+        let netns = netns_of(container)?;
+        let id = container.id.clone();
+        self.blocking(move |engine| {
+            let networks = by_preference(&definition).into_iter();
+            let order: Vec<NetworkId> =
+                networks.filter_map(|(name, _)| engine.network.network(name).ok()).map(|n| n.id).collect();
+            Ok(engine.network.choose_way_out(netns.as_fd(), &id, &order)?)
+        })
+        .await
+    }
+
+    async fn disconnect_running(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        endpoint: Endpoint,
+    ) -> Result<()> {
+        let network = endpoint.network.clone();
+        self.detach(&container.id, &network, Some(netns_of(container)?)).await?;
+        self.network_event("disconnect", &endpoint);
+        container.note(&self.db, |status| {
+            status.endpoints.remove(&endpoint.network_name);
+        })?;
+        self.refresh_hosts(&container.id);
+        let mut definition = Definition::clone(&container.definition());
+        definition.networks.remove(&endpoint.network_name);
+        self.choose_way_out(container, definition).await?;
+        let container = Arc::clone(container);
+        self.blocking(move |engine| {
+            engine.withdraw(&container.id, std::slice::from_ref(&endpoint), false)?;
+            let left = engine.network.container_endpoints(&container.id);
+            let netns = netns_of(&container)?;
+            engine.announce(
+                &container.definition(),
+                &left,
+                netns.as_fd(),
+                dns::resolves_names(&endpoint.network_name),
+            )
         })
         .await
     }
@@ -379,7 +505,7 @@ impl Engine {
         let network = self.network.network(name)?;
         let container = match self.containers.find(&request.container) {
             Ok(container) => container,
-            Err(_) if request.force => return self.detach(&request.container, &network.id).await,
+            Err(_) if request.force => return self.detach(&request.container, &network.id, None).await,
             Err(error) => return Err(error),
         };
         let engine = Arc::clone(self);
@@ -398,13 +524,7 @@ impl Engine {
             }
             let endpoint = container.status().endpoints.remove(&network.name);
             if let Some(endpoint) = endpoint {
-                engine.detach(&container.id, &network.id).await?;
-                engine.network_event("disconnect", &endpoint);
-                container.note(&engine.db, |status| {
-                    status.endpoints.remove(&network.name);
-                })?;
-                engine.refresh_hosts(&container.id);
-                engine.refresh_neighbours(&container, &BTreeMap::from([(network.name.clone(), endpoint)]));
+                engine.disconnect_running(&container, endpoint).await?;
             }
             container.redefine(&engine.db, |definition| {
                 definition.networks.remove(&network.name);
@@ -413,10 +533,54 @@ impl Engine {
         .await
     }
 
-    async fn detach(self: &Arc<Self>, container: &str, network: &NetworkId) -> Result<()> {
+    /// After a restart: a connection or disconnection of a running container that was cut short, and of which nobody
+    /// was told that it is done, is undone or finished: what is not both wished for and there goes. Blocking.
+    pub(crate) fn reconcile_networks(&self, container: &Container) -> Result<()> {
+        let definition = container.definition();
+        let shares = definition.network_donor().is_some() || definition.has_host_network();
+        if !container.phase().is_alive() || shares {
+            return Ok(());
+        }
+        for endpoint in self.network.container_endpoints(&container.id) {
+            if definition.networks.contains_key(&endpoint.network_name) {
+                continue;
+            }
+            tracing::info!(container = container.id, network = endpoint.network_name, "undoing a connection");
+            let netns = netns_of(container).ok();
+            let netns = netns.as_ref().map(OwnedFd::as_fd);
+            for error in
+                self.network.detach(&container.id, &endpoint.network, netns).err().unwrap_or_default()
+            {
+                tracing::warn!(container = container.id, %error, "undoing a connection");
+            }
+        }
+        let there: BTreeMap<String, Endpoint> = self
+            .network
+            .container_endpoints(&container.id)
+            .into_iter()
+            .map(|endpoint| (endpoint.network_name.clone(), endpoint))
+            .collect();
+        let lost = |name: &String| name != "none" && !there.contains_key(name);
+        if definition.networks.keys().any(lost) {
+            container.redefine(&self.db, |definition| definition.networks.retain(|name, _| !lost(name)))?;
+        }
+        if container.status().endpoints != there {
+            container.note(&self.db, |status| status.endpoints = there)?;
+        }
+        self.refresh_hosts(&container.id);
+        Ok(())
+    }
+
+    async fn detach(
+        self: &Arc<Self>,
+        container: &str,
+        network: &NetworkId,
+        netns: Option<OwnedFd>,
+    ) -> Result<()> {
         let (container, network) = (container.to_owned(), network.clone());
         self.blocking(move |engine| {
-            let errors = engine.network.detach(&container, &network).err().unwrap_or_default();
+            let netns = netns.as_ref().map(OwnedFd::as_fd);
+            let errors = engine.network.detach(&container, &network, netns).err().unwrap_or_default();
             let errors = errors.into_iter().map(EngineError::from).collect();
             EngineError::collect("disconnecting", errors).map_or(Ok(()), Err)
         })
@@ -463,10 +627,15 @@ fn request(
     settings: &EndpointSettings,
     ports: Vec<berth_network::PortRequest>,
 ) -> Result<EndpointRequest> {
+    let ifname = settings.driver_opts.as_ref().and_then(|options| options.get(IFNAME)).cloned();
     Ok(EndpointRequest {
         container_id: definition.id.clone(),
         container_name: definition.name.clone(),
+        ifname,
         ipv4: ipv4(settings)?,
+        ipv6: ipv6(settings)?,
+        link_local: link_local(settings)?,
+        sysctls: endpoint_sysctls(settings, berth_network::IFNAME_PLACEHOLDER)?,
         mac: mac(settings)?,
         aliases: settings.aliases.clone().unwrap_or_default(),
         ports,
@@ -486,7 +655,7 @@ fn refuse_shared(definition: &Definition, network: &berth_network::Network) -> R
 }
 
 /// The network namespace of a container that runs.
-fn netns_of(container: &Container) -> Result<OwnedFd> {
+pub(crate) fn netns_of(container: &Container) -> Result<OwnedFd> {
     let path = format!("/proc/{}/ns/net", container.status().pid);
     Ok(std::fs::File::open(&path).during("open", &path)?.into())
 }
@@ -506,7 +675,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((spec.driver.as_str(), spec.ipam.pools.len()), ("bridge", 1));
-        assert_eq!(spec.ipam.pools[0].gateway, Some(Ipv4Addr::new(10, 9, 0, 1)));
+        assert_eq!(spec.ipam.pools[0].gateway, Some(IpAddr::from([10, 9, 0, 1])));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! /etc/hosts, /etc/hostname and /etc/resolv.conf of a container. Pure, but for [`HostResolver::read`].
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// A name that an address has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +17,8 @@ const LOOPBACK: &str = "127.0.0.1\tlocalhost\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
-/// /etc/hosts: loopback, the extra hosts of the user, the container itself, its neighbours.
-pub(crate) fn hosts(
-    extra: &[String],
-    gateway: Option<Ipv4Addr>,
-    own: &[HostLine],
-    neighbours: &[HostLine],
-) -> String {
+/// /etc/hosts: loopback, the extra hosts of the user, the container itself.
+pub(crate) fn hosts(extra: &[String], gateway: Option<IpAddr>, own: &[HostLine]) -> String {
     let mut text = LOOPBACK.to_owned();
     for entry in extra {
         let Some((name, address)) = entry.split_once([':', '=']) else { continue };
@@ -35,7 +30,7 @@ pub(crate) fn hosts(
         };
         writeln!(text, "{address}\t{name}").expect("writing to a String cannot fail");
     }
-    for line in own.iter().chain(neighbours) {
+    for line in own {
         writeln!(text, "{}\t{}", line.address, line.names.join(" "))
             .expect("writing to a String cannot fail");
     }
@@ -123,6 +118,19 @@ pub(crate) fn resolv_conf(host: &HostResolver, wanted: &HostResolver, host_netwo
     merged.text()
 }
 
+/// /etc/resolv.conf of a container on a network with names: the embedded resolver, which knows the servers. A name
+/// without dots is one of a container, so it is asked for as it is first.
+pub(crate) fn internal_resolv_conf(host: &HostResolver, wanted: &HostResolver) -> String {
+    let pick =
+        |wanted: &[String], host: &[String]| if wanted.is_empty() { host.to_vec() } else { wanted.to_vec() };
+    let mut options = pick(&wanted.options, &host.options);
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    let search = pick(&wanted.search, &host.search);
+    HostResolver { servers: vec!["127.0.0.11".to_owned()], search, options }.text()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,11 +140,25 @@ mod tests {
         let own =
             [HostLine { address: "172.17.0.2".parse().unwrap(), names: own_names("box", "example.org") }];
         let extra = ["db:10.0.0.1".to_owned(), "six=[::5]".to_owned(), "host:host-gateway".to_owned()];
-        let text = hosts(&extra, Some(Ipv4Addr::new(172, 17, 0, 1)), &own, &[]);
+        let text = hosts(&extra, Some(IpAddr::from([172, 17, 0, 1])), &own);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(
             text.ends_with("10.0.0.1\tdb\n::5\tsix\n172.17.0.1\thost\n172.17.0.2\tbox.example.org box\n")
         );
+    }
+
+    #[test]
+    fn the_embedded_resolver_takes_the_servers_place() {
+        let host = HostResolver::parse("nameserver 10.0.0.53\nsearch a b\noptions edns0\n");
+        let text = internal_resolv_conf(&host, &HostResolver::default());
+        assert_eq!(text, "nameserver 127.0.0.11\nsearch a b\noptions edns0 ndots:0\n");
+        let wanted = HostResolver {
+            servers: vec!["1.1.1.1".into()],
+            search: vec!["mine".into()],
+            options: vec!["ndots:3".into()],
+        };
+        let text = internal_resolv_conf(&host, &wanted);
+        assert_eq!(text, "nameserver 127.0.0.11\nsearch mine\noptions ndots:3\n");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! A row is written before the directory is made and deleted after it is gone; at the start rows without directory
 //! get one and directories without row are left alone (they are somebody's data).
 
-use std::collections::{BTreeMap, HashMap};
+mod local;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,7 @@ use crate::db::Db;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::{fsutil, ids, names};
+use local::Local;
 
 /// The label of volumes that were made without a name.
 pub(crate) const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -48,6 +51,8 @@ struct Inner {
     records: BTreeMap<String, VolumeRecord>,
     /// Volumes that a creation under way uses: name → how often.
     pins: HashMap<String, usize>,
+    /// Volumes whose file system is mounted: name → containers that use it.
+    mounted: HashMap<String, HashSet<String>>,
 }
 
 /// Keeps a volume from being removed while its container is made.
@@ -103,9 +108,69 @@ impl Volumes {
 
     /// What to bind for a volume: its directory, or the one that its options name.
     pub(crate) fn source(&self, name: &str) -> Result<PathBuf> {
-        let inner = self.lock();
-        let record = inner.records.get(name).ok_or_else(|| no_such(name))?;
-        Ok(bound_device(record.options.as_ref()).map_or_else(|| self.mountpoint(name), PathBuf::from))
+        let record = self.get(name).ok_or_else(|| no_such(name))?;
+        Ok(match local::read(name, record.options.as_ref())? {
+            Local::Bind(device) => PathBuf::from(device),
+            Local::Plain | Local::Mount(_) => self.mountpoint(name),
+        })
+    }
+
+    /// What to bind for a volume that `user` is about to use; its file system is mounted. Blocking.
+    pub(crate) fn mount_for(&self, name: &str, user: &str) -> Result<PathBuf> {
+        let record = self.get(name).ok_or_else(|| no_such(name))?;
+        let path = self.mountpoint(name);
+        match local::read(name, record.options.as_ref())? {
+            Local::Plain => Ok(path),
+            Local::Bind(device) => Ok(PathBuf::from(device)),
+            Local::Mount(file_system) => {
+                // Under the lock: the last user of before must not take away what the first one here mounts.
+                let mut inner = self.lock();
+                file_system.mount(name, &path)?;
+                inner.mounted.entry(name.to_owned()).or_default().insert(user.to_owned());
+                Ok(path)
+            }
+        }
+    }
+
+    fn has_file_system(&self, name: &str) -> bool {
+        let record = self.get(name);
+        record.is_some_and(|r| matches!(local::read(name, r.options.as_ref()), Ok(Local::Mount(_))))
+    }
+
+    /// `user` has ended: file systems that nobody else uses are taken away.
+    pub(crate) fn unmount_for(&self, user: &str) {
+        let mut inner = self.lock();
+        let mut idle = Vec::new();
+        for (name, users) in &mut inner.mounted {
+            if users.remove(user) && users.is_empty() {
+                idle.push(name.clone());
+            }
+        }
+        for name in idle {
+            match local::unmount(&self.mountpoint(&name)) {
+                Ok(()) => drop(inner.mounted.remove(&name)),
+                Err(error) => tracing::warn!(volume = name, %error, "taking a volume's file system away"),
+            }
+        }
+    }
+
+    /// After a restart of the daemon: mounts of the live containers, volume and container, are in use; others go.
+    pub(crate) fn recover(&self, in_use: impl Iterator<Item = (String, String)>) {
+        let mut inner = self.lock();
+        for (volume, container) in in_use {
+            inner.mounted.entry(volume).or_default().insert(container);
+        }
+        let names: Vec<String> = inner.records.keys().cloned().collect();
+        for name in names.iter().filter(|name| !inner.mounted.contains_key(*name)) {
+            let path = self.mountpoint(name);
+            let gone = local::is_mounted(&path).and_then(|mounted| match mounted {
+                true => local::unmount(&path),
+                false => Ok(()),
+            });
+            if let Err(error) = gone {
+                tracing::warn!(volume = name, %error, "taking a volume's file system away");
+            }
+        }
     }
 
     fn make_dir(&self, name: &str) -> Result<()> {
@@ -136,8 +201,8 @@ impl Volumes {
         let mut inner = self.lock();
         let made = !inner.records.contains_key(&name);
         if made {
-            check_options(&name, &wanted.options)?;
             let options = (!wanted.options.is_empty()).then_some(wanted.options);
+            local::read(&name, options.as_ref())?;
             let record = VolumeRecord { name: name.clone(), created: Timestamp::now(), labels, options };
             db.put_volume(&record)?;
             self.make_dir(&name)?;
@@ -197,32 +262,6 @@ fn no_such(name: &str) -> EngineError {
     EngineError::not_found(format!("get {name}: no such volume"))
 }
 
-/// `type=none,o=bind,device=/path`: the volume is that path.
-fn bound_device(options: Option<&BTreeMap<String, String>>) -> Option<&str> {
-    let options = options?;
-    let bind =
-        options.get("o").is_some_and(|words| words.split(',').any(|word| word == "bind" || word == "rbind"));
-    options.get("device").map(String::as_str).filter(|_| bind)
-}
-
-fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
-    if options.is_empty() {
-        return Ok(());
-    }
-    if let Some(unknown) = options.keys().find(|key| !["type", "o", "device"].contains(&key.as_str())) {
-        return Err(EngineError::invalid(format!("create {name}: invalid option: {unknown:?}")));
-    }
-    match bound_device(Some(options)) {
-        Some(device) if device.starts_with('/') => Ok(()),
-        Some(device) => {
-            Err(EngineError::invalid(format!("create {name}: device {device:?} is no absolute path")))
-        }
-        None => Err(EngineError::not_implemented(format!(
-            "create {name}: of the local driver's options only type=none,o=bind,device=/path is supported yet (DriverOpts)"
-        ))),
-    }
-}
-
 /// Copies the image's content into a volume that is empty, as docker does on first use.
 pub(crate) fn copy_up(from: std::os::fd::BorrowedFd<'_>, volume: &Path) -> Result<()> {
     let target = fsutil::open_host_dir(volume).during("open", volume)?;
@@ -242,6 +281,18 @@ impl Engine {
             definition.mounts.iter().any(|mount| mount.kind == volume && mount.source == name)
         };
         self.containers.all().iter().filter(|one| uses(&one.definition())).map(|one| one.id.clone()).collect()
+    }
+
+    /// Finds the mounts of volumes again that live containers use. Blocking.
+    pub(crate) fn recover_volumes(&self) {
+        let live = self.containers.all().into_iter().filter(|container| container.phase().is_alive());
+        let uses = live.flat_map(|container| {
+            let definition = container.definition();
+            let volumes = definition.mounts.iter().filter(|m| m.kind == crate::containers::MountKind::Volume);
+            let named = volumes.filter(|mount| self.volumes.has_file_system(&mount.source));
+            named.map(|mount| (mount.source.clone(), container.id.clone())).collect::<Vec<_>>()
+        });
+        self.volumes.recover(uses.collect::<Vec<_>>().into_iter());
     }
 
     fn volume_event(&self, action: &str, name: &str) {
@@ -347,10 +398,7 @@ impl Engine {
             if !(all || record.is_anonymous()) || !filters.matches_labels(&labels) {
                 continue;
             }
-            let bytes = match bound_device(record.options.as_ref()) {
-                Some(_) => 0,
-                None => self.volume_size(&record.name).await?,
-            };
+            let bytes = self.volume_size(&record.name).await?;
             match self.volumes.remove(&self.db, &record.name, || self.volume_users(&record.name)) {
                 Ok(()) => {
                     self.volume_event("destroy", &record.name);
@@ -420,26 +468,5 @@ mod tests {
         let (volumes, db) = volumes(dir.path());
         let pin = volumes.acquire(&db, Wanted::default()).unwrap();
         assert!(volumes.get(&pin.name).unwrap().is_anonymous());
-    }
-
-    #[test]
-    fn options_of_the_local_driver() {
-        let options = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect::<BTreeMap<_, _>>()
-        };
-        let bind = options(&[("type", "none"), ("o", "bind"), ("device", "/srv")]);
-        assert!(check_options("v", &bind).is_ok());
-        assert_eq!(bound_device(Some(&bind)), Some("/srv"));
-        assert_eq!(
-            check_options("v", &options(&[("type", "nfs")])).unwrap_err().kind(),
-            Kind::NotImplemented
-        );
-        assert_eq!(
-            check_options("v", &options(&[("size", "1")])).unwrap_err().kind(),
-            Kind::InvalidParameter
-        );
     }
 }

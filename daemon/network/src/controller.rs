@@ -13,19 +13,20 @@ mod books;
 mod endpoints;
 mod networks;
 mod recover;
+mod sub_links;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 
 use crate::error::NetworkError;
 use crate::lock::lock;
 use crate::netlink::RouteSocket;
-use crate::nft::Firewall;
+use crate::nft::{Firewall, Watch};
 use crate::proxy::Proxy;
 use crate::reaper::Reaper;
-use crate::sandbox::SandboxPool;
+use crate::sandbox::{self, ResolverSockets, SandboxPool};
 use crate::state::StateDir;
 use crate::types::{Endpoint, Network, NetworkConfig, NetworkId};
 
@@ -37,10 +38,13 @@ pub use recover::Recovered;
 /// All methods may be called from any thread of the host's network namespace; they block for milliseconds.
 #[derive(Debug)]
 pub struct NetworkController {
+    instance: String,
     state: StateDir,
     books: Mutex<Books>,
     links: Mutex<Links>,
-    firewall: Mutex<Firewall>,
+    firewall: Arc<Mutex<Firewall>>,
+    /// Rebuilds the firewall's table when others change it; ends before what it watches.
+    watch: Mutex<Option<Watch>>,
     proxy: Proxy,
     reaper: Reaper,
     sandboxes: SandboxPool,
@@ -62,7 +66,8 @@ impl NetworkController {
     pub fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         let state = StateDir::open(&config.state_dir)?;
         let mut socket = RouteSocket::open()?;
-        let firewall = Firewall::open(&config.instance)?;
+        let firewall = Arc::new(Mutex::new(Firewall::open(&config.instance)?));
+        let watch = Firewall::watch(&firewall)?;
         let proxy = Proxy::new().map_err(|errno| NetworkError::Relay(io::Error::from(errno)))?;
         let default_bridge = config.default_bridge.unwrap_or_else(|| {
             let short: String = config.instance.chars().take(6).collect();
@@ -73,10 +78,12 @@ impl NetworkController {
             state.write_networks(books.networks())?;
         }
         Ok(Self {
+            instance: config.instance,
             state,
             books: Mutex::new(books),
             links: Mutex::new(Links { socket, ready: HashMap::new() }),
-            firewall: Mutex::new(firewall),
+            firewall,
+            watch: Mutex::new(Some(watch)),
             proxy,
             reaper: Reaper::default(),
             sandboxes: SandboxPool::new(config.spare_sandboxes)?,
@@ -90,6 +97,14 @@ impl NetworkController {
     /// When the kernel refuses.
     pub fn new_sandbox(&self) -> Result<OwnedFd, NetworkError> {
         Ok(self.sandboxes.take()?)
+    }
+
+    /// Sockets for the name server 127.0.0.11 inside a container's namespace, to which port 53 leads from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn resolver_sockets(&self, netns: BorrowedFd<'_>) -> Result<ResolverSockets, NetworkError> {
+        Ok(sandbox::resolver_sockets(netns)?)
     }
 
     /// All networks, predefined ones included.
@@ -126,6 +141,7 @@ impl NetworkController {
     /// Everything that could not be undone.
     pub fn shutdown(&self, remove_all: bool) -> Result<(), Vec<NetworkError>> {
         self.sandboxes.stop();
+        drop(lock(&self.watch).take());
         let errors = if remove_all { self.remove_all() } else { Vec::new() };
         self.reaper.finish();
         self.proxy.stop();

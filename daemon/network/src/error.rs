@@ -1,13 +1,13 @@
 //! What can go wrong, in Docker's words where Docker has them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 
 use crate::netlink::NetlinkError;
 use crate::sandbox::SandboxError;
 use crate::state::StateError;
-use crate::subnet::Ipv4Subnet;
+use crate::subnet::Subnet;
 use crate::types::Protocol;
 
 /// What kind of answer an error is; the API's edge maps it to a status.
@@ -57,7 +57,7 @@ pub enum NetworkError {
     InvalidName(String),
     /// No such driver here.
     #[error(
-        "could not find plugin {0} in v1 plugin registry: plugin not found (drivers here: bridge, host, null)"
+        "could not find plugin {0} in v1 plugin registry: plugin not found (drivers here: bridge, macvlan, ipvlan, host, null)"
     )]
     UnknownDriver(String),
     /// `host` and `null` networks exist once.
@@ -82,7 +82,7 @@ pub enum NetworkError {
     )]
     PoolOverlaps {
         /// What was asked for.
-        subnet: Ipv4Subnet,
+        subnet: Subnet,
         /// Network or route that has it.
         with: String,
     },
@@ -94,13 +94,13 @@ pub enum NetworkError {
     PoolsExhausted(String),
     /// Every address of the pool is given out.
     #[error(
-        "no available IPv4 addresses on this network's address pools: {network} ({pool}, {leases} in use)"
+        "no available {family} addresses on this network's address pools: {network} ({pool}, {leases} in use)", family = if pool.is_ipv6() { "IPv6" } else { "IPv4" }
     )]
     AddressesExhausted {
         /// Name of the network.
         network: String,
         /// Where addresses come from.
-        pool: Ipv4Subnet,
+        pool: Subnet,
         /// How many are given out.
         leases: usize,
     },
@@ -108,7 +108,7 @@ pub enum NetworkError {
     #[error("Address already in use: {address} on network {network} belongs to {owner}")]
     AddressInUse {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Name of the network.
         network: String,
         /// Container or role that has it.
@@ -118,11 +118,47 @@ pub enum NetworkError {
     #[error("no configured subnet contains IP address {address} (network {network}: {pool})")]
     AddressOutside {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Name of the network.
         network: String,
         /// The subnet.
-        pool: Ipv4Subnet,
+        pool: Subnet,
+    },
+    /// The network has no addresses of that family.
+    #[error(
+        "network {network} has no IPv6: cannot give the address {address} (make the network with --ipv6)"
+    )]
+    NoIpv6 {
+        /// Name of the network.
+        network: String,
+        /// The address asked for.
+        address: IpAddr,
+    },
+    /// A further address that is not link-local.
+    #[error("invalid link-local address {0}: an address in 169.254.0.0/16 or fe80::/10 is expected")]
+    NotLinkLocal(IpAddr),
+    /// The kernel has no such links.
+    #[error(
+        "the {driver} driver is not available: this kernel has no {driver} links (CONFIG_{config}, module {driver}); \
+         load the module or use another driver", config = driver.as_str().to_ascii_uppercase()
+    )]
+    NoSuchLinks {
+        /// The driver.
+        driver: crate::types::Driver,
+    },
+    /// A macvlan or ipvlan network without the link it is to lie on.
+    #[error("the {driver} driver needs a parent link: give -o parent=LINK")]
+    ParentNeeded {
+        /// The driver.
+        driver: crate::types::Driver,
+    },
+    /// The parent link does not exist.
+    #[error("cannot use {parent} as parent of network {network}: the host has no such link")]
+    ParentMissing {
+        /// Link name.
+        parent: String,
+        /// Name of the network.
+        network: String,
     },
     /// The hardware address is a group's.
     #[error("invalid MAC address {0}: a unicast address is needed")]
@@ -254,7 +290,12 @@ impl NetworkError {
             | Self::InvalidOption { .. }
             | Self::InvalidPool(_)
             | Self::AddressOutside { .. }
-            | Self::InvalidMac(_) => ErrorKind::InvalidParameter,
+            | Self::InvalidMac(_)
+            | Self::NoIpv6 { .. }
+            | Self::NotLinkLocal(_)
+            | Self::ParentNeeded { .. }
+            | Self::ParentMissing { .. }
+            | Self::NoSuchLinks { .. } => ErrorKind::InvalidParameter,
             Self::Publish { source, .. } => source.kind(),
             Self::AddressInUse { .. } => ErrorKind::Forbidden,
             // Docker answers 500 to port conflicts and exhausted pools.

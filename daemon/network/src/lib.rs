@@ -39,10 +39,10 @@ pub use controller::{NetworkController, Recovered};
 pub use error::{ErrorKind, NetworkError};
 pub use mac::{InvalidMac, MacAddress};
 pub use netlink::NetlinkError;
-pub use sandbox::SandboxError;
+pub use sandbox::{ResolverSockets, SandboxError};
 pub use state::StateError;
-pub use subnet::{InvalidSubnet, Ipv4Subnet};
+pub use subnet::{InvalidSubnet, Subnet};
 pub use types::{
-    Driver, Endpoint, EndpointRequest, IpamConfig, IpamPool, Network, NetworkConfig, NetworkId, NetworkSpec,
-    PortRequest, Protocol, PublishedPort,
+    Driver, Endpoint, EndpointRequest, IFNAME_PLACEHOLDER, IpamConfig, IpamPool, Network, NetworkConfig,
+    NetworkId, NetworkSpec, PortRequest, Protocol, PublishedPort,
 };

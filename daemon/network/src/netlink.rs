@@ -4,16 +4,16 @@ mod link;
 mod route;
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvmsg, sendmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recvmsg,
+    sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-pub(crate) use link::{BridgeLink, PortFlags, VethLink};
+pub(crate) use link::{BridgeLink, Link, PortFlags, SubKind, SubLink, VethLink};
 pub(crate) use route::RouteSocket;
 
 /// The kernel refused a request, or no answer came.
@@ -59,6 +59,22 @@ impl Socket {
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BUFFER] })
+    }
+
+    /// A socket that hears the messages of these multicast groups (a bit for each, as in bind(2) of netlink(7)).
+    pub(crate) fn listen(protocol: SockProtocol, groups: u32) -> Result<Self, Errno> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BUFFER] })
+    }
+
+    /// The address that the kernel gave the socket, by which others see who caused a change.
+    pub(crate) fn port(&self) -> Result<u32, Errno> {
+        getsockname::<NetlinkAddr>(self.fd.as_raw_fd()).map(|address| address.pid())
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// A sequence number not used before on this socket.
@@ -116,6 +132,8 @@ impl Socket {
 pub(crate) struct Received<'a> {
     pub(crate) kind: u16,
     pub(crate) sequence: u32,
+    /// Address of the socket whose request this answers or reports.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
@@ -134,13 +152,14 @@ impl Received<'_> {
 pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let (header, _) = datagram.split_first_chunk::<16>()?;
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
+        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
         let payload = datagram.get(16..length)?;
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(Received {
             kind: u16::from_ne_bytes([k0, k1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
             payload,
         })
     })

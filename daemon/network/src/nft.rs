@@ -1,16 +1,25 @@
 //! The instance's own nftables table: kept as data here, changed in the kernel by one transaction each.
 
 mod expression;
+mod flows;
+mod resolver;
 mod table;
+mod watch;
 mod wire;
+
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
+pub(crate) use flows::{Flows, forget};
+pub(crate) use resolver::ADDRESS as RESOLVER_ADDRESS;
 pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
+pub(crate) use watch::Watch;
 use wire::Batch;
 
 use crate::error::NetworkError;
+use crate::lock::lock;
 use crate::netlink::{NetlinkError, Socket, messages};
 
 /// The table and what it ought to say.
@@ -34,6 +43,31 @@ impl Firewall {
                 source: NetlinkError::new("open a netfilter netlink socket", errno),
             }),
         }
+    }
+
+    /// Watches the table and writes it anew when somebody else changes it. Must be called through the mutex that the
+    /// firewall lives in.
+    pub(crate) fn watch(firewall: &Arc<Mutex<Self>>) -> Result<Watch, NetworkError> {
+        let (table, port) = {
+            let firewall = lock(firewall);
+            let port = firewall.socket.port().unwrap_or_default();
+            (firewall.table.clone(), port)
+        };
+        let this = Arc::downgrade(firewall);
+        let mend = move || {
+            let Some(firewall) = this.upgrade() else { return };
+            let mut firewall = lock(&firewall);
+            if !firewall.in_force {
+                return;
+            }
+            tracing::warn!(table = %firewall.table, "the nftables table was changed by others: writing it anew");
+            firewall.in_force = false;
+            let rules = firewall.rules.clone();
+            if let Err(error) = firewall.write(rules) {
+                tracing::error!(%error, "published ports and networks are without rules");
+            }
+        };
+        Watch::start(&table, port, mend).map_err(NetworkError::Relay)
     }
 
     /// Makes a change; when it fails, neither the kernel's table nor the one here has it.
@@ -90,28 +124,41 @@ impl Firewall {
     }
 
     fn commit(&mut self, batch: Batch, operation: &str) -> Result<(), NetlinkError> {
-        let fail = |errno| NetlinkError::new(operation, errno);
-        let (bytes, acknowledged) = batch.finish();
-        self.socket.drain();
-        self.socket.send(&bytes).map_err(fail)?;
-        // An error ends the transaction but not the walk through it: the acknowledgement, or its lack, comes last.
-        let mut first_error = None;
-        let mut wait = true;
-        while let Some(datagram) = self.socket.receive(wait).map_err(fail)? {
-            for message in messages(datagram) {
-                match message.error() {
-                    Some(Err(errno)) => {
-                        first_error.get_or_insert(errno);
-                    }
-                    Some(Ok(())) if message.sequence == acknowledged => {
-                        return first_error.map_or(Ok(()), |e| Err(fail(e)));
-                    }
-                    Some(Ok(())) | None => {}
-                }
-            }
-            // Everything was answered while it was being sent.
-            wait = false;
-        }
-        Err(fail(first_error.unwrap_or(Errno::EBADMSG)))
+        commit(&mut self.socket, batch, operation)
     }
+}
+
+/// Leads 127.0.0.11:53 in the calling thread's namespace to sockets of that address and these ports.
+pub(crate) fn lead_to_resolver(udp: u16, tcp: u16) -> Result<(), NetlinkError> {
+    let operation = "set the rules that lead to the resolver";
+    let socket = Socket::open(SockProtocol::NetlinkNetFilter);
+    let mut socket = socket.map_err(|errno| NetlinkError::new(operation, errno))?;
+    commit(&mut socket, resolver::replace([udp, tcp]), operation)
+}
+
+/// Hands the kernel a transaction and waits for its word.
+fn commit(socket: &mut Socket, batch: Batch, operation: &str) -> Result<(), NetlinkError> {
+    let fail = |errno| NetlinkError::new(operation, errno);
+    let (bytes, acknowledged) = batch.finish();
+    socket.drain();
+    socket.send(&bytes).map_err(fail)?;
+    // An error ends the transaction but not the walk through it: the acknowledgement, or its lack, comes last.
+    let mut first_error = None;
+    let mut wait = true;
+    while let Some(datagram) = socket.receive(wait).map_err(fail)? {
+        for message in messages(datagram) {
+            match message.error() {
+                Some(Err(errno)) => {
+                    first_error.get_or_insert(errno);
+                }
+                Some(Ok(())) if message.sequence == acknowledged => {
+                    return first_error.map_or(Ok(()), |e| Err(fail(e)));
+                }
+                Some(Ok(())) | None => {}
+            }
+        }
+        // Everything was answered while it was being sent.
+        wait = false;
+    }
+    Err(fail(first_error.unwrap_or(Errno::EBADMSG)))
 }

@@ -5,8 +5,8 @@
 //! translation does not reach (IPv6 clients of an IPv4 container) arrives here and is relayed by [`crate::proxy`].
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -28,11 +28,13 @@ pub(crate) struct HeldPort {
     pub(crate) socket: HeldSocket,
 }
 
-/// TCP sockets listen for the relay; UDP sockets are only in the way of others.
+/// TCP sockets listen for the relay; UDP sockets are in the way of others, and over IPv6 relayed as well.
 #[derive(Debug)]
 pub(crate) enum HeldSocket {
     Tcp(TcpListener),
-    Udp(OwnedFd),
+    Udp(UdpSocket),
+    /// SCTP: few kernels have its sockets, so only the books and the rules know of the port.
+    None,
 }
 
 /// Chooses and holds ports.
@@ -154,6 +156,9 @@ fn clash(a: &PublishedPort, b: &PublishedPort) -> bool {
 pub(crate) fn hold(port: PublishedPort) -> Result<HeldPort, NetworkError> {
     let address = SocketAddr::new(port.host_ip, port.host_port);
     let protocol = port.protocol;
+    if protocol == Protocol::Sctp {
+        return Ok(HeldPort { port, socket: HeldSocket::None });
+    }
     let bound = (|| {
         let family = if port.host_ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let kind = if protocol == Protocol::Tcp { SockType::Stream } else { SockType::Datagram };
@@ -175,7 +180,7 @@ pub(crate) fn hold(port: PublishedPort) -> Result<HeldPort, NetworkError> {
         Ok(fd) if protocol == Protocol::Tcp => {
             Ok(HeldPort { port, socket: HeldSocket::Tcp(TcpListener::from(fd)) })
         }
-        Ok(fd) => Ok(HeldPort { port, socket: HeldSocket::Udp(fd) }),
+        Ok(fd) => Ok(HeldPort { port, socket: HeldSocket::Udp(UdpSocket::from(fd)) }),
         Err(Errno::EADDRINUSE) => Err(NetworkError::PortInUse { address, protocol }),
         Err(Errno::EADDRNOTAVAIL) => Err(NetworkError::AddressNotLocal { address, protocol }),
         Err(source) => Err(NetworkError::PortBind { address, protocol, source }),

@@ -1,11 +1,14 @@
-//! Relays TCP connections that reach a published port's socket instead of being translated by the kernel:
-//! IPv6 clients of an IPv4 container above all, and IPv4 ones while the rules are missing.
+//! Relays what reaches a published port's socket instead of being translated by the kernel: IPv6 clients of an IPv4
+//! container above all, and IPv4 ones while the rules are missing.
 //!
-//! One thread watches all sockets, however many ports are published; a connection has two threads while it lasts.
+//! One thread watches all sockets, however many ports are published, and carries UDP itself; a TCP connection has two
+//! threads while it lasts.
+
+mod udp;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -16,6 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::lock::lock;
+use udp::UdpRelay;
 
 /// Connections relayed at once; the next ones are closed. Translated connections do not count.
 const MAX_RELAYED: usize = 512;
@@ -41,6 +45,7 @@ struct Shared {
 struct Served {
     next_token: u64,
     by_token: HashMap<u64, (TcpListener, SocketAddrV4)>,
+    udp: UdpRelay,
 }
 
 /// Names a socket given to [`Proxy::serve`].
@@ -64,23 +69,46 @@ impl Proxy {
         self.shared.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
         served.by_token.insert(token, (listener, target));
         drop(served);
+        self.begin()?;
+        Ok(Token(token))
+    }
+
+    /// Relays the datagrams that come to the socket to `target` from now on, and answers back.
+    pub(crate) fn serve_udp(&self, socket: UdpSocket, target: SocketAddrV4) -> io::Result<Token> {
+        let mut served = self.shared.served();
+        let token = served.next_token;
+        served.next_token += 1;
+        self.shared.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        served.udp.serve(token, socket, target);
+        drop(served);
+        self.begin()?;
+        Ok(Token(token))
+    }
+
+    fn begin(&self) -> io::Result<()> {
         let mut watcher = lock(&self.watcher);
         if watcher.is_none() {
             let shared = Arc::clone(&self.shared);
             *watcher = Some(thread::Builder::new().name("berth-proxy".into()).spawn(move || watch(&shared))?);
         }
-        Ok(Token(token))
+        Ok(())
     }
 
     /// Closes the socket; connections under way go on until one side ends them.
     pub(crate) fn forget(&self, token: &Token) {
         // Closing takes the socket out of the epoll set.
-        self.shared.served().by_token.remove(&token.0);
+        let mut served = self.shared.served();
+        served.by_token.remove(&token.0);
+        served.udp.forget(token.0);
     }
 
     /// Closes all sockets and ends the watching thread.
     pub(crate) fn stop(&self) {
-        self.shared.served().by_token.clear();
+        {
+            let mut served = self.shared.served();
+            served.by_token.clear();
+            served.udp = UdpRelay::default();
+        }
         let watcher = lock(&self.watcher).take();
         if let Some(watcher) = watcher {
             if let Err(error) = self.shared.stop.write(1) {
@@ -121,7 +149,13 @@ fn watch(shared: &Arc<Shared>) {
             if event.data() == STOP {
                 return;
             }
-            accept(shared, event.data());
+            let token = event.data();
+            if shared.served().by_token.contains_key(&token) {
+                accept(shared, token);
+            } else {
+                let Served { next_token, udp, .. } = &mut *shared.served();
+                udp.ready(token, &shared.epoll, next_token);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,6 +16,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::lock::lock;
 use crate::netlink::{NetlinkError, RouteSocket};
+use crate::nft::{self, RESOLVER_ADDRESS};
 
 /// A network namespace could not be made or entered.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +32,19 @@ pub enum SandboxError {
     #[error("cannot open /proc/thread-self/ns/net: {0}")]
     Open(io::Error),
     /// A setting inside failed.
-    #[error("cannot set {path} in the new network namespace: {source}")]
+    #[error("cannot set {path} in the container's network namespace: {source}")]
     Setting {
         /// File below /proc/sys.
-        path: &'static str,
+        path: String,
         /// Why.
         source: io::Error,
     },
-    /// The loopback device did not come up.
-    #[error("in the new network namespace: {0}")]
-    Loopback(#[from] NetlinkError),
+    /// Loopback, or the rules that lead to the resolver.
+    #[error("in the container's network namespace: {0}")]
+    Netlink(#[from] NetlinkError),
+    /// The resolver's sockets could not be made.
+    #[error("cannot listen on 127.0.0.11 in the container's network namespace: {0}")]
+    Resolver(io::Error),
     /// No thread could be started.
     #[error("cannot start the thread that makes network namespaces: {0}")]
     Thread(io::Error),
@@ -137,7 +142,7 @@ fn make() -> Result<OwnedFd, SandboxError> {
             Ok(()) => {}
             // Kernels without IPv6, or hosts with a read-only /proc/sys: the default has to do.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS)) => {}
-            Err(source) => return Err(SandboxError::Setting { path, source }),
+            Err(source) => return Err(SandboxError::Setting { path: path.to_owned(), source }),
         }
     }
     RouteSocket::open()?.loopback_up()?;
@@ -149,6 +154,60 @@ pub(crate) fn route_socket(netns: BorrowedFd<'_>) -> Result<RouteSocket, Sandbox
     on_own_thread(|| {
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
         Ok(RouteSocket::open()?)
+    })
+}
+
+/// A route socket inside `netns`, after these settings (file below /proc/sys/net, value) were made there.
+pub(crate) fn configured_socket(
+    netns: BorrowedFd<'_>,
+    settings: &[(String, String)],
+) -> Result<RouteSocket, SandboxError> {
+    on_own_thread(|| {
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
+        for (name, value) in settings {
+            let path = format!("/proc/sys/net/{name}");
+            match std::fs::write(&path, value) {
+                Err(e) if !matches!(e.raw_os_error(), Some(libc::EROFS)) => {
+                    return Err(SandboxError::Setting { path, source: e });
+                }
+                _ => {}
+            }
+        }
+        Ok(RouteSocket::open()?)
+    })
+}
+
+/// The addresses of the calling thread's namespace.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.filter_map(|one| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+    })
+    .collect()
+}
+
+/// The sockets behind 127.0.0.11 inside a container's namespace.
+#[derive(Debug)]
+pub struct ResolverSockets {
+    /// For queries over UDP.
+    pub udp: OwnedFd,
+    /// For queries over TCP, listening.
+    pub tcp: OwnedFd,
+}
+
+/// Makes the resolver's sockets inside `netns` and leads port 53 to them; whoever was there before is cut off.
+pub(crate) fn resolver_sockets(netns: BorrowedFd<'_>) -> Result<ResolverSockets, SandboxError> {
+    let address = Ipv4Addr::from(RESOLVER_ADDRESS);
+    on_own_thread(|| {
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
+        let udp = UdpSocket::bind((address, 0)).map_err(SandboxError::Resolver)?;
+        let tcp = TcpListener::bind((address, 0)).map_err(SandboxError::Resolver)?;
+        let port =
+            |address: io::Result<SocketAddr>| address.map(|a| a.port()).map_err(SandboxError::Resolver);
+        nft::lead_to_resolver(port(udp.local_addr())?, port(tcp.local_addr())?)?;
+        Ok(ResolverSockets { udp: udp.into(), tcp: tcp.into() })
     })
 }
 

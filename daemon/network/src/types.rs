@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddress;
-use crate::subnet::Ipv4Subnet;
+use crate::subnet::Subnet;
 
 /// Where a controller keeps its state and how it names what it makes.
 #[derive(Debug, Clone)]
@@ -60,6 +60,10 @@ pub(crate) fn random_id() -> String {
 pub enum Driver {
     /// A Linux bridge with NAT.
     Bridge,
+    /// Links with addresses of their own on one of the host's links.
+    Macvlan,
+    /// Links that share the address of one of the host's links.
+    Ipvlan,
     /// The host's own stack: a record only.
     Host,
     /// Loopback only: a record only.
@@ -71,6 +75,8 @@ impl Driver {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
             Self::Host => "host",
             Self::Null => "null",
         }
@@ -96,14 +102,14 @@ pub struct IpamConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpamPool {
     /// The network's prefix.
-    pub subnet: Ipv4Subnet,
+    pub subnet: Subnet,
     /// Dynamic addresses come from this part of the subnet only.
-    pub ip_range: Option<Ipv4Subnet>,
+    pub ip_range: Option<Subnet>,
     /// The bridge's own address; `None` takes the first of the subnet.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Addresses never given out, by name.
     #[serde(default)]
-    pub aux_addresses: BTreeMap<String, Ipv4Addr>,
+    pub aux_addresses: BTreeMap<String, IpAddr>,
 }
 
 /// A network to be made.
@@ -111,15 +117,15 @@ pub struct IpamPool {
 pub struct NetworkSpec {
     /// Unique name.
     pub name: String,
-    /// `bridge`; other drivers are refused with an error naming them.
+    /// `bridge`, `macvlan` or `ipvlan`; other drivers are refused with an error naming them.
     pub driver: String,
-    /// Address pools; at most one IPv4 pool for now.
+    /// Address pools; at most one of each family.
     pub ipam: IpamConfig,
     /// No way out of the network and none in.
     pub internal: bool,
     /// Recorded for Docker's inspect.
     pub attachable: bool,
-    /// Recorded; addresses are not given out yet.
+    /// Whether containers get IPv6 addresses as well.
     pub enable_ipv6: bool,
     /// `com.docker.network.bridge.*` and others, echoed; see [`crate::NetworkController::create_network`].
     pub options: BTreeMap<String, String>,
@@ -158,7 +164,7 @@ pub struct Network {
     pub internal: bool,
     /// Recorded for Docker's inspect.
     pub attachable: bool,
-    /// Recorded for Docker's inspect.
+    /// Whether containers have IPv6 addresses as well.
     pub enable_ipv6: bool,
     /// Pools as in Docker's inspect: the chosen subnet and gateway are filled in.
     pub ipam: IpamConfig,
@@ -166,7 +172,7 @@ pub struct Network {
     pub options: BTreeMap<String, String>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
-    /// Link name of the bridge; empty for host and none.
+    /// Link name of the bridge, or of the parent of macvlan and ipvlan links; empty for host and none.
     pub bridge: String,
 }
 
@@ -176,9 +182,14 @@ impl Network {
         PREDEFINED.contains(&self.name.as_str())
     }
 
-    /// The pool that addresses come from.
+    /// The pool that IPv4 addresses come from.
     pub fn pool(&self) -> Option<&IpamPool> {
-        self.ipam.pools.first()
+        self.ipam.pools.iter().find(|pool| !pool.subnet.is_ipv6())
+    }
+
+    /// The pool that IPv6 addresses come from.
+    pub fn ipv6_pool(&self) -> Option<&IpamPool> {
+        self.ipam.pools.iter().find(|pool| pool.subnet.is_ipv6())
     }
 }
 
@@ -193,14 +204,26 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
-    /// `tcp` or `udp`.
+    /// The number in IP's header.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => libc::IPPROTO_TCP as u8,
+            Self::Udp => libc::IPPROTO_UDP as u8,
+            Self::Sctp => libc::IPPROTO_SCTP as u8,
+        }
+    }
+
+    /// `tcp`, `udp` or `sctp`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -219,6 +242,7 @@ impl FromStr for Protocol {
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
             _ => Err(format!("invalid proto: {text}")),
         }
     }
@@ -250,6 +274,9 @@ pub struct PublishedPort {
     pub host_port: u16,
 }
 
+/// Stands for the interface's name in [`EndpointRequest::sysctls`].
+pub const IFNAME_PLACEHOLDER: &str = "IFNAME";
+
 /// A container's wish to join a network.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointRequest {
@@ -261,6 +288,12 @@ pub struct EndpointRequest {
     pub ifname: Option<String>,
     /// A fixed address.
     pub ipv4: Option<Ipv4Addr>,
+    /// A fixed IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Further addresses of the link, in 169.254.0.0/16 or fe80::/10.
+    pub link_local: Vec<IpAddr>,
+    /// Kernel settings of the interface: file below /proc/sys/net with [`IFNAME_PLACEHOLDER`] for its name, value.
+    pub sysctls: Vec<(String, String)>,
     /// A fixed hardware address.
     pub mac: Option<MacAddress>,
     /// Further names on this network, recorded for the resolver.
@@ -286,7 +319,7 @@ pub struct Endpoint {
     pub container_name: String,
     /// Interface name inside the container.
     pub ifname: String,
-    /// Link name of the host's end; it disappears with the container's namespace.
+    /// Link name of the host's end, which disappears with the container's namespace; empty for links without one.
     pub host_ifname: String,
     /// Address inside.
     pub ipv4: Ipv4Addr,
@@ -296,12 +329,18 @@ pub struct Endpoint {
     pub gateway: Option<Ipv4Addr>,
     /// Whether the container's default route leads through this network.
     pub default_route: bool,
+    /// Whether the container's default IPv6 route leads through this network.
+    #[serde(default)]
+    pub default_ipv6_route: bool,
     /// Hardware address.
     pub mac: MacAddress,
-    /// IPv6 address and prefix length, once such networks are served.
+    /// IPv6 address and prefix length.
     pub ipv6: Option<(Ipv6Addr, u8)>,
-    /// IPv6 gateway, once such networks are served.
+    /// The network's IPv6 gateway; none on an internal network.
     pub ipv6_gateway: Option<Ipv6Addr>,
+    /// Further addresses of the link.
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
     /// Further names on this network.
     pub aliases: Vec<String>,
     /// What is published where, in the order asked for (IPv4 before IPv6).

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ fn predefined_networks_are_what_docker_shows() {
         }
         let bridge = net.network("bridge").unwrap();
         assert_eq!(bridge.options["com.docker.network.bridge.name"], "bthpre");
-        assert_eq!(bridge.pool().unwrap().gateway, Some(Ipv4Addr::new(172, 17, 0, 1)));
+        assert_eq!(bridge.pool().unwrap().gateway, Some(IpAddr::from([172, 17, 0, 1])));
         assert_eq!(net.network(&bridge.id.as_str()[..10]).unwrap(), bridge);
         assert_eq!(net.create_network(NetworkSpec::bridge("host")).unwrap_err().kind(), ErrorKind::Forbidden);
         assert_eq!(
@@ -79,7 +79,7 @@ fn networks_come_and_go() {
         net.attach(sandbox.as_fd(), &made.id, request("c")).unwrap();
         let error = net.remove_network("one").unwrap_err().to_string();
         assert!(error.contains("has active endpoints (name:\"name-c\" id:\""), "{error}");
-        net.detach("c", &made.id).unwrap();
+        net.detach("c", &made.id, None).unwrap();
         net.remove_network("one").unwrap();
         assert!(net.network("one").is_err());
         assert!(!links().contains(&made.bridge));
@@ -112,8 +112,11 @@ fn addresses_are_leased_and_conflicts_named() {
         // A dead container's namespace is gone before detach: that is no error, and its address is free again.
         let freed = net.container_endpoints("b")[0].ipv4;
         drop(inside(sandboxes[2].as_fd(), || ip("link delete eth0")));
-        net.detach("b", &small.id).unwrap();
-        assert!(matches!(net.detach("b", &small.id).unwrap_err()[..], [NetworkError::NotAttached { .. }]));
+        net.detach("b", &small.id, None).unwrap();
+        assert!(matches!(
+            net.detach("b", &small.id, None).unwrap_err()[..],
+            [NetworkError::NotAttached { .. }]
+        ));
         net.detach_all("b").unwrap();
         assert_eq!(attach(5, request("e")).unwrap().ipv4, freed);
 
@@ -139,7 +142,7 @@ fn a_container_can_be_in_several_networks() {
         assert!(inside(sandbox.as_fd(), || ip("link show eth0")).contains("02:42:ac:12:00:09"));
         assert_eq!(net.container_endpoints("c"), [first, second.clone()]);
         // Leaving while running takes the interface out of the live namespace.
-        net.detach("c", &two.id).unwrap();
+        net.detach("c", &two.id, None).unwrap();
         assert!(!inside(sandbox.as_fd(), links).contains(&"eth1".to_owned()));
         assert!(!links().contains(&second.host_ifname));
         let group = EndpointRequest { mac: Some(MacAddress::new([1, 0, 0, 0, 0, 1])), ..request("d") };
@@ -192,7 +195,7 @@ fn port_conflicts_have_docker_s_words_and_leave_nothing() {
         assert!(TcpListener::bind("0.0.0.0:8080").is_err());
         net.attach(b.as_fd(), &bridge.id, with("b", vec![port(80, None, 9091), port(80, None, 9090)]))
             .unwrap();
-        net.detach("a", &bridge.id).unwrap();
+        net.detach("a", &bridge.id, None).unwrap();
         drop(TcpListener::bind("0.0.0.0:8080").unwrap());
         net.shutdown(true).unwrap();
     });

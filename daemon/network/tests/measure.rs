@@ -86,7 +86,7 @@ fn readiness_under_load() {
                                 support::inside(sandbox.as_fd(), || support::ask_udp(end.ipv4, 53)).ok();
                             }
                             echo.join().unwrap();
-                            net.detach("c", &bridge.id).unwrap();
+                            net.detach("c", &bridge.id, None).unwrap();
                         }
                         net.shutdown(true).unwrap();
                     });

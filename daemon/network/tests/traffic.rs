@@ -93,7 +93,7 @@ fn published_everywhere(bridge_netfilter: &str) {
         assert_eq!(inside(a.as_fd(), || ask(HOST, 8080)).unwrap(), gateway);
         assert!(inside(b.as_fd(), || ask(eb.gateway.unwrap(), 8080)).is_ok());
 
-        net.detach("a", &bridge.id).unwrap();
+        net.detach("a", &bridge.id, None).unwrap();
         assert!(ask(LOCALHOST, 8080).is_err());
         assert!(ask(Ipv6Addr::LOCALHOST, 8080).is_err());
         net.shutdown(true).unwrap();

@@ -12,7 +12,7 @@ mod listen;
 mod lock;
 mod ready;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{os::fd::AsFd as _, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use berth_engine::{Engine, EngineConfig};
@@ -32,12 +32,33 @@ const WORKERS: usize = 2;
 const IDLE_THREAD: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    // The resolver process: the same program, told apart by its only argument, while there is one thread.
+    if std::env::args().nth(1).as_deref() == Some(berth_engine::DNS_ROLE) {
+        return resolve();
+    }
     let args = Args::parse();
     init_tracing(&args.log_level);
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berthd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `berthd dns`, started by the engine: serves 127.0.0.11 of all containers until nobody needs it.
+fn resolve() -> ExitCode {
+    init_tracing("warn");
+    let control = std::io::stdin().as_fd().try_clone_to_owned();
+    let served = control.context("taking over the control socket").and_then(|control| {
+        nix::sys::prctl::set_name(c"berth-dns").context("naming the process")?;
+        berth_dns::serve(control).context("serving names")
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berthd dns: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -75,6 +96,8 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("waiting for signals")?;
     let config = EngineConfig {
         debug: args.log_level.contains("debug") || args.log_level.contains("trace"),
+        // The running program itself, even when its file has been replaced by an upgrade meanwhile.
+        dns_program: "/proc/self/exe".into(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     let engine = Engine::start(config).await.context("starting the engine")?;

@@ -109,7 +109,21 @@ impl Shim {
     /// When it cannot be created, with runc's message if that is for want of its program. Nothing is left of it
     /// then and there is no exit record; the shim ends when the last handle is dropped, or by `shutdown`.
     pub async fn create(&self, create: Create, netns: Option<BorrowedFd<'_>>) -> Result<i32, ClientError> {
-        let fds: Vec<_> = netns.into_iter().collect();
+        self.create_with_mounts(create, netns, &[]).await
+    }
+
+    /// As [`Shim::create`], with the detached mounts that
+    /// [`MOUNT_PLACEHOLDER`](berth_shim_protocol::MOUNT_PLACEHOLDER) numbers in config.json.
+    ///
+    /// # Errors
+    /// As [`Shim::create`].
+    pub async fn create_with_mounts(
+        &self,
+        create: Create,
+        netns: Option<BorrowedFd<'_>>,
+        mounts: &[BorrowedFd<'_>],
+    ) -> Result<i32, ClientError> {
+        let fds: Vec<_> = netns.into_iter().chain(mounts.iter().copied()).collect();
         match self.call(Op::Create(Box::new(create)), &fds).await? {
             Answer::Created { pid } => Ok(pid),
             _ => Err(self.unexpected("create")),

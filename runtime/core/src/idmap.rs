@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use berth_spec::{IdMaps, IdmapSource, InitStep, MountSource};
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
-use berth_sys::mountfd::{self, MountAttr, Tree};
+use berth_sys::mountfd::{self, MountAttr};
 use berth_sys::{Errno, Pid, pidfd, process};
-use nix::fcntl::AT_FDCWD;
 
 use crate::error::Error;
+use crate::steps::mounts::detached;
 
 /// By the index in `mounts` of config.json.
 pub(crate) type Prepared = BTreeMap<usize, OwnedFd>;
@@ -36,8 +36,7 @@ pub(crate) fn prepare(steps: &[InitStep]) -> Result<Prepared, Error> {
         }
         let namespace =
             namespaces.iter().find(|(known, _)| *known == &idmap.source).map(|(_, fd)| fd.as_fd());
-        let tree = if *recursive { Tree::CloneRecursive } else { Tree::Clone };
-        let fd = mountfd::open_tree(AT_FDCWD, source, tree)
+        let fd = detached(source, *recursive)
             .map_err(|errno| Error::os(format!("bind {}", source.display()), errno))?;
         let change = MountAttr { userns: namespace, ..MountAttr::default() };
         mountfd::mount_setattr(&fd, &change, idmap.recursive).map_err(|errno| {

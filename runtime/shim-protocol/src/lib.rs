@@ -28,7 +28,8 @@ pub use event::{Event, Message, Reply};
 pub use failure::{Failure, FailureKind};
 pub use oci_spec::runtime as oci;
 pub use op::{
-    Answer, Attach, Create, Exec, Framing, Log, NETNS_PLACEHOLDER, Op, Request, Rootfs, StdinMode, WindowSize,
+    Answer, Attach, Create, Exec, Framing, Log, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Rootfs,
+    StdinMode, WindowSize,
 };
 pub use record::{ExecRecord, ExitRecord, SIGNAL_EXIT_BASE};
 pub use state::{Phase, RunningExec, State};

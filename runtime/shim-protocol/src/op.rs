@@ -12,6 +12,10 @@ use crate::{State, Stats, bytes_base64};
 /// shim replaces it by `/proc/self/fd/N` of its own table.
 pub const NETNS_PLACEHOLDER: &str = "berth:netns";
 
+/// As the source of a bind mount in config.json, followed by a number from 0: "the detached mount whose descriptor came
+/// with `Create`". The shim replaces it by `/proc/self/fd/N` of its own table.
+pub const MOUNT_PLACEHOLDER: &str = "berth:mount/";
+
 /// One request on a control connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -25,8 +29,8 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
-    /// Prepare the container up to the point before its program runs. Descriptor 0, if any: the network
-    /// namespace that [`NETNS_PLACEHOLDER`] stands for. Answer: [`Answer::Created`]. A
+    /// Prepare the container up to the point before its program runs. Descriptors: the network namespace, if
+    /// config.json has [`NETNS_PLACEHOLDER`], then the mounts that [`MOUNT_PLACEHOLDER`] numbers. Answer: [`Answer::Created`]. A
     /// program that does not exist may be noticed here already. After a failure nothing is left and the shim has
     /// no container; attached streams are closed when it ends, at the latest with its last control connection.
     Create(Box<Create>),

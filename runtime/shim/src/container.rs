@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, BufReader},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use berth_cgroup::{CgroupError, OomWatch};
@@ -12,7 +12,7 @@ use berth_core::{
     ConsoleSink, CreateRequest, CreatedContainer, ExecChild, ExecRequest, Gate, RootfsSource, Stdio,
 };
 use berth_shim_protocol::{
-    Create, Failure, FailureKind, NETNS_PLACEHOLDER, Rootfs, Stats, StdinMode, files, oci,
+    Create, Failure, FailureKind, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Rootfs, Stats, StdinMode, files, oci,
 };
 use berth_sys::{
     mountfd::{Overlay, overlay},
@@ -37,12 +37,8 @@ pub(crate) struct Container {
 
 impl Container {
     /// Make everything of it but its program. Also our ends of its streams.
-    pub(crate) fn create(
-        create: &Create,
-        netns: Option<OwnedFd>,
-        dir: &Path,
-    ) -> Result<(Self, Console), Failure> {
-        let spec = read_spec(create, netns.as_ref())?;
+    pub(crate) fn create(create: &Create, fds: Vec<OwnedFd>, dir: &Path) -> Result<(Self, Console), Failure> {
+        let (spec, netns, mounts) = read_spec(create, fds)?;
         // Intent before effect: from here on a shim that is killed leaves something to sweep up.
         let planned = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let planned = planned.map(|cgroup| Leftovers { cgroup });
@@ -50,6 +46,8 @@ impl Container {
             record::write(dir, files::STATE, leftovers).map_err(system)?;
         }
         let result = make(create, &spec);
+        // The container has them now, or nobody.
+        drop(mounts);
         let (mut core, mut console) = match result {
             Ok(made) => made,
             Err(failure) => {
@@ -202,8 +200,11 @@ impl Container {
     }
 }
 
-/// config.json, with the network namespace's placeholder replaced.
-fn read_spec(create: &Create, netns: Option<&OwnedFd>) -> Result<oci::Spec, Failure> {
+/// config.json with its placeholders replaced, and the descriptors that they now name: the network namespace, mounts.
+fn read_spec(
+    create: &Create,
+    fds: Vec<OwnedFd>,
+) -> Result<(oci::Spec, Option<OwnedFd>, Vec<OwnedFd>), Failure> {
     let path = create.bundle.join(files::CONFIG);
     let invalid =
         |problem: String| Failure::new(FailureKind::Invalid, format!("{}: {problem}", path.display()));
@@ -216,16 +217,28 @@ fn read_spec(create: &Create, netns: Option<&OwnedFd>) -> Result<oci::Spec, Fail
     if let (Rootfs::Path(rootfs), Some(root)) = (&create.rootfs, spec.root_mut().as_mut()) {
         root.set_path(rootfs.clone());
     }
+    let own = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let mut fds = fds.into_iter();
+    let mut netns = None;
     let placeholder = Path::new(NETNS_PLACEHOLDER);
     let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
     for namespace in namespaces.into_iter().flatten() {
         if namespace.path().as_deref() == Some(placeholder) {
-            let netns =
-                netns.ok_or_else(|| invalid("a network namespace is named but was not sent".to_owned()))?;
-            namespace.set_path(Some(format!("/proc/self/fd/{}", netns.as_raw_fd()).into()));
+            let missing = || invalid("a network namespace is named but was not sent".to_owned());
+            let sent = fds.next().ok_or_else(missing)?;
+            namespace.set_path(Some(own(&sent)));
+            netns = Some(sent);
         }
     }
-    Ok(spec)
+    let handed: Vec<OwnedFd> = fds.collect();
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let source = mount.source().as_deref().and_then(Path::to_str);
+        let Some(number) = source.and_then(|source| source.strip_prefix(MOUNT_PLACEHOLDER)) else { continue };
+        let missing = || invalid(format!("mount {number} is named but was not sent"));
+        let sent = number.parse().ok().and_then(|number: usize| handed.get(number)).ok_or_else(missing)?;
+        mount.set_source(Some(own(sent)));
+    }
+    Ok((spec, netns, handed))
 }
 
 fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console), Failure> {

@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 
 use berth_cgroup::OomWatch;
 use berth_shim_protocol::{
-    Answer, Attach, Create, Event, Failure, FailureKind, Log as LogRequest, Op, Reply, StdinMode, WindowSize,
+    Answer, Attach, Create, Event, Failure, FailureKind, Log as LogRequest, MAX_FDS, Op, Reply, StdinMode,
+    WindowSize,
 };
 use jiff::Timestamp;
 use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
@@ -42,9 +43,13 @@ impl Shim {
             let message = format!("the operation takes {expected:?} descriptors, not {given}");
             return Err(Failure::new(FailureKind::Invalid, message));
         }
+        if let Op::Create(create) = op {
+            return self.create(&create, fds);
+        }
         let fd = fds.into_iter().next();
         match op {
-            Op::Create(create) => self.create(&create, fd),
+            // Served above.
+            Op::Create(_) => done(),
             Op::Start => self.start(),
             Op::Attach(attach) => self.attach(&attach, fd),
             Op::Release { session } => self.release(session),
@@ -96,7 +101,7 @@ impl Shim {
             .ok_or_else(|| Failure::new(FailureKind::NotRunning, "container is not running"))
     }
 
-    fn create(&mut self, create: &Create, netns: Option<OwnedFd>) -> Outcome {
+    fn create(&mut self, create: &Create, fds: Vec<OwnedFd>) -> Outcome {
         let log = match &create.log {
             LogRequest::None => None,
             LogRequest::JsonFile { path, max_size, max_file } => {
@@ -109,7 +114,7 @@ impl Shim {
                 Some(log)
             }
         };
-        let (container, console) = Container::create(create, netns, &self.dir)?;
+        let (container, console) = Container::create(create, fds, &self.dir)?;
         let pid = container.pid();
         let oom = container.oom_watch();
         self.container = Some(container);
@@ -203,7 +208,7 @@ impl Shim {
 /// How many descriptors come with an operation.
 fn expected_fds(op: &Op) -> std::ops::RangeInclusive<usize> {
     match op {
-        Op::Create(_) => 0..=1,
+        Op::Create(_) => 0..=MAX_FDS,
         Op::Attach(_) => 1..=1,
         Op::Exec(exec) if exec.attach.is_some() => 1..=1,
         _ => 0..=0,

@@ -103,3 +103,142 @@ pub fn changes_commit_export(f: &Fixture) {
     assert!(list.lines().any(|l| l.trim_start_matches("./") == "home/new"), "{list}");
     assert!(!list.lines().any(|l| l.ends_with("etc/group")), "{list}");
 }
+
+/// Another image's files are there, whole or in part, and cannot be changed; the image is guarded.
+pub fn image_mount(f: &Fixture) {
+    f.cli.ok(&["tag", "busybox", "tools"]);
+    let whole = "type=image,source=tools,target=/tools";
+    let shell = ["busybox", "sh", "-c", "/tools/bin/busybox echo works; touch /tools/x 2>&1; true"];
+    let seen = f.cli.ok(&[&["run", "--rm", "--mount", whole][..], &shell].concat());
+    assert!(seen.contains("works") && seen.contains("Read-only"), "{seen}");
+    let part = "type=image,source=tools,target=/accounts,image-subpath=etc";
+    assert!(f.cli.ok(&["run", "--rm", "--mount", part, "busybox", "ls", "/accounts"]).contains("passwd"));
+    let missing = "type=image,source=nosuch,target=/x";
+    f.cli.run(&["run", "--rm", "--mount", missing, "busybox", "true"]).expect_code(125).expect_text("nosuch");
+    let escape = "type=image,source=tools,target=/x,image-subpath=../..";
+    f.cli.run(&["run", "--rm", "--mount", escape, "busybox", "true"]).expect_code(125).expect_text("subpath");
+    f.cli.ok(&["rmi", "tools"]);
+}
+
+/// Volumes of other file systems, shared while in use; options that make no sense are refused.
+pub fn volume_options(f: &Fixture) {
+    let tmpfs =
+        ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=0700", "--label", "kind=fast"];
+    f.cli.ok(&[&["volume", "create"][..], &tmpfs, &["fast"]].concat());
+    f.cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "-v",
+        "fast:/f",
+        "busybox",
+        "sh",
+        "-c",
+        "echo x > /f/x; sleep 100",
+    ]);
+    f.cli.eventually("the file", |cli| cli.run(&["exec", "one", "test", "-s", "/f/x"]).code == 0);
+    let seen = f.cli.ok(&[
+        "run",
+        "--rm",
+        "-v",
+        "fast:/f",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /f/x; grep ' /f ' /proc/mounts",
+    ]);
+    assert!(seen.starts_with("x\n") && seen.contains("tmpfs") && seen.contains("size=1024k"), "{seen}");
+    f.cli.ok(&["rm", "-f", "one"]);
+    let empty = f.cli.ok(&["run", "--rm", "-v", "fast:/f", "busybox", "ls", "/f"]);
+    assert_eq!(empty, "", "a tmpfs ends with its last user");
+    let device = format!("device={}", f.scratch.display());
+    f.cli.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "bound"]);
+    f.cli.ok(&["run", "--rm", "-v", "bound:/b", "busybox", "touch", "/b/made"]);
+    assert!(f.scratch.join("made").exists());
+    for (options, words) in [
+        (&["-o", "bogus=1"][..], "invalid option"),
+        (&["-o", "type=tmpfs"], "missing required option"),
+        (&["--driver", "nosuch"], "nosuch"),
+    ] {
+        f.cli.run(&[&["volume", "create"][..], options, &["odd"]].concat()).expect_code(1).expect_text(words);
+    }
+    let bad = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=lots"];
+    f.cli.ok(&[&["volume", "create"][..], &bad, &["bad"]].concat());
+    f.cli.run(&["run", "--rm", "-v", "bad:/b", "busybox", "true"]).expect_code(125).expect_text("size=lots");
+    let ls = |filter: &str| f.cli.ok(&["volume", "ls", "-q", "--filter", filter]);
+    assert_eq!(
+        (ls("label=kind=fast"), ls("name=boun"), ls("driver=nosuch")),
+        ("fast".into(), "bound".into(), String::new())
+    );
+    f.cli.ok(&["create", "--name", "user", "-v", "bound:/b", "busybox"]);
+    assert!(!ls("dangling=true").contains("bound") && ls("dangling=false").contains("bound"));
+    f.cli.ok(&["rm", "user"]);
+    let pruned = f.cli.ok(&["volume", "prune", "-af", "--filter", "label!=kind"]);
+    assert!(pruned.contains("bound") && !pruned.contains("fast"), "{pruned}");
+    assert!(f.scratch.join("made").exists(), "what a volume is bound to is not its own");
+    f.cli.ok(&["volume", "rm", "fast"]);
+}
+
+/// Parts of volumes; links that others put there lead nowhere.
+pub fn volume_subpath(f: &Fixture) {
+    let fill = "mkdir -p /v/a/b && echo deep > /v/a/b/f && ln -s / /v/out && ln -s ../../.. /v/up";
+    f.cli.ok(&["run", "--rm", "-v", "parts:/v", "busybox", "sh", "-c", fill]);
+    let mount = |path: &str| format!("type=volume,source=parts,target=/p,volume-subpath={path}");
+    assert_eq!(f.cli.ok(&["run", "--rm", "--mount", &mount("a/b"), "busybox", "cat", "/p/f"]), "deep");
+    assert_eq!(f.cli.ok(&["run", "--rm", "--mount", &mount("a/b/f"), "busybox", "cat", "/p"]), "deep");
+    for path in ["out", "up", "out/etc", "nosuch"] {
+        f.cli
+            .run(&["run", "--rm", "--mount", &mount(path), "busybox", "true"])
+            .expect_code(125)
+            .expect_text(path);
+    }
+    f.cli.run(&["run", "--rm", "--mount", &mount("../x"), "busybox", "true"]).expect_code(125);
+    f.cli.ok(&["volume", "rm", "parts"]);
+}
+
+/// What belongs to the owner of the source on the host belongs to the container's user inside.
+pub fn id_mapped(f: &Fixture) {
+    let source = f.scratch.join("owned");
+    std::fs::create_dir(&source).expect("mkdir");
+    std::os::unix::fs::chown(&source, Some(1234), Some(2345)).expect("chown");
+    let bind = format!("{}:/o:idmap=caller", source.display());
+    for (user, name) in [("0:0", "root"), ("1000:1000", "web")] {
+        let script = format!("touch /o/{name} && stat -c %u:%g /o/{name}");
+        let seen = f.cli.ok(&["run", "--rm", "-u", user, "-v", &bind, "busybox", "sh", "-c", &script]);
+        assert_eq!(seen, user);
+        let metadata = std::fs::metadata(source.join(name)).expect("made by the container");
+        assert_eq!(
+            (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata)),
+            (1234, 2345)
+        );
+    }
+    let odd = format!("{}:/o:idmap=somebody", source.display());
+    f.cli.run(&["run", "--rm", "-v", &odd, "busybox", "true"]).expect_code(125).expect_text("invalid mode");
+}
+
+/// `--volumes-from`, `nocopy`, read-only with the mounts below, propagation.
+pub fn mount_options(f: &Fixture) {
+    f.cli.ok(&["run", "--name", "donor", "-v", "given:/given", "busybox", "sh", "-c", "echo x > /given/x"]);
+    assert_eq!(f.cli.ok(&["run", "--rm", "--volumes-from", "donor", "busybox", "cat", "/given/x"]), "x");
+    f.cli.run(&["run", "--rm", "--volumes-from", "donor:ro", "busybox", "touch", "/given/y"]).expect_code(1);
+    f.cli.run(&["run", "--rm", "--volumes-from", "nosuch", "busybox", "true"]).expect_code(125);
+    f.cli.ok(&["rm", "donor"]);
+    assert_eq!(f.cli.ok(&["run", "--rm", "-v", "none:/etc/x:nocopy", "busybox", "ls", "/etc/x"]), "");
+    let source = f.scratch.display().to_string();
+    let line = |options: &str| {
+        let bind = format!("{source}:/b{options}");
+        f.cli.ok(&["run", "--rm", "-v", &bind, "busybox", "grep", " /b ", "/proc/self/mountinfo"])
+    };
+    assert!(line(":ro").contains(" /b ro,"), "{}", line(":ro"));
+    assert!(!line("").contains("shared:") && !line("").contains("master:"));
+    assert!(line(":rslave").contains("master:") || !line(":rslave").contains("shared:"));
+    let forced = format!(
+        "type=bind,source={source},target=/b,readonly,bind-recursive=readonly,bind-propagation=rprivate"
+    );
+    f.cli.run(&["run", "--rm", "--mount", &forced, "busybox", "touch", "/b/x"]).expect_code(1);
+    for bad in ["/b:rw,ro", "/b:bogus", ":/b:ro"] {
+        f.cli.run(&["run", "--rm", "-v", &format!("{source}:{bad}"), "busybox", "true"]).expect_code(125);
+    }
+    f.cli.ok(&["volume", "rm", "given", "none"]);
+}

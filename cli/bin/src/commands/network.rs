@@ -1,8 +1,8 @@
 //! `berth network`: create, ls, rm, connect, disconnect.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use berth_api::network::{
-    EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest,
+    EndpointIpamConfig, EndpointSettings, Ipam, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest,
 };
 use clap::Args;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::each;
 use super::ps::short;
 use crate::exit::Exit;
+use crate::flags::network::pools;
 use crate::flags::{environment, filter};
 use crate::output::list::{Column, Style, render};
 use crate::session::Session;
@@ -30,15 +31,30 @@ pub(crate) struct Create {
     /// Part of the subnet from which addresses are drawn
     #[arg(long)]
     ip_range: Vec<String>,
+    /// Address never given out, NAME=ADDRESS
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    aux_address: Vec<String>,
+    /// Address manager
+    #[arg(long, default_value = "default")]
+    ipam_driver: String,
+    /// Option of the address manager
+    #[arg(long, value_name = "KEY=VALUE")]
+    ipam_opt: Vec<String>,
     /// No way out
     #[arg(long)]
     internal: bool,
     /// Let containers join later
     #[arg(long)]
     attachable: bool,
+    /// With IPv4
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    ipv4: Option<bool>,
     /// With IPv6
-    #[arg(long)]
-    ipv6: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    ipv6: Option<bool>,
+    /// Scope: local
+    #[arg(long, default_value = "")]
+    scope: String,
     /// Option of the driver
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     options: Vec<String>,
@@ -92,6 +108,15 @@ pub(crate) struct Connect {
     /// Link to another container
     #[arg(long)]
     link: Vec<String>,
+    /// Further address of the link, in 169.254.0.0/16 or fe80::/10
+    #[arg(long, value_name = "ADDRESS")]
+    link_local_ip: Vec<String>,
+    /// Option of the driver for this container
+    #[arg(long, value_name = "KEY=VALUE")]
+    driver_opt: Vec<String>,
+    /// The network with the highest priority is the way out
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    gw_priority: i64,
     /// Network
     network: String,
     /// Container
@@ -116,28 +141,21 @@ const HEADINGS: &[Column] =
     &[("IPV6", "IPv6"), ("INTERNAL", "Internal"), ("LABELS", "Labels"), ("CREATED AT", "CreatedAt")];
 
 pub(crate) async fn create(session: &Session, args: Create) -> Result<Exit> {
-    if args.gateway.len() > args.subnet.len() || args.ip_range.len() > args.subnet.len() {
-        bail!("--gateway and --ip-range belong to a --subnet each");
-    }
-    let at = |list: &[String], i: usize| list.get(i).cloned().unwrap_or_default();
-    let pools: Vec<IpamConfig> = (0..args.subnet.len())
-        .map(|i| IpamConfig {
-            subnet: at(&args.subnet, i),
-            ip_range: at(&args.ip_range, i),
-            gateway: at(&args.gateway, i),
-            aux_addresses: None,
-        })
-        .collect();
+    let auxiliary = environment::pairs("--aux-address", &args.aux_address)?;
+    let pools = pools(&args.subnet, &args.ip_range, &args.gateway, &auxiliary)?;
+    let ipam_options = environment::pairs("--ipam-opt", &args.ipam_opt)?;
     let request = NetworkCreateRequest {
         name: args.name,
         // Old daemons take a second network of the same name otherwise.
         check_duplicate: true,
         driver: args.driver,
-        enable_ipv6: args.ipv6.then_some(true),
-        ipam: (!pools.is_empty()).then(|| Ipam {
-            driver: "default".to_owned(),
-            options: None,
-            config: Some(pools),
+        scope: args.scope,
+        enable_ipv4: args.ipv4,
+        enable_ipv6: args.ipv6,
+        ipam: Some(Ipam {
+            driver: args.ipam_driver,
+            options: (!ipam_options.is_empty()).then_some(ipam_options),
+            config: (!pools.is_empty()).then_some(pools),
         }),
         internal: args.internal,
         attachable: args.attachable,
@@ -188,17 +206,20 @@ pub(crate) async fn rm(session: &Session, args: Rm) -> Result<Exit> {
 
 pub(crate) async fn connect(session: &Session, args: Connect) -> Result<Exit> {
     let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
-    let addressed = !args.ip.is_empty() || !args.ip6.is_empty();
+    let addressed = !args.ip.is_empty() || !args.ip6.is_empty() || !args.link_local_ip.is_empty();
+    let driver_opts = environment::pairs("--driver-opt", &args.driver_opt)?;
     let request = NetworkConnectRequest {
         container: args.container,
         endpoint_config: Some(EndpointSettings {
             ipam_config: addressed.then_some(EndpointIpamConfig {
                 ipv4_address: args.ip,
                 ipv6_address: args.ip6,
-                link_local_ips: None,
+                link_local_ips: some(args.link_local_ip),
             }),
             links: some(args.link),
             aliases: some(args.alias),
+            driver_opts: (!driver_opts.is_empty()).then_some(driver_opts),
+            gw_priority: args.gw_priority,
             ..EndpointSettings::default()
         }),
     };

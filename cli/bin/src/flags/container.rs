@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use berth_api::container::{ContainerConfig, CreateRequest, HealthConfig, HostConfig, LogConfig, Resources};
-use berth_api::network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
+use berth_api::network::{EndpointSettings, NetworkingConfig};
 use clap::Args;
 
 use super::mount::{Volume, mount, volume};
-use super::{environment, port, resources};
+use super::{environment, network, port, resources};
 use crate::output::units;
 
 /// Flags that shape a container.
@@ -133,7 +133,7 @@ struct StorageFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 struct NetworkFlags {
-    /// Network to join: a name, bridge, host, none, container:name
+    /// Network to join: a name, bridge, host, none, container:name, or name=NAME,alias=…,ip=…,gw-priority=…
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Vec<String>,
     /// Further name on the network
@@ -154,6 +154,9 @@ struct NetworkFlags {
     /// IPv6 address on a network of one's own
     #[arg(long)]
     ip6: Option<String>,
+    /// Further address of the link, in 169.254.0.0/16 or fe80::/10
+    #[arg(long, value_name = "ADDRESS")]
+    link_local_ip: Vec<String>,
     /// MAC address
     #[arg(long)]
     mac_address: Option<String>,
@@ -371,7 +374,10 @@ fn host_config(flags: &ContainerFlags) -> Result<HostConfig> {
             driver: flags.log_driver.clone().unwrap_or_default(),
             config: environment::pairs("--log-opt", &flags.log_opt)?,
         },
-        network_mode: network.network.first().cloned().unwrap_or_else(|| "default".to_owned()),
+        network_mode: match network.network.first() {
+            Some(spec) => network::network(spec)?.0,
+            None => "default".to_owned(),
+        },
         restart_policy: flags.restart.as_deref().map(resources::restart).transpose()?.unwrap_or_default(),
         auto_remove: flags.rm,
         volume_driver: storage.volume_driver.clone().unwrap_or_default(),
@@ -494,20 +500,25 @@ fn networking(flags: &NetworkFlags, mode: &str) -> Result<NetworkingConfig> {
     if !own && (flags.ip.is_some() || flags.ip6.is_some()) {
         bail!("--ip and --ip6 need a network of one's own: berth network create --subnet …");
     }
-    for (i, name) in flags.network.iter().enumerate().filter(|(i, _)| own || *i > 0) {
-        let mut endpoint = EndpointSettings::default();
+    for (i, spec) in flags.network.iter().enumerate().filter(|(i, _)| own || *i > 0) {
+        let (name, mut endpoint) = network::network(spec)?;
         if i == 0 {
-            endpoint.aliases = some(flags.network_alias.clone());
-            endpoint.mac_address = flags.mac_address.clone().unwrap_or_default();
-            if flags.ip.is_some() || flags.ip6.is_some() {
-                endpoint.ipam_config = Some(EndpointIpamConfig {
-                    ipv4_address: flags.ip.clone().unwrap_or_default(),
-                    ipv6_address: flags.ip6.clone().unwrap_or_default(),
-                    ..EndpointIpamConfig::default()
-                });
+            endpoint.aliases.get_or_insert_default().extend(flags.network_alias.iter().cloned());
+            endpoint.aliases = endpoint.aliases.filter(|aliases| !aliases.is_empty());
+            if let Some(mac) = &flags.mac_address {
+                endpoint.mac_address.clone_from(mac);
+            }
+            if let Some(ip) = &flags.ip {
+                network::addresses(&mut endpoint).ipv4_address.clone_from(ip);
+            }
+            if let Some(ip) = &flags.ip6 {
+                network::addresses(&mut endpoint).ipv6_address.clone_from(ip);
+            }
+            if !flags.link_local_ip.is_empty() {
+                network::addresses(&mut endpoint).link_local_ips = Some(flags.link_local_ip.clone());
             }
         }
-        config.endpoints_config.insert(name.clone(), Some(endpoint));
+        config.endpoints_config.insert(name, Some(endpoint));
     }
     if !own && let Some(mac) = &flags.mac_address {
         let name = if mode == "default" { "bridge" } else { mode };

@@ -4,5 +4,6 @@ pub(crate) mod container;
 pub(crate) mod environment;
 pub(crate) mod filter;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod resources;

@@ -98,6 +98,7 @@ fn keyed(mount: &mut Mount, key: &str, value: &str) -> Result<()> {
         "target" | "dst" | "destination" => value.clone_into(&mut mount.target),
         "consistency" => value.clone_into(&mut mount.consistency),
         "bind-propagation" => value.clone_into(&mut mount.bind_options.get_or_insert_default().propagation),
+        "idmap" => value.clone_into(&mut mount.bind_options.get_or_insert_default().idmap),
         "bind-recursive" => recursive(mount.bind_options.get_or_insert_default(), value)?,
         "volume-subpath" => value.clone_into(&mut mount.volume_options.get_or_insert_default().subpath),
         "volume-driver" => value.clone_into(&mut driver(mount).name),

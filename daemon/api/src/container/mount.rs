@@ -53,6 +53,10 @@ wire! {
         /// Whether to fail when read-only cannot reach the mounts below.
         #[serde(skip_serializing_if = "is_default")]
         pub read_only_force_recursive: bool,
+        /// Berth's own: whose files the source's are (`caller`, `UID` or `UID/GID`); to the container they are its
+        /// user's.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub idmap: String,
     }
 
     /// Options of a volume mount.

@@ -1,16 +1,16 @@
 //! The root of a container as a descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_sys::mountfd;
 use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::path::link_target;
-use crate::containers::{Container, MountKind};
+use crate::containers::{Container, MountKind, subtree};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::fsutil;
@@ -61,38 +61,42 @@ impl Engine {
             }
         }
         let root = Root { fd: self.store.snapshots().mount(&container.id)? };
-        for plan in container.definition().mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs) {
+        for plan in &container.definition().mounts {
             let source = match plan.kind {
-                MountKind::Volume => self.volumes.source(&plan.source)?.join(&plan.subpath),
-                _ => plan.source.clone().into(),
+                MountKind::Volume => self.volumes.source(&plan.source)?,
+                MountKind::Bind => PathBuf::from(&plan.source),
+                MountKind::Tmpfs | MountKind::Image => continue,
             };
-            self.attach_mount(&root, &source, &plan.target, plan.read_only)?;
+            let copy = match plan.subpath.as_str() {
+                "" => mountfd::open_tree(AT_FDCWD.as_fd(), &source, mountfd::Tree::Clone)
+                    .map_err(|error| EngineError::io("attach the volume", &plan.target, error)),
+                subpath => subtree(&source, subpath),
+            };
+            // What is not there is made, or complained about, at the start.
+            if let Ok(copy) = copy {
+                self.attach_mount(&root, &copy, &plan.target, plan.read_only)?;
+            }
         }
         Ok(root)
     }
 
-    /// Attaches a copy of a directory or file of the host to the detached root. Kernels before 6.15 refuse that;
+    /// Attaches a detached mount of a directory or file of the host to the detached root. Kernels before 6.15 refuse that;
     /// then what lies in the volume is not reached, which is told.
-    fn attach_mount(&self, root: &Root, source: &Path, target: &str, read_only: bool) -> Result<()> {
-        let Ok(meta) = std::fs::metadata(source) else {
-            // It is made, or complained about, at the start.
-            return Ok(());
-        };
-        let mode = Mode::from_bits_truncate(if meta.is_dir() { 0o755 } else { 0o644 });
-        let place = if meta.is_dir() {
-            mkdir_all_in_root(root.as_fd(), target, mode)
+    fn attach_mount(&self, root: &Root, copy: &OwnedFd, target: &str, read_only: bool) -> Result<()> {
+        let failed = |error: Errno| EngineError::io("attach the volume", target, error);
+        let kind = SFlag::from_bits_truncate(fstat(copy).map_err(failed)?.st_mode) & SFlag::S_IFMT;
+        let place = if kind == SFlag::S_IFDIR {
+            mkdir_all_in_root(root.as_fd(), target, Mode::from_bits_truncate(0o755))
         } else {
-            create_file_in_root(root.as_fd(), target, mode)
+            create_file_in_root(root.as_fd(), target, Mode::from_bits_truncate(0o644))
         };
         let place = place.map_err(|error| EngineError::io("make the mount point", target, error))?;
-        let failed = |error: Errno| EngineError::io("attach the volume", target, error);
-        let copy = mountfd::open_tree(AT_FDCWD.as_fd(), source, mountfd::Tree::Clone).map_err(failed)?;
         if read_only {
             let attributes =
                 mountfd::MountAttr { set: mountfd::attr::RDONLY, ..mountfd::MountAttr::default() };
-            mountfd::mount_setattr(&copy, &attributes, false).map_err(failed)?;
+            mountfd::mount_setattr(copy, &attributes, false).map_err(failed)?;
         }
-        match mountfd::move_mount(&copy, &place) {
+        match mountfd::move_mount(copy, &place) {
             Err(Errno::EINVAL) => {
                 tracing::warn!(
                     target,

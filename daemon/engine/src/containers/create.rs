@@ -149,9 +149,14 @@ impl Engine {
             }
             return Ok(networks);
         }
+        // Clients take a "not found" for a missing image, and pull.
+        let found = |name: &str| {
+            let network = self.network.network(name).map_err(|error| EngineError::invalid(error.to_string()));
+            network.map(|network| network.name)
+        };
         let primary = match host.network_mode.as_str() {
             mode @ ("bridge" | "host" | "none") => mode.to_owned(),
-            mode => self.network.network(mode)?.name,
+            mode => found(mode)?,
         };
         let mut first = None;
         for (name, settings) in asked.endpoints_config {
@@ -159,7 +164,7 @@ impl Engine {
             let name = match name.as_str() {
                 "default" => "bridge".to_owned(),
                 name if name == host.network_mode => primary.clone(),
-                name => self.network.network(name)?.name,
+                name => found(name)?,
             };
             crate::networks::check_endpoint(&name, &settings)?;
             if name == primary {
@@ -252,6 +257,16 @@ impl Engine {
             match plan.kind {
                 MountKind::Volume => self.prepare_volume(plan, layers, &mut root, made)?,
                 MountKind::Bind => prepare_bind(plan)?,
+                MountKind::Image => {
+                    // Clients take a "not found" for the container's own image, and pull.
+                    let missing = |error| {
+                        EngineError::invalid(format!(
+                            "invalid mount config for type \"image\": {error}: pull it first"
+                        ))
+                    };
+                    plan.image_id =
+                        self.store.images().resolve(&plan.source).map_err(missing)?.id.to_string();
+                }
                 MountKind::Tmpfs => {}
             }
         }
@@ -285,7 +300,15 @@ impl Engine {
         let Some(root) = root.as_ref() else { return Ok(()) };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         match open_in_root(root.as_fd(), &plan.target, flags, Mode::empty()) {
-            Ok(content) => volumes::copy_up(content.as_fd(), &self.volumes.source(&plan.source)?),
+            Ok(content) => {
+                let id = format!("copy-up {}", plan.target);
+                let copied = self
+                    .volumes
+                    .mount_for(&plan.source, &id)
+                    .and_then(|volume| volumes::copy_up(content.as_fd(), &volume));
+                self.volumes.unmount_for(&id);
+                copied
+            }
             // The image has nothing there.
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
             Err(error) => Err(EngineError::io("open in the image", &plan.target, error)),

@@ -75,6 +75,7 @@ impl Engine {
             tracing::warn!(container = container.id, %error, "leaving the networks");
         }
         self.forget_execs(&container.id);
+        self.volumes.unmount_for(&container.id);
         let definition = container.definition();
         for plan in definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume) {
             let attributes = [("container", container.id.clone()), ("driver", "local".to_owned())];
@@ -113,7 +114,6 @@ impl Engine {
             }
             status.quick_failures = if restart::is_quick(ran_for) { before.quick_failures + 1 } else { 0 };
         }));
-        self.refresh_neighbours(container, &before.endpoints);
         match pause {
             Some(pause) => self.restart_later(Arc::clone(container), pause, calls_off),
             None if definition.host.auto_remove => self.remove_after_end(container).await,

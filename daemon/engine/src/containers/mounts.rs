@@ -19,6 +19,8 @@ pub(crate) enum MountKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// An image's file system, read-only.
+    Image,
 }
 
 /// One mount of a container.
@@ -41,9 +43,15 @@ pub(crate) struct MountPlan {
     pub(crate) non_recursive: bool,
     /// Read-only without the mounts below the source.
     pub(crate) read_only_non_recursive: bool,
+    /// Read-only, with the mounts below, or not at all.
+    pub(crate) read_only_force_recursive: bool,
+    /// Whose files the source's are (`caller`, `UID`, `UID/GID`); empty: ids are what they are.
+    pub(crate) idmap: String,
+    /// Id of the image whose content is mounted.
+    pub(crate) image_id: String,
     /// A missing source is made (`-v`) or refused (`--mount`).
     pub(crate) create_source: bool,
-    /// Path within the volume.
+    /// Path within the volume or the image.
     pub(crate) subpath: String,
     /// Labels of a volume that has to be made.
     pub(crate) labels: BTreeMap<String, String>,
@@ -144,6 +152,11 @@ fn apply_mode(plan: &mut MountPlan, mode: &str) -> Result<(), ()> {
                 plan.no_copy = true;
             }
             "consistent" | "cached" | "delegated" | "default" => consistency += 1,
+            word if bind && word.starts_with("idmap=") => {
+                let owner = word.trim_start_matches("idmap=");
+                id_owner(owner)?;
+                owner.clone_into(&mut plan.idmap);
+            }
             word if bind && PROPAGATIONS.contains(&word) && plan.propagation.is_empty() => {
                 word.clone_into(&mut plan.propagation);
             }
@@ -177,9 +190,7 @@ pub(crate) fn parse_mount(mount: &Mount) -> Result<MountPlan> {
         "bind" => bind_mount(mount, base, refuse),
         "volume" => volume_mount(mount, base, refuse),
         "tmpfs" => tmpfs_mount(mount, base, refuse),
-        "image" => {
-            Err(EngineError::not_implemented("mounts of type \"image\" are not supported yet (Mounts.Type)"))
-        }
+        "image" => image_mount(mount, base, refuse),
         _ => {
             Err(EngineError::invalid(format!("invalid mount config for type \"{kind}\": mount type unknown")))
         }
@@ -202,9 +213,14 @@ fn bind_mount(mount: &Mount, base: MountPlan, refuse: impl Fn(String) -> EngineE
     if options.read_only_force_recursive && (!mount.read_only || options.read_only_non_recursive) {
         return Err(refuse("ReadOnlyForceRecursive requires a recursive read-only mount".into()));
     }
+    if id_owner(&options.idmap).is_err() {
+        return Err(refuse(format!("invalid idmap {:?}: caller, UID or UID/GID is expected", options.idmap)));
+    }
     Ok(MountPlan {
         kind: MountKind::Bind,
         source: clean(&mount.source),
+        idmap: options.idmap,
+        read_only_force_recursive: options.read_only_force_recursive,
         propagation: propagation.to_owned(),
         non_recursive: options.non_recursive,
         read_only_non_recursive: options.read_only_non_recursive,
@@ -213,18 +229,51 @@ fn bind_mount(mount: &Mount, base: MountPlan, refuse: impl Fn(String) -> EngineE
     })
 }
 
+/// Whose files an id-mapped bind mount's are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IdOwner {
+    /// Whoever owns the source.
+    Caller,
+    /// These.
+    Ids { uid: u32, gid: u32 },
+}
+
+/// Parses `idmap`; none when it is empty.
+pub(crate) fn id_owner(text: &str) -> Result<Option<IdOwner>, ()> {
+    match text {
+        "" => Ok(None),
+        "caller" => Ok(Some(IdOwner::Caller)),
+        ids => {
+            let (uid, gid) = ids.split_once('/').unwrap_or((ids, ids));
+            let id = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX).ok_or(());
+            Ok(Some(IdOwner::Ids { uid: id(uid)?, gid: id(gid)? }))
+        }
+    }
+}
+
+fn inner_path(path: &str, what: &str) -> Result<(), String> {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if Path::new(path).components().all(plain) {
+        return Ok(());
+    }
+    Err(format!("subpath must be a relative path within the {what}: {path}"))
+}
+
+fn image_mount(mount: &Mount, base: MountPlan, refuse: impl Fn(String) -> EngineError) -> Result<MountPlan> {
+    if mount.source.is_empty() {
+        return Err(refuse("field Source must not be empty".into()));
+    }
+    let subpath = mount.image_options.clone().unwrap_or_default().subpath;
+    inner_path(&subpath, "image").map_err(refuse)?;
+    Ok(MountPlan { kind: MountKind::Image, source: mount.source.clone(), subpath, read_only: true, ..base })
+}
+
 fn volume_mount(mount: &Mount, base: MountPlan, refuse: impl Fn(String) -> EngineError) -> Result<MountPlan> {
     let options = mount.volume_options.clone().unwrap_or_default();
     if mount.source.is_empty() && mount.read_only {
         return Err(refuse("must not set ReadOnly mode when using anonymous volumes".into()));
     }
-    let subpath = Path::new(&options.subpath);
-    if subpath.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(refuse(format!(
-            "subpath must be a relative path within the volume: {}",
-            options.subpath
-        )));
-    }
+    inner_path(&options.subpath, "volume").map_err(&refuse)?;
     let VolumeDriverConfig { name: driver, options: driver_options } =
         options.driver_config.unwrap_or_default();
     Ok(MountPlan {
@@ -375,6 +424,7 @@ impl MountPlan {
                 MountKind::Bind => "bind",
                 MountKind::Volume => "volume",
                 MountKind::Tmpfs => "tmpfs",
+                MountKind::Image => "image",
             }
             .to_owned(),
             name: if volume { self.source.clone() } else { String::new() },
@@ -413,6 +463,8 @@ mod tests {
         );
         assert_eq!(bind("data:/v:ro").mode, "ro");
         assert!(bind("data:/v:nocopy").no_copy);
+        assert_eq!(bind("/a:/b:ro,idmap=caller").idmap, "caller");
+        assert!(parse_bind("data:/v:idmap=caller", "").is_err(), "volumes are nobody's");
         let anonymous = bind("/v");
         assert_eq!(
             (anonymous.kind, anonymous.source.as_str(), anonymous.mode.as_str()),
@@ -453,7 +505,17 @@ mod tests {
             parse(r#"{"Type":"volume","Source":"v","Target":"/t","VolumeOptions":{"Subpath":"../x"}}"#)
                 .is_err()
         );
-        assert_eq!(parse(r#"{"Type":"image","Target":"/t"}"#).unwrap_err().kind(), Kind::NotImplemented);
+        let image =
+            parse(r#"{"Type":"image","Source":"box","Target":"/t","ImageOptions":{"Subpath":"etc"}}"#);
+        let image = image.unwrap();
+        assert!(image.kind == MountKind::Image && image.read_only && image.subpath == "etc");
+        assert!(parse(r#"{"Type":"image","Target":"/t"}"#).is_err());
+        let npipe = parse(r#"{"Type":"npipe","Source":"x","Target":"/t"}"#).unwrap_err();
+        assert!(npipe.message().contains("mount type unknown"));
+        let mapped = parse(r#"{"Type":"bind","Source":"/s","Target":"/t","BindOptions":{"Idmap":"5/6"}}"#);
+        assert_eq!(id_owner(&mapped.unwrap().idmap), Ok(Some(IdOwner::Ids { uid: 5, gid: 6 })));
+        let odd = parse(r#"{"Type":"bind","Source":"/s","Target":"/t","BindOptions":{"Idmap":"me"}}"#);
+        assert!(odd.unwrap_err().message().contains("UID/GID"));
     }
 
     #[test]

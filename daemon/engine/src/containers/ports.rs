@@ -12,14 +12,7 @@ use crate::error::{EngineError, Result};
 /// `80/tcp`, or `80`, which is the same.
 fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "sctp" => {
-            return Err(EngineError::not_implemented(format!(
-                "publishing {text}: sctp is not supported yet"
-            )));
-        }
-        other => other.parse::<Protocol>().map_err(EngineError::invalid)?,
-    };
+    let protocol = protocol.parse::<Protocol>().map_err(EngineError::invalid)?;
     let number = number
         .parse::<u16>()
         .ok()
@@ -67,11 +60,6 @@ pub(crate) fn normalize(config: &mut ContainerConfig, host: &mut HostConfig) -> 
 fn expand(text: &str) -> Result<Vec<String>> {
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let Some((first, last)) = numbers.split_once('-') else {
-        let protocol = protocol.to_ascii_lowercase();
-        // Exposing is a remark: SCTP, which cannot be published yet, does no harm here.
-        if protocol == "sctp" {
-            return Ok(vec![format!("{numbers}/sctp")]);
-        }
         let (number, protocol) = parse_port(text)?;
         return Ok(vec![format!("{number}/{protocol}")]);
     };

@@ -30,6 +30,17 @@ impl Engine {
         .await?;
         let found = rows.into_iter().map(|(definition, status)| self.recover_one(definition, status));
         futures_util::future::join_all(found).await;
+        self.blocking(|engine| {
+            engine.recover_volumes();
+            for container in engine.containers.all() {
+                engine.note(engine.reconcile_networks(&container));
+            }
+            if let Err(error) = engine.recover_names() {
+                tracing::error!(%error, "names of containers are not resolved");
+            }
+            Ok(())
+        })
+        .await?;
         self.remove_orphans();
         for container in self.containers.all() {
             self.start_if_demanded(&container);

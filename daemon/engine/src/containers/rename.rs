@@ -26,6 +26,8 @@ impl Engine {
             container.redefine(&self.db, |definition| definition.name.clone_from(&new))
         });
         renamed.map_err(|error| EngineError::conflict(format!("Error when allocating new name: {error}")))?;
+        let this = Arc::clone(&container);
+        self.blocking(move |engine| engine.announce_again(&this)).await?;
         let attributes = container.attributes(&[("oldName", format!("/{old}"))]);
         self.events.publish("container", "rename", &container.id, attributes);
         Ok(())

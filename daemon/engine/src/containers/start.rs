@@ -22,10 +22,10 @@ use berth_spec::oci;
 use jiff::Timestamp;
 
 use super::Container;
-use super::create::prepare_bind;
 use super::machine::{Change, Phase};
 use super::mounts::MountKind;
 use super::record::Definition;
+use super::sources::Sources;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::spec::user::Accounts;
@@ -125,6 +125,7 @@ impl Engine {
         if let Err(error) = self.leave_networks(container).await {
             tracing::warn!(container = container.id, %error, "leaving the networks after a failed start");
         }
+        self.volumes.unmount_for(&container.id);
     }
 
     async fn try_start(
@@ -147,17 +148,29 @@ impl Engine {
         let (shim, joined, prepared) = tokio::join!(self.spawner.spawn(&run_dir), network, prepare);
         let shim = made.shim.insert(shim.map_err(|error| host(error.into()))?).clone();
         let joined = joined.map_err(host)?;
-        let (create, spec) = prepared.map_err(host)?;
+        let (create, spec, handed) = prepared.map_err(host)?;
         self.write_network_files(container, &joined.endpoints).map_err(host)?;
         bundle::write(&run_dir, &spec).map_err(|error| host(error.into()))?;
         let events = shim.events();
         self.attach_waiting(container, &shim).await;
-        shim.create(create, joined.netns.as_ref().map(OwnedFd::as_fd))
+        let handed: Vec<_> = handed.iter().map(OwnedFd::as_fd).collect();
+        shim.create_with_mounts(create, joined.netns.as_ref().map(OwnedFd::as_fd), &handed)
             .await
             .map_err(|error| failed_start(error, &run_dir))?;
         made.created = true;
         let (pid, at) = shim.start().await.map_err(|error| failed_start(error, &run_dir))?;
+        let endpoints = joined.endpoints.clone();
         self.note_started(container, pid, at, joined).map_err(host)?;
+        let id = container.id.clone();
+        self.blocking(move |engine| {
+            // It may have ended already: then the engine is about to withdraw its names itself.
+            if let Err(error) = engine.watch_names(&id, pid, &endpoints) {
+                tracing::debug!(container = id, %error, "watching the container for its resolver");
+            }
+            Ok(())
+        })
+        .await
+        .map_err(host)?;
         self.watch(Arc::clone(container), events);
         self.watch_health(container);
         Ok(())
@@ -206,7 +219,7 @@ impl Engine {
     }
 
     /// Everything for `Create` that does not need the network. Blocking.
-    fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec)> {
+    fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec, Vec<OwnedFd>)> {
         let id = &definition.id;
         let missing =
             || EngineError::internal(format!("the snapshot of container {id} is gone: remove the container"));
@@ -219,11 +232,12 @@ impl Engine {
         let user = accounts.resolve(&definition.config.user, groups)?;
         self.write_static_files(definition)?;
         let host_uts = definition.host.uts_mode == "host";
+        let Sources { mounts, handed } = self.mount_sources(definition, &user)?;
         let spec = spec::build(Inputs {
             definition,
             user,
             namespaces: self.namespaces(definition)?,
-            mounts: self.mounts(definition)?,
+            mounts,
             host: &self.host,
             cgroup_parent: &self.config.cgroup_parent,
             hostname: if host_uts { crate::system::hostname() } else { definition.hostname().to_owned() },
@@ -243,7 +257,7 @@ impl Engine {
             },
             log: self.log(definition)?,
         };
-        Ok((create, spec))
+        Ok((create, spec, handed))
     }
 
     fn log(&self, definition: &Definition) -> Result<Log> {
@@ -304,38 +318,6 @@ impl Engine {
         Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", status.pid)))
     }
 
-    /// Volumes, binds and generated files.
-    fn mounts(&self, definition: &Definition) -> Result<Vec<oci::Mount>> {
-        let mut mounts = Vec::new();
-        let taken = |target: &str| definition.mounts.iter().any(|plan| plan.target == target);
-        let dir = match definition.network_donor() {
-            Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
-            None => self.container_dir(&definition.id),
-        };
-        for (file, target) in
-            [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
-        {
-            if !taken(target) {
-                mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
-            }
-        }
-        for plan in &definition.mounts {
-            let source = match plan.kind {
-                MountKind::Volume => {
-                    let base = self.volumes.source(&plan.source)?;
-                    volume_subpath(&base, &plan.subpath)?
-                }
-                MountKind::Bind => {
-                    prepare_bind(plan)?;
-                    PathBuf::from(&plan.source)
-                }
-                MountKind::Tmpfs => PathBuf::new(),
-            };
-            mounts.push(spec::mount(plan, &source));
-        }
-        Ok(mounts)
-    }
-
     /// Hands the clients that attached before the start to the shim.
     async fn attach_waiting(&self, container: &Container, shim: &Shim) {
         let waiting = {
@@ -352,16 +334,15 @@ impl Engine {
     }
 
     /// Joins the container's networks; on failure none is left. Blocking.
-    fn join_networks(&self, container: &Container) -> Result<Joined> {
+    fn join_networks(self: &Arc<Self>, container: &Container) -> Result<Joined> {
         let definition = container.definition();
         if definition.has_host_network() || definition.network_donor().is_some() {
             return Ok(Joined { netns: None, endpoints: Vec::new() });
         }
         let netns = self.network.new_sandbox()?;
         let mut endpoints = Vec::new();
-        for (at, request) in self.endpoint_requests(&definition)?.into_iter().enumerate() {
-            let (network, mut request) = request;
-            request.no_default_route = at > 0;
+        // In order of preference: of each family, the first network with a gateway is the way out.
+        for (network, request) in self.endpoint_requests(&definition)? {
             match self.network.attach(netns.as_fd(), &network, request) {
                 Ok(endpoint) => {
                     self.network_event("connect", &endpoint);
@@ -374,6 +355,12 @@ impl Engine {
                     return Err(network_failed(error, &definition.name));
                 }
             }
+        }
+        if let Err(error) = self.announce(&definition, &endpoints, netns.as_fd(), false) {
+            for problem in self.network.detach_all(&container.id).err().unwrap_or_default() {
+                tracing::warn!(container = container.id, error = %problem, "leaving a network");
+            }
+            return Err(error);
         }
         Ok(Joined { netns: Some(netns), endpoints })
     }
@@ -390,7 +377,8 @@ impl Engine {
             for endpoint in &endpoints {
                 engine.network_event("disconnect", endpoint);
             }
-            let errors = errors.into_iter().map(EngineError::from).collect();
+            let mut errors: Vec<EngineError> = errors.into_iter().map(EngineError::from).collect();
+            errors.extend(engine.withdraw(&container.id, &endpoints, true).err());
             EngineError::collect("leaving the networks", errors).map_or(Ok(()), Err)
         })
         .await
@@ -431,16 +419,4 @@ fn failed_start(error: ClientError, run_dir: &Path) -> (EngineError, i32) {
         _ => Kind::Internal,
     };
     (EngineError::new(kind, format!("{START_FAILED}: {}", bare(&failure.message))), code)
-}
-
-/// A directory or file within a volume; links in the volume, which containers wrote, do not lead out of it.
-fn volume_subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
-    if subpath.is_empty() {
-        return Ok(volume.to_owned());
-    }
-    let root = crate::fsutil::open_host_dir(volume).during("open", volume)?;
-    let path = volume.join(subpath);
-    berth_sys::path::open_beneath_strict(root.as_fd(), subpath, nix::fcntl::OFlag::O_PATH)
-        .map_err(|error| EngineError::invalid(format!("cannot access path {}: {error}", path.display())))?;
-    Ok(path)
 }

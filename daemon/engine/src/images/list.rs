@@ -95,7 +95,14 @@ impl Engine {
     pub(crate) fn images_in_use(&self) -> HashMap<String, Vec<String>> {
         let mut used: HashMap<String, Vec<String>> = HashMap::new();
         for container in self.containers.all() {
-            used.entry(container.definition().image_id.clone()).or_default().push(container.id.clone());
+            let definition = container.definition();
+            let mounted = definition.mounts.iter().map(|plan| &plan.image_id).filter(|id| !id.is_empty());
+            for image in std::iter::once(&definition.image_id).chain(mounted) {
+                let users = used.entry(image.clone()).or_default();
+                if users.last() != Some(&container.id) {
+                    users.push(container.id.clone());
+                }
+            }
         }
         used
     }

@@ -148,6 +148,7 @@ pub(crate) fn mount(plan: &MountPlan, source: &Path) -> oci::Mount {
         // "rro" makes the mounts below read-only as well.
         (true, false) => "rro",
     };
+    let propagation = if plan.kind == MountKind::Image { "rprivate" } else { propagation };
     let mut mount = bind(source, &plan.target, &[access, propagation]);
     if plan.non_recursive
         && let Some(options) = mount.options_mut()

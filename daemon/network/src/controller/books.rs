@@ -1,8 +1,7 @@
 //! The books: networks, endpoints, leases and held ports, in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use crate::error::NetworkError;
 use crate::ipam::{self, Taken};
@@ -20,10 +19,10 @@ use super::networks::BridgeOptions;
 /// What keeps a published port ours.
 #[derive(Debug)]
 pub(super) enum Hold {
-    /// A listening socket, served by the relay.
+    /// A socket served by the relay.
     Relayed(Token),
     /// A bound UDP socket.
-    Bound(#[expect(dead_code, reason = "held, not used")] OwnedFd),
+    Bound(#[expect(dead_code, reason = "held, not used")] UdpSocket),
 }
 
 #[derive(Debug)]
@@ -37,7 +36,8 @@ struct Joined {
 pub(super) struct Books {
     networks: BTreeMap<NetworkId, Network>,
     joined: BTreeMap<String, Joined>,
-    last_address: HashMap<NetworkId, Ipv4Addr>,
+    /// By network and whether it is IPv6.
+    last_address: HashMap<(NetworkId, bool), IpAddr>,
     allocator: PortAllocator,
 }
 
@@ -100,8 +100,12 @@ impl Books {
         let mut taken: Vec<Taken> = self
             .networks
             .values()
-            .filter_map(|network| Some((network, network.pool()?)))
-            .map(|(network, pool)| Taken { subnet: pool.subnet, by: format!("network {}", network.name) })
+            .flat_map(|network| network.ipam.pools.iter().map(move |pool| (network, pool)))
+            .map(|(network, pool)| Taken {
+                subnet: pool.subnet,
+                by: format!("network {}", network.name),
+                is_route: false,
+            })
             .collect();
         for route in host.routes()? {
             if for_named_subnet && !route.attached {
@@ -112,10 +116,11 @@ impl Books {
                 |name| name.to_string_lossy().into_owned(),
             );
             // Bridges of our own stand in the list as networks already.
-            if self.networks.values().any(|network| network.bridge == link) {
+            if self.networks.values().any(|n| n.driver == Driver::Bridge && n.bridge == link) {
                 continue;
             }
-            taken.push(Taken { subnet: route.subnet, by: format!("route of this host on {link}") });
+            let by = format!("route of this host on {link}");
+            taken.push(Taken { subnet: route.subnet, by, is_route: true });
         }
         Ok(taken)
     }
@@ -150,7 +155,7 @@ impl Books {
 
     pub(super) fn remove_network(&mut self, id: &NetworkId) {
         self.networks.remove(id);
-        self.last_address.remove(id);
+        self.last_address.retain(|(network, _), _| network != id);
     }
 
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
@@ -179,43 +184,64 @@ impl Books {
         }
         let pool =
             network.pool().ok_or_else(|| NetworkError::NoEndpoints(network.name.clone(), network.driver))?;
-        let ipv4 = self.lease(network, pool, request.ipv4)?;
+        let ipv4 = self.lease(network, pool, request.ipv4.map(IpAddr::V4))?;
+        let ipv6_pool = network.ipv6_pool().filter(|_| network.enable_ipv6);
+        let ipv6 = match (ipv6_pool, request.ipv6) {
+            (Some(pool), wanted) => Some((self.lease(network, pool, wanted.map(IpAddr::V6))?, pool)),
+            (None, Some(address)) => {
+                return Err(NetworkError::NoIpv6 { network: network.name.clone(), address: address.into() });
+            }
+            (None, None) => None,
+        };
+        if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
+            return Err(NetworkError::NotLinkLocal(*address));
+        }
         let id = random_id();
         let taken: Vec<PublishedPort> = self.endpoints().flat_map(|e| e.ports.iter().copied()).collect();
         let default_ip = BridgeOptions::of(&network.options)?.host_binding;
-        let held = self.allocator.reserve(&request.ports, default_ip, &taken).map_err(|source| {
-            NetworkError::Publish {
+        // Links of one's own have addresses that others reach: there is nothing to publish.
+        let ports = if network.driver == Driver::Bridge { &request.ports[..] } else { &[] };
+        let held =
+            self.allocator.reserve(ports, default_ip, &taken).map_err(|source| NetworkError::Publish {
                 container: request.container_name.clone(),
                 endpoint: id.clone(),
                 source: Box::new(source),
-            }
-        })?;
+            })?;
         let siblings = || self.endpoints().filter(|e| e.container_id == request.container_id);
         let free_name = || {
             let names: BTreeSet<&str> = siblings().map(|e| e.ifname.as_str()).collect();
             (0..).map(|n| format!("eth{n}")).find(|name| !names.contains(name.as_str()))
         };
+        let gateway = |pool: &IpamPool| pool.gateway.filter(|_| !network.internal);
+        let ipv4_gateway = gateway(pool).and_then(v4);
+        let ipv6_gateway = ipv6.and_then(|(_, pool)| gateway(pool)).and_then(v6);
+        let leads = !request.no_default_route;
         let endpoint = Endpoint {
-            host_ifname: format!("veth{}", &id[..8]),
+            host_ifname: match network.driver {
+                Driver::Bridge => format!("veth{}", &id[..8]),
+                _ => String::new(),
+            },
             network: network.id.clone(),
             network_name: network.name.clone(),
             ifname: request.ifname.clone().or_else(free_name).unwrap_or_default(),
-            default_route: !request.no_default_route
-                && !network.internal
-                && !siblings().any(|sibling| sibling.default_route),
+            default_route: leads && ipv4_gateway.is_some() && !siblings().any(|s| s.default_route),
+            default_ipv6_route: leads && ipv6_gateway.is_some() && !siblings().any(|s| s.default_ipv6_route),
             container_id: request.container_id.clone(),
             container_name: request.container_name,
-            ipv4,
+            ipv4: v4(ipv4).ok_or_else(|| NetworkError::NoEndpoints(network.name.clone(), network.driver))?,
             prefix_len: pool.subnet.prefix_len(),
-            gateway: pool.gateway.filter(|_| !network.internal),
+            gateway: ipv4_gateway,
             mac: request.mac.unwrap_or_else(MacAddress::random),
-            ipv6: None,
-            ipv6_gateway: None,
+            ipv6: ipv6.and_then(|(address, pool)| Some((v6(address)?, pool.subnet.prefix_len()))),
+            ipv6_gateway,
+            link_local: request.link_local,
             aliases: request.aliases,
             ports: held.iter().map(|h| h.port).collect(),
             id,
         };
-        self.last_address.insert(network.id.clone(), ipv4);
+        for address in std::iter::once(ipv4).chain(ipv6.map(|(address, _)| address)) {
+            self.last_address.insert((network.id.clone(), address.is_ipv6()), address);
+        }
         self.joined.insert(endpoint.id.clone(), Joined { endpoint: endpoint.clone(), holds: Vec::new() });
         Ok((endpoint, held))
     }
@@ -224,11 +250,15 @@ impl Books {
         &self,
         network: &Network,
         pool: &IpamPool,
-        wanted: Option<Ipv4Addr>,
-    ) -> Result<Ipv4Addr, NetworkError> {
+        wanted: Option<IpAddr>,
+    ) -> Result<IpAddr, NetworkError> {
         let members = self.endpoints().filter(|e| e.network == network.id);
-        let mut owners: BTreeMap<Ipv4Addr, String> =
-            members.map(|e| (e.ipv4, format!("container {}", e.container_name))).collect();
+        let mut owners: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for member in members {
+            let owner = || format!("container {}", member.container_name);
+            owners.insert(member.ipv4.into(), owner());
+            owners.extend(member.ipv6.map(|(address, _)| (address.into(), owner())));
+        }
         owners.extend(pool.aux_addresses.iter().map(|(name, a)| (*a, format!("auxiliary address {name}"))));
         owners.extend(pool.gateway.map(|gateway| (gateway, "the gateway".to_owned())));
         if let Some(address) = wanted {
@@ -243,13 +273,36 @@ impl Books {
                 }
             };
         }
-        let used: BTreeSet<Ipv4Addr> = owners.into_keys().collect();
-        let last = self.last_address.get(&network.id).copied();
+        let used: BTreeSet<IpAddr> = owners.into_keys().collect();
+        let last = self.last_address.get(&(network.id.clone(), pool.subnet.is_ipv6())).copied();
         ipam::next_address(pool, &used, last).ok_or_else(|| NetworkError::AddressesExhausted {
             network: network.name.clone(),
             pool: pool.ip_range.unwrap_or(pool.subnet),
-            leases: used.len(),
+            leases: used.iter().filter(|address| pool.subnet.contains(**address)).count(),
         })
+    }
+
+    /// Decides which of a container's networks is its way out, in this order of preference; the endpoints that lead
+    /// out now are returned first, then those that did and do not any more.
+    pub(super) fn choose_way_out(&mut self, container_id: &str, order: &[NetworkId]) -> Vec<Endpoint> {
+        let place = |endpoint: &Endpoint| order.iter().position(|id| *id == endpoint.network);
+        let best = |leads: &dyn Fn(&Endpoint) -> bool| {
+            let members = self.endpoints().filter(|e| e.container_id == container_id && leads(e));
+            members.min_by_key(|e| (place(e).is_none(), place(e))).map(|e| e.id.clone())
+        };
+        let v4 = best(&|e| e.gateway.is_some());
+        let v6 = best(&|e| e.ipv6_gateway.is_some());
+        let mut changed = Vec::new();
+        for joined in self.joined.values_mut().filter(|j| j.endpoint.container_id == container_id) {
+            let endpoint = &mut joined.endpoint;
+            let leads = (v4.as_ref() == Some(&endpoint.id), v6.as_ref() == Some(&endpoint.id));
+            if leads != (endpoint.default_route, endpoint.default_ipv6_route) {
+                (endpoint.default_route, endpoint.default_ipv6_route) = leads;
+                changed.push(endpoint.clone());
+            }
+        }
+        changed.sort_by_key(|endpoint| !(endpoint.default_route || endpoint.default_ipv6_route));
+        changed
     }
 
     /// Keeps what holds the endpoint's ports.
@@ -267,5 +320,26 @@ impl Books {
     /// Strikes the endpoint off.
     pub(super) fn remove_endpoint(&mut self, endpoint_id: &str) {
         self.joined.remove(endpoint_id);
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(ip) => Some(ip),
+        IpAddr::V4(_) => None,
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }

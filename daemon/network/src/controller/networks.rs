@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 
 use crate::error::NetworkError;
 use crate::ipam;
 use crate::lock::lock;
 use crate::mac::MacAddress;
-use crate::netlink::BridgeLink;
+use crate::netlink::{BridgeLink, RouteSocket};
 use crate::nft::{BridgeRule, Change};
 use crate::sysctl;
 use crate::types::{Driver, IpamPool, Network, NetworkId, NetworkSpec, PREDEFINED};
 
+use super::books::Books;
+use super::sub_links::SubOptions;
 use super::{Links, NetworkController};
 
 const NAME: &str = "com.docker.network.bridge.name";
@@ -90,15 +93,18 @@ fn is_link_name(name: &str) -> bool {
 }
 
 impl NetworkController {
-    /// Makes a bridge network: the record first, then the bridge and its rules.
+    /// Makes a network: the record first, then, for the driver `bridge`, the bridge and its rules.
     ///
-    /// Options understood: `com.docker.network.bridge.{name,enable_icc,enable_ip_masquerade,host_binding_ipv4}` and
+    /// Options understood: `parent`, `macvlan_mode`, `ipvlan_mode`, `com.docker.network.bridge.{name,enable_icc,enable_ip_masquerade,host_binding_ipv4}` and
     /// `com.docker.network.driver.mtu`; all others are recorded only.
     ///
     /// # Errors
     /// Docker's refusals (see [`NetworkError`]), or the kernel's.
     pub fn create_network(&self, spec: NetworkSpec) -> Result<Network, NetworkError> {
         let network = self.plan_network(spec)?;
+        if network.driver != Driver::Bridge {
+            return Ok(network);
+        }
         if let Err(error) = self.bridge_of(&network) {
             for error in self.unmake_bridge(&network).into_iter().chain(self.strike_off(&network.id)) {
                 tracing::warn!(network = %network.name, %error, "while giving up a network that could not be made");
@@ -116,31 +122,25 @@ impl NetworkController {
         if PREDEFINED.contains(&spec.name.as_str()) {
             return Err(NetworkError::Predefined(spec.name));
         }
-        if !matches!(spec.driver.as_str(), "" | "bridge") {
-            return Err(match spec.driver.as_str() {
-                "host" | "null" => NetworkError::SingleInstance(spec.driver),
-                _ => NetworkError::UnknownDriver(spec.driver),
-            });
-        }
+        let driver = match spec.driver.as_str() {
+            "" | "bridge" => Driver::Bridge,
+            "macvlan" => Driver::Macvlan,
+            "ipvlan" => Driver::Ipvlan,
+            "host" | "null" => return Err(NetworkError::SingleInstance(spec.driver)),
+            _ => return Err(NetworkError::UnknownDriver(spec.driver)),
+        };
         let options = BridgeOptions::of(&spec.options)?;
+        let parent = match driver {
+            Driver::Bridge => None,
+            _ => Some(self.try_parent(driver, &spec)?),
+        };
         let mut books = lock(&self.books);
         if books.networks().any(|network| network.name == spec.name) {
             return Err(NetworkError::NameTaken(spec.name));
         }
         let mut links = lock(&self.links);
         let mut ipam = spec.ipam;
-        let pool = match &ipam.pools[..] {
-            [] => {
-                let subnet = ipam::choose_subnet(&books.taken(&mut links.socket, false)?)?;
-                IpamPool { subnet, ip_range: None, gateway: None, aux_addresses: BTreeMap::new() }
-            }
-            [pool] => {
-                ipam::check_free(pool.subnet, &books.taken(&mut links.socket, true)?)?;
-                pool.clone()
-            }
-            _ => return Err(NetworkError::InvalidPool("bridge networks take one IPv4 subnet".into())),
-        };
-        ipam.pools = vec![ipam::complete(pool)?];
+        ipam.pools = self.plan_pools(driver, ipam.pools, spec.enable_ipv6, &books, &mut links.socket)?;
         let id = NetworkId::random();
         if let Some(name) = options.name.as_ref() {
             let ours = books.networks().any(|network| network.bridge == *name);
@@ -150,7 +150,7 @@ impl NetworkController {
         }
         let network = Network {
             name: spec.name,
-            driver: Driver::Bridge,
+            driver,
             created: jiff::Timestamp::now(),
             internal: spec.internal,
             attachable: spec.attachable,
@@ -158,7 +158,7 @@ impl NetworkController {
             ipam,
             options: spec.options,
             labels: spec.labels,
-            bridge: options.name.unwrap_or_else(|| format!("br-{}", &id.as_str()[..12])),
+            bridge: parent.or(options.name).unwrap_or_else(|| format!("br-{}", &id.as_str()[..12])),
             id,
         };
         books.insert_network(network.clone());
@@ -167,6 +167,51 @@ impl NetworkController {
             return Err(error.into());
         }
         Ok(network)
+    }
+
+    /// The pools of a new network: those asked for, checked, and those that are missing.
+    fn plan_pools(
+        &self,
+        driver: Driver,
+        mut pools: Vec<IpamPool>,
+        ipv6: bool,
+        books: &Books,
+        host: &mut RouteSocket,
+    ) -> Result<Vec<IpamPool>, NetworkError> {
+        let families = |six: bool| pools.iter().filter(|pool| pool.subnet.is_ipv6() == six).count();
+        if families(false) > 1 || families(true) > 1 {
+            return Err(NetworkError::InvalidPool("a network takes one IPv4 and one IPv6 subnet".into()));
+        }
+        if families(true) > 0 && !ipv6 {
+            let why = "an IPv6 subnet needs a network with IPv6 (--ipv6)";
+            return Err(NetworkError::InvalidPool(why.into()));
+        }
+        let (no_ipv4, no_ipv6) = (families(false) == 0, ipv6 && families(true) == 0);
+        for pool in &pools {
+            let mut taken = books.taken(host, true)?;
+            if driver != Driver::Bridge {
+                // The subnet is that of the parent's network, where the host has its routes.
+                taken.retain(|taken| !taken.is_route);
+            }
+            ipam::check_free(pool.subnet, &taken)?;
+        }
+        let chosen =
+            |subnet| IpamPool { subnet, ip_range: None, gateway: None, aux_addresses: BTreeMap::new() };
+        if no_ipv4 {
+            pools.insert(0, chosen(ipam::choose_subnet(&books.taken(host, false)?)?));
+        }
+        if no_ipv6 {
+            pools.push(chosen(ipam::choose_ipv6_subnet(&self.instance, &books.taken(host, false)?)?));
+        }
+        pools.into_iter().map(ipam::complete).collect()
+    }
+
+    /// Whether links can be made on the parent that the network names: one is made and goes with its namespace.
+    fn try_parent(&self, driver: Driver, spec: &NetworkSpec) -> Result<String, NetworkError> {
+        let options = SubOptions::of(driver, &spec.options)?;
+        let netns = self.sandboxes.take()?;
+        options.plug(&mut lock(&self.links).socket, &spec.name, netns.as_fd(), "probe", None)?;
+        Ok(options.parent)
     }
 
     /// Removes a network without endpoints, named as in [`Self::network`]; returns what it was.
@@ -269,7 +314,18 @@ fn make_bridge(links: &mut Links, network: &Network) -> Result<u32, NetworkError
             links.socket.link(name)?.ok_or_else(|| NetworkError::LinkTaken { name: name.clone() })?
         }
     };
-    links.socket.configure(&link, gateway, pool.subnet, None)?;
+    let mut addresses = vec![(gateway, pool.subnet)];
+    if network.enable_ipv6
+        && let Some(pool) = network.ipv6_pool()
+        && let Some(gateway) = pool.gateway
+    {
+        addresses.push((gateway, pool.subnet));
+        sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+        // Containers are no routers to believe (CVE-2020-13401).
+        sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        sysctl::forward_ipv6()?;
+    }
+    links.socket.configure(&link, &addresses, &[])?;
     sysctl::ensure("ipv4/ip_forward", "1")?;
     // Answers to connections from 127.0.0.1 come back through the bridge; the guard chain drops all else.
     sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;

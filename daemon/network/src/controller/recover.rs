@@ -6,7 +6,7 @@ use crate::error::NetworkError;
 use crate::lock::lock;
 use crate::nft::RuleSet;
 use crate::ports;
-use crate::types::{Endpoint, Network};
+use crate::types::{Driver, Endpoint, Network};
 
 use super::NetworkController;
 use super::endpoints::{Unplug, port_rules};
@@ -56,6 +56,9 @@ impl NetworkController {
         let mut rules = RuleSet::default();
         for endpoint in endpoints {
             let network = books.network(&endpoint.network)?;
+            if network.driver != Driver::Bridge {
+                continue;
+            }
             rules.bridges.insert(network.bridge.clone(), bridge_rule(network)?);
             rules.ports.extend(port_rules(endpoint));
         }
@@ -67,7 +70,11 @@ impl NetworkController {
     fn resume(&self, endpoint: &Endpoint) -> Vec<NetworkError> {
         let mut errors = Vec::new();
         let network = lock(&self.books).network(&endpoint.network).cloned();
-        if let Err(error) = network.and_then(|network| self.bridge_of(&network)) {
+        let up = network.and_then(|network| match network.driver {
+            Driver::Bridge => self.bridge_of(&network).map(drop),
+            _ => Ok(()),
+        });
+        if let Err(error) = up {
             return vec![error];
         }
         let mut held = Vec::new();

@@ -3,8 +3,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortData,
+    InfoPortKind, InfoVeth, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, State,
 };
 
 use crate::mac::MacAddress;
@@ -97,6 +97,53 @@ impl VethLink<'_> {
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]),
         ];
+        message
+    }
+}
+
+/// A link on top of another one of the host.
+pub(crate) struct SubLink<'a> {
+    pub(crate) kind: SubKind,
+    /// Index of the link below.
+    pub(crate) parent: u32,
+    pub(crate) netns: BorrowedFd<'a>,
+    pub(crate) name: &'a str,
+    /// None on ipvlan, whose links share the parent's.
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) mtu: Option<u32>,
+}
+
+/// What such a link is to its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubKind {
+    Macvlan(MacVlanMode),
+    Ipvlan(IpVlanMode),
+}
+
+impl SubKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Macvlan(_) => "macvlan",
+            Self::Ipvlan(_) => "ipvlan",
+        }
+    }
+}
+
+impl SubLink<'_> {
+    pub(super) fn message(&self) -> LinkMessage {
+        let (kind, data) = match self.kind {
+            SubKind::Macvlan(mode) => (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)])),
+            SubKind::Ipvlan(mode) => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(mode)])),
+        };
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(self.name.to_owned()),
+            LinkAttribute::Link(self.parent),
+            LinkAttribute::NetNsFd(self.netns.as_raw_fd()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]),
+        ];
+        message.attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
+        message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         message
     }
 }

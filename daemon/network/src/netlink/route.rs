@@ -1,6 +1,6 @@
 //! Links, addresses and routes (rtnetlink(7)).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, ParseableParametrized,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -16,9 +16,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::link::{BridgeLink, Link, PortFlags, VethLink, named, up};
+use super::link::{BridgeLink, Link, PortFlags, SubLink, VethLink, named, up};
 use super::{NetlinkError, Socket, messages};
-use crate::subnet::Ipv4Subnet;
+use crate::subnet::Subnet;
 
 const SETTLE_PATIENCE: Duration = Duration::from_millis(200);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
@@ -28,7 +28,7 @@ const LOOPBACK: u32 = 1;
 /// A route of the host that addresses must not collide with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LiveRoute {
-    pub(crate) subnet: Ipv4Subnet,
+    pub(crate) subnet: Subnet,
     pub(crate) interface: u32,
     /// Whether the network is directly attached, not behind a gateway.
     pub(crate) attached: bool,
@@ -138,51 +138,78 @@ impl RouteSocket {
         }
     }
 
-    /// Raises a link with its address and, where asked for, the namespace's default route: one datagram.
+    /// Makes a link on top of another one of the host, born inside a namespace.
+    pub(crate) fn create_sub_link(&mut self, link: &SubLink<'_>) -> Result<(), NetlinkError> {
+        self.change(vec![Request {
+            message: RouteNetlinkMessage::NewLink(link.message()),
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            operation: format!("create {} link {}", link.kind.as_str(), link.name),
+        }])
+    }
+
+    /// Raises a link with its addresses and, where asked for, the namespace's default routes: one datagram.
     pub(crate) fn configure(
         &mut self,
         link: &Link,
-        address: Ipv4Addr,
-        subnet: Ipv4Subnet,
-        gateway: Option<Ipv4Addr>,
+        addresses: &[(IpAddr, Subnet)],
+        gateways: &[IpAddr],
     ) -> Result<(), NetlinkError> {
         let mut raise = up();
         raise.header.index = link.index;
-        let mut requests = vec![
-            Request {
-                message: RouteNetlinkMessage::NewAddress(address_message(link.index, address, subnet)),
+        let mut requests: Vec<Request> = addresses
+            .iter()
+            .map(|(address, subnet)| Request {
+                message: RouteNetlinkMessage::NewAddress(address_message(link.index, *address, *subnet)),
                 flags: NLM_F_CREATE | NLM_F_REPLACE,
                 operation: format!("give {} the address {address}/{}", link.name, subnet.prefix_len()),
-            },
-            Request {
-                message: RouteNetlinkMessage::SetLink(raise),
-                flags: 0,
-                operation: format!("bring up {}", link.name),
-            },
-        ];
-        requests.extend(gateway.map(|gateway| Request {
-            message: RouteNetlinkMessage::NewRoute(default_route(link.index, gateway)),
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-            operation: format!("add the default route via {gateway} on {}", link.name),
-        }));
+            })
+            .collect();
+        requests.push(Request {
+            message: RouteNetlinkMessage::SetLink(raise),
+            flags: 0,
+            operation: format!("bring up {}", link.name),
+        });
+        requests.extend(gateways.iter().map(|gateway| lead_out(link, *gateway, NLM_F_EXCL)));
         self.change(requests)
     }
 
-    /// IPv4 routes of the host, the default route left out.
-    pub(crate) fn routes(&mut self) -> Result<Vec<LiveRoute>, NetlinkError> {
-        let mut query = RouteMessage::default();
-        query.header.address_family = AddressFamily::Inet;
-        let request = Request {
-            message: RouteNetlinkMessage::GetRoute(query),
-            flags: NLM_F_DUMP,
-            operation: "list routes".into(),
+    /// Leads the namespace's default route through this gateway, wherever it led before.
+    pub(crate) fn reroute(&mut self, link: &Link, gateway: IpAddr) -> Result<(), NetlinkError> {
+        let family = if gateway.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let mut old = RouteMessage::default();
+        old.header.address_family = family;
+        old.header.table = RouteHeader::RT_TABLE_MAIN;
+        old.header.scope = RouteScope::NoWhere;
+        let remove = Request {
+            message: RouteNetlinkMessage::DelRoute(old),
+            flags: 0,
+            operation: "remove the default route".into(),
         };
+        match self.change(vec![remove]) {
+            // It went with its link, or there was none.
+            Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::ENOENT) => {}
+            other => other?,
+        }
+        self.change(vec![lead_out(link, gateway, NLM_F_REPLACE)])
+    }
+
+    /// Routes of the host, default routes and those of single links left out.
+    pub(crate) fn routes(&mut self) -> Result<Vec<LiveRoute>, NetlinkError> {
         let mut routes = Vec::new();
-        self.exchange(vec![request], |message| {
-            if let RouteNetlinkMessage::NewRoute(route) = message {
-                routes.extend(live_route(&route));
-            }
-        })?;
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut query = RouteMessage::default();
+            query.header.address_family = family;
+            let request = Request {
+                message: RouteNetlinkMessage::GetRoute(query),
+                flags: NLM_F_DUMP,
+                operation: "list routes".into(),
+            };
+            self.exchange(vec![request], |message| {
+                if let RouteNetlinkMessage::NewRoute(route) = message {
+                    routes.extend(live_route(&route));
+                }
+            })?;
+        }
         Ok(routes)
     }
 
@@ -243,28 +270,45 @@ impl RouteSocket {
     }
 }
 
-fn address_message(link: u32, address: Ipv4Addr, subnet: Ipv4Subnet) -> AddressMessage {
+fn lead_out(link: &Link, gateway: IpAddr, flag: u16) -> Request {
+    Request {
+        message: RouteNetlinkMessage::NewRoute(default_route(link.index, gateway)),
+        flags: NLM_F_CREATE | flag,
+        operation: format!("add the default route via {gateway} on {}", link.name),
+    }
+}
+
+fn address_message(link: u32, address: IpAddr, subnet: Subnet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
     message.header.prefix_len = subnet.prefix_len();
     message.header.index = link;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(subnet.broadcast()),
-    ];
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    match subnet.last() {
+        IpAddr::V4(broadcast) => {
+            message.header.family = AddressFamily::Inet;
+            message.attributes.push(AddressAttribute::Broadcast(broadcast));
+        }
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            // We gave it out: nobody else has it, and detection would take a second.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+    }
     message
 }
 
-fn default_route(link: u32, gateway: Ipv4Addr) -> RouteMessage {
+fn default_route(link: u32, gateway: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    let (family, gateway) = match gateway {
+        IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip)),
+    };
+    message.header.address_family = family;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes =
-        vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(link)];
+    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(link)];
     message
 }
 
@@ -275,13 +319,29 @@ fn live_route(message: &RouteMessage) -> Option<LiveRoute> {
     }
     let mut destination = None;
     let mut interface = 0;
+    let mut behind_gateway = false;
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                destination = Some(IpAddr::V4(*address))
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) if !is_link_only(*address) => {
+                destination = Some(IpAddr::V6(*address));
+            }
+            RouteAttribute::Gateway(_) => behind_gateway = true,
             RouteAttribute::Oif(index) => interface = *index,
             _ => {}
         }
     }
-    let subnet = Ipv4Subnet::containing(destination?, header.destination_prefix_length.min(32));
-    Some(LiveRoute { subnet, interface, attached: header.scope == RouteScope::Link })
+    let destination = destination?;
+    let most = if destination.is_ipv4() { 32 } else { 128 };
+    let subnet = Subnet::containing(destination, header.destination_prefix_length.min(most));
+    // IPv6 routes have no scope.
+    let attached = !behind_gateway && (destination.is_ipv6() || header.scope == RouteScope::Link);
+    Some(LiveRoute { subnet, interface, attached })
+}
+
+/// Every link has these; they are no places to collide.
+fn is_link_only(address: Ipv6Addr) -> bool {
+    address.is_unicast_link_local() || address.is_multicast()
 }

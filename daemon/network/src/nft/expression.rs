@@ -13,7 +13,6 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const FIB_ADDRTYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 1 << 1;
-const FAMILY_IPV4: u32 = libc::NFPROTO_IPV4 as u32;
 /// `IPS_DST_NAT`: the connection's destination was translated.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// Connection tracking state bits `established` and `related`.
@@ -27,11 +26,54 @@ pub(super) const fn reg(n: u32) -> u32 {
 /// Words of an interface name in registers and keys.
 pub(super) const NAME_WORDS: u32 = (libc::IFNAMSIZ / 4) as u32;
 
+/// A family of addresses, and where packets of it have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IpFamily {
+    V4,
+    V6,
+}
+
+impl IpFamily {
+    const fn protocol(self) -> u8 {
+        match self {
+            Self::V4 => libc::NFPROTO_IPV4 as u8,
+            Self::V6 => libc::NFPROTO_IPV6 as u8,
+        }
+    }
+
+    /// Words of an address in registers and keys.
+    pub(super) const fn words(self) -> u32 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 4,
+        }
+    }
+
+    /// Where the source is in the header; the destination follows it.
+    const fn source_at(self) -> u32 {
+        match self {
+            Self::V4 => 12,
+            Self::V6 => 8,
+        }
+    }
+
+    const fn destination_at(self) -> u32 {
+        self.source_at() + 4 * self.words()
+    }
+}
+
 /// What becomes of a packet.
 #[derive(Clone, Copy)]
 pub(super) enum Verdict {
     Drop,
     Accept,
+}
+
+/// An end of a packet's way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Destination,
 }
 
 /// The expressions of one rule.
@@ -121,13 +163,14 @@ impl Rule {
         })
     }
 
+    /// Goes on with packets of this family only.
+    pub(super) fn family(self, family: IpFamily) -> Self {
+        self.meta(libc::NFT_META_NFPROTO, reg(0)).compare(libc::NFT_CMP_EQ, reg(0), &[family.protocol()])
+    }
+
     /// Goes on with IPv4 packets only.
     pub(super) fn ipv4(self) -> Self {
-        self.meta(libc::NFT_META_NFPROTO, reg(0)).compare(
-            libc::NFT_CMP_EQ,
-            reg(0),
-            &[libc::NFPROTO_IPV4 as u8],
-        )
+        self.family(IpFamily::V4)
     }
 
     /// Goes on when the packet came in on a link of the set.
@@ -155,10 +198,24 @@ impl Rule {
         )
     }
 
-    /// Goes on when source and destination are a pair of the set; IPv4 is known.
-    pub(super) fn bound_for_itself(self, set: &str) -> Self {
+    /// Goes on when source and destination are a pair of the set; the family is known.
+    pub(super) fn bound_for_itself(self, family: IpFamily, set: &str) -> Self {
         // The two addresses lie side by side in the header.
-        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 12, 8, reg(0)).lookup(set, reg(0), None, false)
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, family.source_at(), 8 * family.words(), reg(0)).lookup(
+            set,
+            reg(0),
+            None,
+            false,
+        )
+    }
+
+    /// Goes on when the destination is ::1; IPv6 is known.
+    pub(super) fn bound_for_ipv6_loopback(self) -> Self {
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, IpFamily::V6.destination_at(), 16, reg(0)).compare(
+            libc::NFT_CMP_EQ,
+            reg(0),
+            &std::net::Ipv6Addr::LOCALHOST.octets(),
+        )
     }
 
     /// Goes on when the destination is in 127.0.0.0/8; IPv4 is known.
@@ -201,28 +258,74 @@ impl Rule {
     }
 
     /// Translates the destination by the map `protocol . port : address . port`.
-    pub(super) fn translate_by_port(self, map: &str) -> Self {
+    pub(super) fn translate_by_port(self, family: IpFamily, map: &str) -> Self {
         self.meta(libc::NFT_META_L4PROTO, reg(0))
             .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(1))
-            .translate(map)
+            .translate(family, map)
     }
 
     /// Translates the destination by the map `address . protocol . port : address . port`.
-    pub(super) fn translate_by_address(self, map: &str) -> Self {
-        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 4, reg(0))
-            .meta(libc::NFT_META_L4PROTO, reg(1))
-            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(2))
-            .translate(map)
+    pub(super) fn translate_by_address(self, family: IpFamily, map: &str) -> Self {
+        let words = family.words();
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, family.destination_at(), 4 * words, reg(0))
+            .meta(libc::NFT_META_L4PROTO, reg(words))
+            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(words + 1))
+            .translate(family, map)
     }
 
-    fn translate(self, map: &str) -> Self {
+    fn translate(self, family: IpFamily, map: &str) -> Self {
         const TYPE: u16 = 1;
         const FAMILY: u16 = 2;
         const REG_ADDR_MIN: u16 = 3;
         const REG_PROTO_MIN: u16 = 5;
         self.lookup(map, reg(0), Some(reg(0)), false).add("nat", |a| {
-            a.number(TYPE, libc::NFT_NAT_DNAT as u32).number(FAMILY, FAMILY_IPV4);
-            a.number(REG_ADDR_MIN, reg(0)).number(REG_PROTO_MIN, reg(1));
+            a.number(TYPE, libc::NFT_NAT_DNAT as u32).number(FAMILY, u32::from(family.protocol()));
+            a.number(REG_ADDR_MIN, reg(0)).number(REG_PROTO_MIN, reg(family.words()));
+        })
+    }
+
+    /// Goes on with packets of this protocol from or to this address and port; IPv4 is known.
+    pub(super) fn local_service(self, end: End, protocol: u8, address: [u8; 4], port: u16) -> Self {
+        let (address_at, port_at) = match end {
+            End::Source => (12, 0),
+            End::Destination => (16, 2),
+        };
+        self.meta(libc::NFT_META_L4PROTO, reg(0))
+            .compare(libc::NFT_CMP_EQ, reg(0), &[protocol])
+            .payload(libc::NFT_PAYLOAD_NETWORK_HEADER, address_at, 4, reg(0))
+            .compare(libc::NFT_CMP_EQ, reg(0), &address)
+            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, port_at, 2, reg(0))
+            .compare(libc::NFT_CMP_EQ, reg(0), &port.to_be_bytes())
+    }
+
+    /// Writes another port into the packet, without connection tracking; the transport's checksum is at `checksum`.
+    pub(super) fn set_port(self, end: End, port: u16, checksum: u32) -> Self {
+        const BASE: u16 = 2;
+        const OFFSET: u16 = 3;
+        const LEN: u16 = 4;
+        const SREG: u16 = 5;
+        const CSUM_TYPE: u16 = 6;
+        const CSUM_OFFSET: u16 = 7;
+        const CSUM_INET: u32 = 1;
+        let offset = if end == End::Source { 0 } else { 2 };
+        self.load(reg(0), &port.to_be_bytes()).add("payload", |a| {
+            a.number(BASE, libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32).number(OFFSET, offset).number(LEN, 2);
+            a.number(SREG, reg(0)).number(CSUM_TYPE, CSUM_INET).number(CSUM_OFFSET, checksum);
+        })
+    }
+
+    /// Connections are not tracked.
+    pub(super) fn untracked(self) -> Self {
+        self.add("notrack", |_| {})
+    }
+
+    fn load(self, register: u32, value: &[u8]) -> Self {
+        const DREG: u16 = 1;
+        const DATA: u16 = 2;
+        self.add("immediate", |a| {
+            a.number(DREG, register).nested(DATA, |data| {
+                data.bytes(DATA_VALUE, value);
+            });
         })
     }
 

@@ -6,10 +6,11 @@
 //!          own: address . the same address                           (containers with published ports)
 //!   maps   ports:     protocol . port           : address . port      (published on every address)
 //!          addressed: address . protocol . port : address . port      (published on one)
+//!          own, ports and addressed are there for each family of addresses
 //!
 //!   guard    raw prerouting    from bridges to 127/8 drop          (route_localnet is on for answers only)
 //!   inbound  dstnat            from internal, or to 127/8: accept untranslated; to this host: translate
-//!   local    nat output        to this host: translate
+//!   local    nat output        to ::1: accept untranslated (the relay has it); to this host: translate
 //!   outbound srcnat            back into its bridge or to itself and translated, or from 127/8, or leaving: masquerade
 //!   through  filter forward    ongoing accept; talk accept; internal drop; to bridges: translated accept, else drop
 //! }
@@ -19,10 +20,10 @@
 //! number. `accept` ends only this table's chain; other tables on the host keep their say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::expression::{NAME_WORDS, Rule, Verdict};
-use super::wire::{Attributes, Batch};
+use super::expression::{IpFamily, NAME_WORDS, Rule, Verdict};
+use super::wire::{Attributes, Batch, Family};
 use crate::types::Protocol;
 
 const BRIDGES: &str = "bridges";
@@ -30,9 +31,29 @@ const INTERNAL: &str = "internal";
 const MASQUERADE: &str = "masquerade";
 const PAIRS: &str = "pairs";
 const TALK: &str = "talk";
-const OWN: &str = "own";
-const PORTS: &str = "ports";
-const ADDRESSED: &str = "addressed";
+/// The sets of one family of addresses.
+struct FamilySets {
+    own: &'static str,
+    ports: &'static str,
+    addressed: &'static str,
+}
+
+const IPV4: FamilySets = FamilySets { own: "own", ports: "ports", addressed: "addressed" };
+const IPV6: FamilySets = FamilySets { own: "own6", ports: "ports6", addressed: "addressed6" };
+
+const fn sets_of(family: IpFamily) -> &'static FamilySets {
+    match family {
+        IpFamily::V4 => &IPV4,
+        IpFamily::V6 => &IPV6,
+    }
+}
+
+const fn family_of(address: &IpAddr) -> IpFamily {
+    match address {
+        IpAddr::V4(_) => IpFamily::V4,
+        IpAddr::V6(_) => IpFamily::V6,
+    }
+}
 
 /// Elements of one message: an attribute's length has 16 bits.
 const CHUNK: usize = 256;
@@ -53,9 +74,9 @@ pub(crate) struct BridgeRule {
 pub(crate) struct PortRule {
     pub(crate) protocol: Protocol,
     /// `None`: every address of the host.
-    pub(crate) host_ip: Option<Ipv4Addr>,
+    pub(crate) host_ip: Option<IpAddr>,
     pub(crate) host_port: u16,
-    pub(crate) container_ip: Ipv4Addr,
+    pub(crate) container_ip: IpAddr,
     pub(crate) container_port: u16,
 }
 
@@ -83,7 +104,7 @@ impl Change {
 
 impl RuleSet {
     /// Containers with published ports.
-    fn publishers(&self) -> BTreeSet<Ipv4Addr> {
+    fn publishers(&self) -> BTreeSet<IpAddr> {
         self.ports.iter().map(|port| port.container_ip).collect()
     }
 
@@ -114,9 +135,11 @@ struct SetShape {
     key_words: u32,
     key_types: &'static [u32],
     value_words: u32,
+    value_types: &'static [u32],
 }
 
-const TYPE_ADDRESS: u32 = 7;
+const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_LINK: u32 = 41;
@@ -124,20 +147,32 @@ const TYPE_LINK: u32 = 41;
 /// nft's own note on a set, without which it cannot show names: key byte order (0), 4 bytes, host endian (1).
 const HOST_ENDIAN_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
 
-const SETS: [SetShape; 8] = [
-    SetShape { name: BRIDGES, key_words: NAME_WORDS, key_types: &[TYPE_LINK], value_words: 0 },
-    SetShape { name: INTERNAL, key_words: NAME_WORDS, key_types: &[TYPE_LINK], value_words: 0 },
-    SetShape { name: MASQUERADE, key_words: NAME_WORDS, key_types: &[TYPE_LINK], value_words: 0 },
-    SetShape { name: PAIRS, key_words: 2 * NAME_WORDS, key_types: &[TYPE_LINK, TYPE_LINK], value_words: 0 },
-    SetShape { name: TALK, key_words: 2 * NAME_WORDS, key_types: &[TYPE_LINK, TYPE_LINK], value_words: 0 },
-    SetShape { name: OWN, key_words: 2, key_types: &[TYPE_ADDRESS, TYPE_ADDRESS], value_words: 0 },
-    SetShape { name: PORTS, key_words: 2, key_types: &[TYPE_PROTOCOL, TYPE_PORT], value_words: 2 },
-    SetShape {
-        name: ADDRESSED,
-        key_words: 3,
-        key_types: &[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT],
-        value_words: 2,
-    },
+const fn set(name: &'static str, key_words: u32, key_types: &'static [u32]) -> SetShape {
+    SetShape { name, key_words, key_types, value_words: 0, value_types: &[] }
+}
+
+const fn map(
+    name: &'static str,
+    key_words: u32,
+    key_types: &'static [u32],
+    value_words: u32,
+    value_types: &'static [u32],
+) -> SetShape {
+    SetShape { name, key_words, key_types, value_words, value_types }
+}
+
+const SETS: [SetShape; 11] = [
+    set(BRIDGES, NAME_WORDS, &[TYPE_LINK]),
+    set(INTERNAL, NAME_WORDS, &[TYPE_LINK]),
+    set(MASQUERADE, NAME_WORDS, &[TYPE_LINK]),
+    set(PAIRS, 2 * NAME_WORDS, &[TYPE_LINK, TYPE_LINK]),
+    set(TALK, 2 * NAME_WORDS, &[TYPE_LINK, TYPE_LINK]),
+    set(IPV4.own, 2, &[TYPE_IPV4, TYPE_IPV4]),
+    map(IPV4.ports, 2, &[TYPE_PROTOCOL, TYPE_PORT], 2, &[TYPE_IPV4, TYPE_PORT]),
+    map(IPV4.addressed, 3, &[TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT], 2, &[TYPE_IPV4, TYPE_PORT]),
+    set(IPV6.own, 8, &[TYPE_IPV6, TYPE_IPV6]),
+    map(IPV6.ports, 2, &[TYPE_PROTOCOL, TYPE_PORT], 5, &[TYPE_IPV6, TYPE_PORT]),
+    map(IPV6.addressed, 6, &[TYPE_IPV6, TYPE_PROTOCOL, TYPE_PORT], 5, &[TYPE_IPV6, TYPE_PORT]),
 ];
 
 /// nft's id of a concatenated type: six bits for each part.
@@ -145,27 +180,33 @@ fn type_id(parts: &[u32]) -> u32 {
     parts.iter().fold(0, |id, part| id << 6 | part)
 }
 
-struct ChainShape {
-    name: &'static str,
-    kind: &'static str,
-    hook: libc::c_int,
-    priority: libc::c_int,
-    rules: Vec<Rule>,
+pub(super) struct ChainShape {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) hook: libc::c_int,
+    pub(super) priority: libc::c_int,
+    pub(super) rules: Vec<Rule>,
 }
 
 fn chains() -> [ChainShape; 5] {
     let rule = Rule::default;
     let publish = || {
-        [
-            rule().ipv4().bound_for_this_host().translate_by_address(ADDRESSED),
-            rule().ipv4().bound_for_this_host().translate_by_port(PORTS),
-        ]
+        [IpFamily::V4, IpFamily::V6].into_iter().flat_map(move |family| {
+            let sets = sets_of(family);
+            let here = || rule().family(family).bound_for_this_host();
+            [
+                here().translate_by_address(family, sets.addressed),
+                here().translate_by_port(family, sets.ports),
+            ]
+        })
     };
     let mut inbound = vec![
         rule().from(INTERNAL).verdict(Verdict::Accept),
         rule().ipv4().bound_for_loopback().verdict(Verdict::Accept),
     ];
     inbound.extend(publish());
+    let mut local = vec![rule().family(IpFamily::V6).bound_for_ipv6_loopback().verdict(Verdict::Accept)];
+    local.extend(publish());
     [
         ChainShape {
             name: "guard",
@@ -186,7 +227,7 @@ fn chains() -> [ChainShape; 5] {
             kind: "nat",
             hook: libc::NF_INET_LOCAL_OUT,
             priority: libc::NF_IP_PRI_NAT_DST,
-            rules: publish().into(),
+            rules: local,
         },
         ChainShape {
             name: "outbound",
@@ -194,11 +235,16 @@ fn chains() -> [ChainShape; 5] {
             hook: libc::NF_INET_POST_ROUTING,
             priority: libc::NF_IP_PRI_NAT_SRC,
             rules: vec![
-                rule().ipv4().translated().between(PAIRS).masquerade(),
+                rule().translated().between(PAIRS).masquerade(),
                 // Where bridged packets pass netfilter too (br_netfilter), the incoming link is not known here.
-                rule().ipv4().translated().bound_for_itself(OWN).masquerade(),
+                rule().ipv4().translated().bound_for_itself(IpFamily::V4, IPV4.own).masquerade(),
+                rule()
+                    .family(IpFamily::V6)
+                    .translated()
+                    .bound_for_itself(IpFamily::V6, IPV6.own)
+                    .masquerade(),
                 rule().ipv4().sent_by_loopback().to(BRIDGES).masquerade(),
-                rule().ipv4().from(MASQUERADE).not_to(BRIDGES).masquerade(),
+                rule().from(MASQUERADE).not_to(BRIDGES).masquerade(),
             ],
         },
         ChainShape {
@@ -238,7 +284,7 @@ pub(super) fn replace(table: &str, rules: &RuleSet) -> Batch {
 
 /// The transaction that deletes the table; that there is none is fine.
 pub(super) fn delete(table: &str) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     // Creating is idempotent and deleting is not: together they are.
     batch.message(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE, &named_table(table));
     batch.message(libc::NFT_MSG_DELTABLE, 0, &named_table(table));
@@ -247,7 +293,7 @@ pub(super) fn delete(table: &str) -> Batch {
 
 /// The transaction for one change, given the rules before and after it.
 pub(super) fn change(table: &str, before: &RuleSet, after: &RuleSet, change: &Change) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     let (add, remove) = (libc::NFT_MSG_NEWSETELEM, libc::NFT_MSG_DELSETELEM);
     match change {
         Change::AddBridge(name, rule) => {
@@ -275,7 +321,7 @@ pub(super) fn change(table: &str, before: &RuleSet, after: &RuleSet, change: &Ch
     batch
 }
 
-fn named_table(table: &str) -> Attributes {
+pub(super) fn named_table(table: &str) -> Attributes {
     const NAME: u16 = 1;
     let mut attributes = Attributes::default();
     attributes.text(NAME, table);
@@ -300,14 +346,12 @@ fn set_attributes(table: &str, set: &SetShape, id: u32) -> Attributes {
     }
     if set.value_words > 0 {
         attributes.number(FLAGS, libc::NFT_SET_MAP as u32);
-        attributes
-            .number(DATA_TYPE, type_id(&[TYPE_ADDRESS, TYPE_PORT]))
-            .number(DATA_LEN, 4 * set.value_words);
+        attributes.number(DATA_TYPE, type_id(set.value_types)).number(DATA_LEN, 4 * set.value_words);
     }
     attributes
 }
 
-fn push_chain(batch: &mut Batch, table: &str, chain: &ChainShape) {
+pub(super) fn push_chain(batch: &mut Batch, table: &str, chain: &ChainShape) {
     const TABLE: u16 = 1;
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
@@ -385,31 +429,39 @@ fn push_bridge(batch: &mut Batch, message: libc::c_int, table: &str, name: &str,
 }
 
 fn push_ports(batch: &mut Batch, message: libc::c_int, table: &str, ports: impl Iterator<Item = PortRule>) {
-    let (addressed, everywhere): (Vec<PortRule>, Vec<PortRule>) =
-        ports.partition(|port| port.host_ip.is_some());
-    for (set, ports) in [(ADDRESSED, addressed), (PORTS, everywhere)] {
-        let elements: Vec<Element> = ports.iter().map(port_element).collect();
+    let mut by_set: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
+    for port in ports {
+        let sets = sets_of(family_of(&port.container_ip));
+        let set = if port.host_ip.is_some() { sets.addressed } else { sets.ports };
+        by_set.entry(set).or_default().push(port_element(&port));
+    }
+    for (set, elements) in by_set {
         push_elements(batch, message, table, set, &elements);
     }
 }
 
-fn push_publishers(batch: &mut Batch, message: libc::c_int, table: &str, addresses: &BTreeSet<Ipv4Addr>) {
-    let twice = |address: &Ipv4Addr| [address.octets(), address.octets()].concat();
-    let elements: Vec<Element> = addresses.iter().map(|a| Element { key: twice(a), value: None }).collect();
-    push_elements(batch, message, table, OWN, &elements);
+fn push_publishers(batch: &mut Batch, message: libc::c_int, table: &str, addresses: &BTreeSet<IpAddr>) {
+    for address in addresses {
+        let one = octets(address);
+        let twice = Element { key: [one.clone(), one].concat(), value: None };
+        push_elements(batch, message, table, sets_of(family_of(address)).own, &[twice]);
+    }
+}
+
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
 }
 
 /// Every part of a key or value fills its words from the left, the rest is zero.
 fn port_element(port: &PortRule) -> Element {
     let word = |bytes: [u8; 2]| [bytes[0], bytes[1], 0, 0];
-    let protocol = match port.protocol {
-        Protocol::Tcp => libc::IPPROTO_TCP,
-        Protocol::Udp => libc::IPPROTO_UDP,
-    };
-    let mut key = port.host_ip.map_or_else(Vec::new, |ip| ip.octets().to_vec());
-    key.extend(word([protocol as u8, 0]));
+    let mut key = port.host_ip.as_ref().map_or_else(Vec::new, octets);
+    key.extend(word([port.protocol.number(), 0]));
     key.extend(word(port.host_port.to_be_bytes()));
-    let mut value = port.container_ip.octets().to_vec();
+    let mut value = octets(&port.container_ip);
     value.extend(word(port.container_port.to_be_bytes()));
     Element { key, value: Some(value) }
 }
@@ -421,9 +473,9 @@ mod tests {
     fn port(host_ip: Option<[u8; 4]>, host_port: u16) -> PortRule {
         PortRule {
             protocol: Protocol::Udp,
-            host_ip: host_ip.map(Ipv4Addr::from),
+            host_ip: host_ip.map(IpAddr::from),
             host_port,
-            container_ip: Ipv4Addr::new(172, 17, 0, 2),
+            container_ip: IpAddr::from([172, 17, 0, 2]),
             container_port: 53,
         }
     }
@@ -434,6 +486,8 @@ mod tests {
         assert_eq!(everywhere.key, [17, 0, 0, 0, 0x12, 0x34, 0, 0]);
         assert_eq!(everywhere.value.unwrap(), [172, 17, 0, 2, 0, 53, 0, 0]);
         assert_eq!(port_element(&port(Some([127, 0, 0, 1]), 1)).key, [127, 0, 0, 1, 17, 0, 0, 0, 0, 1, 0, 0]);
+        let six = PortRule { container_ip: "fd00::2".parse().unwrap(), ..port(None, 80) };
+        assert_eq!(port_element(&six).value.unwrap().len(), 20);
         for set in &SETS {
             assert!(set.key_words <= 16, "{}: registers have 16 words", set.name);
         }

@@ -3,9 +3,16 @@
 /// `NLA_F_NESTED`: the attribute holds attributes.
 const NESTED: u16 = 1 << 15;
 const HEADER: usize = 16;
-/// `NFPROTO_INET`: one table for both address families.
-const FAMILY_INET: u8 = 1;
 const FAMILY_UNSPEC: u8 = 0;
+
+/// The family of a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Family {
+    /// One table for IPv4 and IPv6.
+    Inet = libc::NFPROTO_INET as isize,
+    /// IPv4 alone.
+    Ipv4 = libc::NFPROTO_IPV4 as isize,
+}
 
 /// A sequence of netlink attributes. Numbers are big-endian, as everywhere in nf_tables.
 #[derive(Debug, Default)]
@@ -38,6 +45,19 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.0)
     }
 
+    /// These attributes as a message of its own, outside of transactions, which is acknowledged.
+    pub(super) fn single_message(&self, kind: u16, family: u8, sequence: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + 4 + self.0.len());
+        bytes.extend(((HEADER + 4 + self.0.len()) as u32).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend([family, 0, 0, 0]);
+        bytes.extend(&self.0);
+        bytes
+    }
+
     /// Attributes that are complete already.
     pub(super) fn append(&mut self, others: &Self) -> &mut Self {
         self.0.extend(&others.0);
@@ -49,13 +69,15 @@ impl Attributes {
 #[derive(Debug)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
+    family: u8,
     sequence: u32,
     last_message: usize,
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
-        let mut batch = Self { bytes: Vec::with_capacity(1024), sequence: 0, last_message: 0 };
+    pub(super) fn new(family: Family) -> Self {
+        let family = family as u8;
+        let mut batch = Self { bytes: Vec::with_capacity(1024), family, sequence: 0, last_message: 0 };
         batch.push(libc::NFNL_MSG_BATCH_BEGIN as u16, 0, FAMILY_UNSPEC, &Attributes::default());
         batch
     }
@@ -64,7 +86,7 @@ impl Batch {
     pub(super) fn message(&mut self, kind: libc::c_int, flags: libc::c_int, attributes: &Attributes) {
         let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | kind as u16;
         self.last_message = self.bytes.len();
-        self.push(kind, flags as u16, FAMILY_INET, attributes);
+        self.push(kind, flags as u16, self.family, attributes);
     }
 
     fn push(&mut self, kind: u16, flags: u16, family: u8, attributes: &Attributes) {
@@ -117,7 +139,7 @@ mod tests {
 
     #[test]
     fn only_the_last_message_asks_for_an_answer() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(Family::Inet);
         batch.message(libc::NFT_MSG_NEWTABLE, 0, &Attributes::default());
         batch.message(libc::NFT_MSG_DELTABLE, 0, &Attributes::default());
         let (bytes, acknowledged) = batch.finish();

@@ -23,6 +23,8 @@ pub(crate) const HOST_V6: &str = "2001:db8::1";
 /// A fresh host namespace with an uplink `eth0` to an outside namespace.
 pub(crate) struct World {
     pub(crate) outside: OwnedFd,
+    /// The host's own namespace, for work that began elsewhere.
+    pub(crate) host: OwnedFd,
     pub(crate) state: tempfile::TempDir,
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn world(test: impl FnOnce(&World)) {
     ip("link set eth0 up");
     ip(&format!("address add {HOST}/24 dev eth0"));
     ip(&format!("address add {HOST_V6}/64 dev eth0 nodad"));
-    let world = World { outside, state: tempfile::tempdir().unwrap() };
+    let world = World { outside, host: own_netns(), state: tempfile::tempdir().unwrap() };
     test(&world);
 }
 
@@ -134,11 +136,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(netns: BorrowedFd<'_>, port: u16) -> Self {
+        Self::start_on(netns, "0.0.0.0", port)
+    }
+
+    pub(crate) fn start_on(netns: BorrowedFd<'_>, address: &'static str, port: u16) -> Self {
         let (sender, receiver) = mpsc::channel();
         let netns = netns.try_clone_to_owned().unwrap();
         let thread = thread::spawn(move || {
             setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let listener = TcpListener::bind((address, port)).unwrap();
             sender.send(TcpStream::connect(("127.0.0.1", port)).unwrap()).unwrap();
             // The stop connection is the first in the queue.
             let (stopper, _) = listener.accept().unwrap();
@@ -147,7 +153,7 @@ impl Server {
             loop {
                 match listener.accept() {
                     Ok((mut stream, from)) => {
-                        stream.write_all(from.ip().to_string().as_bytes()).ok();
+                        stream.write_all(from.ip().to_canonical().to_string().as_bytes()).ok();
                     }
                     Err(_) => thread::sleep(Duration::from_millis(2)),
                 }

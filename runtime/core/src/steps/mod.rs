@@ -7,7 +7,7 @@ mod devices;
 mod explain;
 mod identity;
 mod kernel;
-mod mounts;
+pub(crate) mod mounts;
 mod program;
 mod restrict;
 mod root;

@@ -28,10 +28,9 @@ impl Init<'_> {
         let what = || format!("mount {}", step.destination.display());
         match &step.source {
             MountSource::Bind { source, recursive } => {
-                let tree = if *recursive { Tree::CloneRecursive } else { Tree::Clone };
                 let mount = match prepared {
                     Some(mount) => mount,
-                    None => mountfd::open_tree(AT_FDCWD, source, tree)
+                    None => detached(source, *recursive)
                         .map_err(|errno| unbindable(source, &step.destination, errno))?,
                 };
                 if step.destination == Path::new("/proc") && !is_procfs(&mount).at(what)? {
@@ -81,6 +80,18 @@ impl Init<'_> {
             }
             MountSource::Existing => change(&existing(root, step)?, step),
         }
+    }
+}
+
+/// A detached mount of the source. A source that is a detached mount itself, handed over as a descriptor, is taken
+/// as it is where the kernel does not copy such (before 6.15).
+pub(crate) fn detached(source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let tree = if recursive { Tree::CloneRecursive } else { Tree::Clone };
+    match mountfd::open_tree(AT_FDCWD, source, tree) {
+        Err(Errno::EINVAL) if source.starts_with("/proc/self/fd") => {
+            mountfd::open_tree(AT_FDCWD, source, Tree::Open)
+        }
+        other => other,
     }
 }
 

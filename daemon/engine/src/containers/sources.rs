@@ -1,0 +1,156 @@
+//! Where a container's mounts come from, opened at its start.
+//!
+//! What others can change meanwhile is opened once and handed to the shim as a detached mount: a directory within a volume
+//! that other containers write to, an image's file system. Nothing of it is looked up by path again.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use berth_runtime_client::protocol::MOUNT_PLACEHOLDER;
+use berth_spec::oci;
+use berth_sys::{mountfd, path::open_beneath_strict};
+use nix::fcntl::OFlag;
+
+use super::create::prepare_bind;
+use super::mounts::{IdOwner, MountKind, MountPlan, id_owner};
+use super::record::Definition;
+use crate::engine::Engine;
+use crate::error::{EngineError, IoContext as _, Result};
+use crate::spec;
+use crate::spec::user::User;
+
+/// Mounts for config.json, and the descriptors that their placeholders number.
+pub(super) struct Sources {
+    pub(super) mounts: Vec<oci::Mount>,
+    pub(super) handed: Vec<OwnedFd>,
+}
+
+impl Sources {
+    fn hand(&mut self, mount: OwnedFd) -> PathBuf {
+        self.handed.push(mount);
+        PathBuf::from(format!("{MOUNT_PLACEHOLDER}{}", self.handed.len() - 1))
+    }
+}
+
+impl Engine {
+    /// Volumes, binds, images and generated files.
+    pub(super) fn mount_sources(&self, definition: &Definition, user: &User) -> Result<Sources> {
+        let mut sources = Sources { mounts: Vec::new(), handed: Vec::new() };
+        let taken = |target: &str| definition.mounts.iter().any(|plan| plan.target == target);
+        let dir = match definition.network_donor() {
+            Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
+            None => self.container_dir(&definition.id),
+        };
+        for (file, target) in
+            [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
+        {
+            if !taken(target) {
+                sources.mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
+            }
+        }
+        for plan in &definition.mounts {
+            let source = match plan.kind {
+                MountKind::Volume => {
+                    let base = self.volumes.mount_for(&plan.source, &definition.id)?;
+                    match plan.subpath.as_str() {
+                        "" => base,
+                        subpath => sources.hand(subtree(&base, subpath)?),
+                    }
+                }
+                MountKind::Bind => {
+                    prepare_bind(plan)?;
+                    PathBuf::from(&plan.source)
+                }
+                MountKind::Image => sources.hand(self.image_tree(plan)?),
+                MountKind::Tmpfs => PathBuf::new(),
+            };
+            let mut mount = spec::mount(plan, &source);
+            if let Ok(Some(owner)) = id_owner(&plan.idmap) {
+                map_ids(&mut mount, owner, &plan.source, user)?;
+            }
+            sources.mounts.push(mount);
+        }
+        Ok(sources)
+    }
+
+    /// The file system of an image, or a part of it.
+    fn image_tree(&self, plan: &MountPlan) -> Result<OwnedFd> {
+        let image = self.store.images().resolve(&plan.image_id)?;
+        let root = self.store.snapshots().mount_ro(&image.layers)?;
+        if plan.subpath.is_empty() {
+            return Ok(root);
+        }
+        let part = open_beneath_strict(root.as_fd(), &plan.subpath, OFlag::O_PATH).map_err(|error| {
+            EngineError::invalid(format!(
+                "cannot access path {} of image {}: {error}",
+                plan.subpath, plan.source
+            ))
+        })?;
+        mountfd::clone_of(&part, false).map_err(|error| {
+            EngineError::internal(format!(
+                "cannot mount {} of image {}: {error} (needs Linux 6.15; mount the whole image instead)",
+                plan.subpath, plan.source
+            ))
+        })
+    }
+}
+
+/// A directory or file within a volume, as a mount of its own. Links in the volume, which containers wrote, do not lead
+/// out of it, and what was opened is what is mounted.
+pub(crate) fn subtree(volume: &Path, subpath: &str) -> Result<OwnedFd> {
+    let root = crate::fsutil::open_host_dir(volume).during("open", volume)?;
+    let failed = |error: nix::errno::Errno| {
+        EngineError::invalid(format!("cannot access path {}: {error}", volume.join(subpath).display()))
+    };
+    let part = open_beneath_strict(root.as_fd(), subpath, OFlag::O_PATH).map_err(failed)?;
+    mountfd::clone_of(&part, true).map_err(failed)
+}
+
+/// Shows the owner's files as the container's user's, and what that user makes as the owner's.
+fn map_ids(mount: &mut oci::Mount, owner: IdOwner, source: &str, user: &User) -> Result<()> {
+    let (uid, gid) = match owner {
+        IdOwner::Ids { uid, gid } => (uid, gid),
+        IdOwner::Caller => {
+            use std::os::unix::fs::MetadataExt as _;
+            let metadata = std::fs::metadata(source).during("find the owner of", source)?;
+            (metadata.uid(), metadata.gid())
+        }
+    };
+    mount.set_uid_mappings(Some(swap(uid, user.uid)?)).set_gid_mappings(Some(swap(gid, user.gid)?));
+    Ok(())
+}
+
+/// `on_disk` is seen as `inside`; every other id stays what it is, but for these two, which would have two meanings.
+fn swap(on_disk: u32, inside: u32) -> Result<Vec<oci::LinuxIdMapping>> {
+    let line = |container: u32, host: u32, size: u32| {
+        oci::LinuxIdMappingBuilder::default().container_id(container).host_id(host).size(size).build()
+    };
+    let mut lines = vec![line(on_disk, inside, 1)];
+    let mut next = 0;
+    // The last id stands for "none" and cannot be mapped.
+    for end in BTreeSet::from([on_disk, inside, u32::MAX]) {
+        if end > next {
+            lines.push(line(next, next, end - next));
+        }
+        next = end.saturating_add(1);
+    }
+    lines.into_iter().collect::<Result<_, _>>().map_err(|error| EngineError::internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(on_disk: u32, inside: u32) -> Vec<(u32, u32, u32)> {
+        let lines = swap(on_disk, inside).unwrap();
+        lines.iter().map(|line| (line.container_id(), line.host_id(), line.size())).collect()
+    }
+
+    #[test]
+    fn only_the_two_ids_change() {
+        assert_eq!(lines(1000, 0), [(1000, 0, 1), (1, 1, 999), (1001, 1001, u32::MAX - 1001)]);
+        assert_eq!(lines(5, 1000), [(5, 1000, 1), (0, 0, 5), (6, 6, 994), (1001, 1001, u32::MAX - 1001)]);
+        assert_eq!(lines(7, 7), [(7, 7, 1), (0, 0, 7), (8, 8, u32::MAX - 8)]);
+    }
+}

@@ -1,0 +1,213 @@
+//! The options of the local driver: `type`, `o`, `device`, as in mount(8).
+//!
+//! A volume that is a directory of the host (`o=bind`) is used where it is. Any other file system is mounted on the
+//! volume's directory while a container uses it: containers that share the volume share the mount, and it is found
+//! where `volume inspect` says.
+
+use std::collections::BTreeMap;
+use std::net::ToSocketAddrs as _;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use berth_spec::FsOption;
+use berth_spec::mount_options::MountOptions;
+use berth_sys::mountfd::{FsContext, move_mount};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use crate::error::{EngineError, IoContext as _, Result};
+use crate::fsutil;
+
+/// What an option needs beside it.
+const NEEDS: [(&str, &[&str]); 3] =
+    [("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
+
+/// File systems whose option `addr` is a host's name.
+const NETWORK: [&str; 4] = ["nfs", "nfs4", "cifs", "smb3"];
+
+/// What a volume's options make of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Local {
+    /// A directory of its own.
+    Plain,
+    /// A directory or file of the host.
+    Bind(String),
+    /// A file system.
+    Mount(FileSystem),
+}
+
+/// A file system to be mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileSystem {
+    kind: String,
+    device: String,
+    options: Vec<String>,
+}
+
+/// Reads a volume's options.
+pub(super) fn read(name: &str, options: Option<&BTreeMap<String, String>>) -> Result<Local> {
+    let Some(options) = options.filter(|options| !options.is_empty()) else { return Ok(Local::Plain) };
+    let refuse = |reason: String| Err(EngineError::invalid(format!("create {name}: {reason}")));
+    if options.contains_key("size") {
+        return Err(EngineError::not_implemented(format!(
+            "create {name}: quotas are not supported yet (DriverOpts.size); a tmpfs takes o=size=…"
+        )));
+    }
+    if let Some(unknown) = options.keys().find(|key| !["type", "o", "device"].contains(&key.as_str())) {
+        return refuse(format!("invalid option: {unknown:?}"));
+    }
+    for (option, needed) in NEEDS {
+        if let Some(missing) = needed.iter().find(|needed| !options.contains_key(**needed))
+            && options.contains_key(option)
+        {
+            return refuse(format!("missing required option: {missing:?}"));
+        }
+    }
+    let value = |key: &str| options.get(key).cloned().unwrap_or_default();
+    let words: Vec<String> = value("o").split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    let device = value("device");
+    let parsed = MountOptions::parse(&words);
+    if parsed.bind.is_some() {
+        return match device.starts_with('/') {
+            true => Ok(Local::Bind(device)),
+            false => refuse(format!("device {device:?} is no absolute path")),
+        };
+    }
+    let kind = value("type");
+    if kind.is_empty() || kind == "none" {
+        return refuse("type none needs o=bind".to_owned());
+    }
+    Ok(Local::Mount(FileSystem { kind, device, options: words }))
+}
+
+impl FileSystem {
+    /// Mounts it on the directory, unless it is there already.
+    pub(super) fn mount(&self, volume: &str, target: &Path) -> Result<()> {
+        if is_mounted(target)? {
+            return Ok(());
+        }
+        let place = fsutil::open_host_dir(target).during("open", target)?;
+        let failed = |what: &str, errno: Errno, log: String| {
+            let log = if log.is_empty() { String::new() } else { format!(" ({log})") };
+            EngineError::internal(format!(
+                "error while mounting volume '{volume}': failed to mount local volume: {what} of type {}, device {}, \
+                 options {:?}: {errno}{log}",
+                self.kind,
+                self.device,
+                self.options.join(",")
+            ))
+        };
+        let options = MountOptions::parse(&self.options);
+        let fs = FsContext::open(&self.kind)
+            .map_err(|errno| failed("the kernel does not know file systems", errno, String::new()))?;
+        let set = |result: Result<(), Errno>| result.map_err(|errno| failed("set up", errno, fs.log()));
+        set(fs.set_string("source", &self.device))?;
+        if options.superblock.readonly {
+            set(fs.set_flag("ro"))?;
+        }
+        if options.superblock.synchronous {
+            set(fs.set_flag("sync"))?;
+        }
+        for option in self.resolved(&options.data)? {
+            set(match &option.value {
+                Some(value) => fs.set_string(&option.key, value),
+                None => fs.set_flag(&option.key),
+            })?;
+        }
+        set(fs.create())?;
+        let mount = fs.mount(options.attributes.set).map_err(|errno| failed("mount", errno, fs.log()))?;
+        move_mount(&mount, place.as_fd()).map_err(|errno| failed("attach", errno, String::new()))
+    }
+
+    /// The file system's own options; the name of a server becomes its address, which is all that the kernel knows.
+    fn resolved(&self, options: &[FsOption]) -> Result<Vec<FsOption>> {
+        let mut options = options.to_vec();
+        if !NETWORK.contains(&self.kind.as_str()) {
+            return Ok(options);
+        }
+        for option in options.iter_mut().filter(|option| option.key == "addr") {
+            let host = option.value.clone().unwrap_or_default();
+            let found = (host.as_str(), 0).to_socket_addrs();
+            let address = found.ok().and_then(|mut found| found.next()).ok_or_else(|| {
+                EngineError::invalid(format!("cannot resolve addr={host} of a volume of type {}", self.kind))
+            })?;
+            option.value = Some(address.ip().to_string());
+        }
+        Ok(options)
+    }
+}
+
+/// Whether something is mounted on this directory of ours.
+pub(super) fn is_mounted(target: &Path) -> Result<bool> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").during("read", "/proc/self/mountinfo")?;
+    let target = target.canonicalize().during("find", target)?;
+    let escaped = target.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
+    Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(escaped.as_str())))
+}
+
+/// Takes the mount away; processes that still have files open there keep them.
+pub(super) fn unmount(target: &Path) -> Result<()> {
+    match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(EngineError::io("unmount", target, errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(pairs: &[(&str, &str)]) -> Result<Local> {
+        let options = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        read("v", Some(&options))
+    }
+
+    #[test]
+    fn options_are_those_of_mount() {
+        assert_eq!(read("v", None).unwrap(), Local::Plain);
+        let bind = local(&[("type", "none"), ("o", "rbind,rw"), ("device", "/srv")]).unwrap();
+        assert_eq!(bind, Local::Bind("/srv".into()));
+        let tmpfs = local(&[("type", "tmpfs"), ("o", "size=1m,uid=5"), ("device", "tmpfs")]).unwrap();
+        assert!(matches!(tmpfs, Local::Mount(fs) if fs.options == ["size=1m", "uid=5"]));
+        let message = |pairs| local(pairs).unwrap_err().message().to_owned();
+        assert_eq!(message(&[("bogus", "1")]), "create v: invalid option: \"bogus\"");
+        assert_eq!(message(&[("type", "nfs")]), "create v: missing required option: \"device\"");
+        assert_eq!(message(&[("device", "/x")]), "create v: missing required option: \"type\"");
+        assert!(message(&[("type", "none"), ("device", "/x")]).contains("o=bind"));
+        assert!(message(&[("type", "none"), ("o", "bind"), ("device", "x")]).contains("absolute"));
+    }
+
+    #[test]
+    fn a_tmpfs_is_mounted_once_and_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let Local::Mount(fs) =
+            local(&[("type", "tmpfs"), ("o", "size=64k,mode=700"), ("device", "tmpfs")]).unwrap()
+        else {
+            panic!("no file system")
+        };
+        fs.mount("v", dir.path()).unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        fs.mount("v", dir.path()).unwrap();
+        assert!(dir.path().join("file").exists(), "it was mounted twice");
+        assert!(is_mounted(dir.path()).unwrap());
+        assert!(std::fs::write(dir.path().join("large"), vec![0; 128 << 10]).is_err(), "size was ignored");
+        unmount(dir.path()).unwrap();
+        assert!(!is_mounted(dir.path()).unwrap() && !dir.path().join("file").exists());
+        unmount(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = |pairs| match local(pairs).unwrap() {
+            Local::Mount(fs) => fs.mount("v", dir.path()).unwrap_err().message().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        let text = mount(&[("type", "tmpfs"), ("o", "size=lots"), ("device", "tmpfs")]);
+        assert!(text.contains("volume 'v'") && text.contains("size=lots"), "{text}");
+        let text = mount(&[("type", "nosuchfs"), ("device", "x")]);
+        assert!(text.contains("does not know") && text.contains("nosuchfs"), "{text}");
+        let text = mount(&[("type", "ext4"), ("device", "/nosuch/device")]);
+        assert!(text.contains("/nosuch/device"), "{text}");
+    }
+}

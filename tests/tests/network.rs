@@ -1,0 +1,317 @@
+//! Networks under load and under attack: real traffic between hosts, many ports and networks, names while the daemon
+//! restarts, a daemon that is killed in the middle. Every daemon has a host of its own, which must be empty at the end.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use berth_tests::cli::{Cli, Frontend};
+use berth_tests::daemon::Daemon;
+use berth_tests::host::Host;
+
+const SERVER: &str = "mkdir -p /www && echo page > /www/index.html && exec httpd -f -p 80 -h /www";
+
+fn on(host: &Host) -> (Daemon, Cli) {
+    let daemon = Daemon::on(host);
+    let cli = daemon.cli(Frontend::Docker);
+    (daemon, cli)
+}
+
+fn pid_of(cli: &Cli, name: &str) -> u32 {
+    cli.ok(&["inspect", "--format", "{{.State.Pid}}", name]).parse().expect("a pid")
+}
+
+fn address_of(cli: &Cli, name: &str) -> String {
+    cli.ok(&["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name])
+}
+
+/// Runs `work` on a thread in the network namespace of a process.
+fn within<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("a namespace");
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            nix::sched::setns(netns.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+            work()
+        });
+        worker.join().expect("the work inside a namespace")
+    })
+}
+
+fn fetch(address: &str) -> Option<String> {
+    let address: SocketAddr = address.parse().expect("an address");
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.ends_with("page\n").then_some(answer)
+}
+
+fn served(host: &Host, address: &str) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(10) {
+        if within(host.pid(), || fetch(address)).is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+/// Two daemons on two hosts: containers of one use what the other publishes, over both families; nobody gets in by a
+/// container's own address; a firewall that is reloaded changes nothing.
+#[test]
+fn two_hosts() {
+    let (left, right) = (Host::new(), Host::new());
+    left.connect(&right, "cable", "198.51.100.1/24", "198.51.100.2/24");
+    left.run("ip address add 2001:db8::1/64 dev cable nodad");
+    right.run("ip address add 2001:db8::2/64 dev cable nodad");
+    let ((_left_daemon, l), (_right_daemon, r)) = (on(&left), on(&right));
+    for cli in [&l, &r] {
+        cli.ok(&["network", "create", "--ipv6", "six"]);
+    }
+    let ports = ["-p", "8080:80", "-p", "127.0.0.1:8081:80"];
+    l.ok(&[
+        &["run", "-d", "--name", "server", "--network", "six"][..],
+        &ports,
+        &["busybox", "sh", "-c", SERVER],
+    ]
+    .concat());
+    r.ok(&["run", "-d", "--name", "client", "--network", "six", "busybox", "sleep", "1000"]);
+    let pages = |when: &str| {
+        for address in ["198.51.100.1:8080", "[2001:db8::1]:8080"] {
+            assert!(served(&right, address), "{address} from the other host, {when}");
+            let seen = within(pid_of(&r, "client"), || fetch(address));
+            assert!(seen.is_some(), "{address} from a container there, {when}");
+        }
+        for address in ["127.0.0.1:8080", "127.0.0.1:8081", "[::1]:8080", "198.51.100.1:8080"] {
+            assert!(served(&left, address), "{address} on the host itself, {when}");
+        }
+        assert!(within(right.pid(), || fetch("198.51.100.1:8081")).is_none(), "loopback only, {when}");
+    };
+    pages("at first");
+    // By the container's own address there is no way, though the other host knows the route.
+    let container = address_of(&l, "server");
+    right.run(&format!("ip route add {container}/32 via 198.51.100.1"));
+    assert!(within(right.pid(), || fetch(&format!("{container}:80"))).is_none());
+    // Both hosts have a container of this address.
+    right.run(&format!("ip route del {container}/32"));
+    left.run("nft flush ruleset");
+    l.eventually("the rules are back", |_| left.run("nft list tables").contains("berth"));
+    pages("after the firewall was flushed");
+    left.run("iptables -P FORWARD ACCEPT");
+    pages("beside iptables");
+    left.run("iptables -t nat -F");
+    l.ok(&["rm", "-f", "server"]);
+    assert!(within(right.pid(), || fetch("198.51.100.1:8080")).is_none());
+}
+
+/// 100,000 queries while the daemon is killed, comes back, and containers come and go: not one fails.
+#[test]
+fn names_under_load() {
+    const QUERIES: usize = 100_000;
+    const CLIENTS: usize = 4;
+    let host = Host::new();
+    let (mut daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "loaded"]);
+    cli.ok(&["run", "-d", "--name", "server", "--network", "loaded", "busybox", "sleep", "1000"]);
+    cli.ok(&["run", "-d", "--name", "client", "--network", "loaded", "busybox", "sleep", "1000"]);
+    let (pid, address) = (pid_of(&cli, "client"), address_of(&cli, "server"));
+    let expected: std::net::Ipv4Addr = address.parse().expect("an address");
+    // A name server of the container's own may be on port 53 of every address all the while.
+    let _own = within(pid, || UdpSocket::bind("0.0.0.0:53").expect("port 53 is the container's"));
+    let asked = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let asked = &asked;
+            scope.spawn(move || {
+                within(pid, || {
+                    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                    socket.connect("127.0.0.11:53").expect("connect");
+                    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+                    for n in 0..QUERIES / CLIENTS {
+                        let id = u16::try_from(n % 65_536).expect("16 bits");
+                        socket.send(&query(id, "server")).expect("send");
+                        let mut buffer = [0; 512];
+                        let length = socket
+                            .recv(&mut buffer)
+                            .unwrap_or_else(|e| panic!("client {client}, query {n} was not answered: {e}"));
+                        let answer = &buffer[..length];
+                        assert_eq!(answer[..2], id.to_be_bytes(), "client {client}, query {n}");
+                        assert!(
+                            answer.ends_with(&expected.octets()),
+                            "client {client}, query {n}: {answer:?}"
+                        );
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            });
+        }
+        let reach = |part: usize| {
+            while asked.load(Ordering::Relaxed) < QUERIES / 8 * part {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        reach(1);
+        daemon.kill();
+        reach(3);
+        daemon.start_again();
+        for _ in 0..3 {
+            cli.ok(&[
+                "run",
+                "--rm",
+                "--network",
+                "loaded",
+                "--network-alias",
+                "guest",
+                "busybox",
+                "nslookup",
+                "server",
+            ]);
+        }
+        reach(6);
+        daemon.terminate();
+        daemon.start_again();
+    });
+    assert_eq!(asked.load(Ordering::Relaxed), QUERIES);
+    // New names are known after all that, and the process can be lost, too.
+    cli.ok(&["run", "-d", "--name", "late", "--network", "loaded", "busybox", "sleep", "1000"]);
+    cli.ok(&["exec", "client", "nslookup", "-type=a", "late"]);
+}
+
+/// A query for an A record, as a stub resolver sends it.
+fn query(id: u16, name: &str) -> Vec<u8> {
+    let mut packet = id.to_be_bytes().to_vec();
+    packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        packet.push(u8::try_from(label.len()).expect("a label"));
+        packet.extend(label.as_bytes());
+    }
+    packet.extend([0, 0, 1, 0, 1]);
+    packet
+}
+
+/// 500 published ports are map elements: the daemon does not grow by a process or a thread for each.
+#[test]
+fn five_hundred_ports() {
+    let host = Host::new();
+    let (daemon, cli) = on(&host);
+    let threads = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("status");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("Threads:")).expect("threads").trim().to_owned();
+        line.parse::<usize>().expect("a number")
+    };
+    let before = threads();
+    cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "many",
+        "-p",
+        "21000-21499:21000-21499",
+        "busybox",
+        "sh",
+        "-c",
+        "echo page > /index.html; for p in 21000 21250 21499; do httpd -p $p -h /; done; sleep 1000",
+    ]);
+    for port in [21_000, 21_250, 21_499] {
+        assert!(served(&host, &format!("127.0.0.1:{port}")), "port {port}");
+    }
+    assert!(threads() < before + 50, "{} threads, {before} before", threads());
+    assert_eq!(cli.ok(&["port", "many"]).lines().count(), 1000);
+    let table = host.run("nft list ruleset");
+    assert_eq!(table.matches("tcp . 21").count(), 500);
+    cli.ok(&["rm", "-f", "many"]);
+    assert!(!host.run("nft list ruleset").contains("tcp . 21"));
+    // The ports are free again at once.
+    cli.ok(&["run", "--rm", "-p", "21000-21499:21000-21499", "busybox", "true"]);
+}
+
+/// 200 networks, each with its own subnet, usable, and all gone after prune.
+#[test]
+fn two_hundred_networks() {
+    let host = Host::new();
+    let (daemon, cli) = on(&host);
+    for n in 0..200 {
+        let body = format!(r#"{{"Name":"net{n}","EnableIPv6":{}}}"#, n % 2 == 0);
+        let (status, text) = daemon.api("POST", "/networks/create", &body);
+        assert_eq!(status, 201, "network {n}: {text}");
+    }
+    let bridges = host.links().iter().filter(|link| link.starts_with("br-")).count();
+    assert_eq!(bridges, 200);
+    let seen = cli.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "net199",
+        "busybox",
+        "ip",
+        "-4",
+        "-o",
+        "address",
+        "show",
+        "eth0",
+    ]);
+    assert!(seen.contains("inet "), "{seen}");
+    cli.ok(&["network", "prune", "-f"]);
+    assert_eq!(cli.ok(&["network", "ls", "-q", "--filter", "type=custom"]), "");
+    assert!(!host.links().iter().any(|link| link.starts_with("br-")));
+}
+
+/// Killed in the middle of whatever it does, the daemon comes back to a state that can be used and taken away.
+#[test]
+fn killed_in_the_middle() {
+    let host = Host::new();
+    let (mut daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "steady"]);
+    cli.ok(&["run", "-d", "--name", "steady", "--network", "steady", "busybox", "sleep", "1000"]);
+    for round in 0..8_u64 {
+        let busy = cli.clone();
+        let script = std::thread::spawn(move || {
+            // Each may fail, for the daemon goes away under it; what counts is what is left.
+            let net = format!("round{round}");
+            drop(busy.run(&["network", "create", "--ipv6", &net]));
+            drop(busy.run(&["network", "connect", &net, "steady"]));
+            drop(busy.run(&[
+                "run",
+                "-d",
+                "--rm",
+                "--name",
+                &net,
+                "--network",
+                &net,
+                "-p",
+                "22222:80",
+                "busybox",
+                "sleep",
+                "1000",
+            ]));
+            drop(busy.run(&["network", "disconnect", &net, "steady"]));
+            drop(busy.run(&["rm", "-f", &net]));
+            drop(busy.run(&["network", "rm", &net]));
+        });
+        std::thread::sleep(Duration::from_millis(40 + 60 * round));
+        daemon.kill();
+        script.join().expect("the script");
+        daemon.start_again();
+        let net = format!("round{round}");
+        drop(cli.run(&["rm", "-f", &net]));
+        cli.ok(&["exec", "steady", "nslookup", "-type=a", "steady"]);
+        drop(cli.run(&["network", "disconnect", &net, "steady"]));
+        cli.run(&["network", "rm", "-f", &net]).expect_code(0);
+        assert_eq!(
+            cli.ok(&["network", "ls", "-q", "--filter", "type=custom"]).lines().count(),
+            1,
+            "round {round}"
+        );
+        let bridges = host.links().iter().filter(|link| link.starts_with("br-")).count();
+        let ends = host.links().iter().filter(|link| link.starts_with("veth")).count();
+        assert_eq!((bridges, ends), (1, 1), "round {round}: {:?}", host.links());
+        assert!(!host.run("nft list ruleset").contains("22222"), "round {round}");
+    }
+    cli.ok(&["rm", "-f", "steady"]);
+    cli.ok(&["network", "rm", "steady"]);
+}
