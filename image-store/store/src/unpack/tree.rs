@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use berth_sys::path::{magic_link, open_beneath_strict};
+use berth_sys::path::open_beneath_strict;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
@@ -20,8 +20,9 @@ use crate::unpack::EntryProblem;
 
 /// Directories that are kept open.
 const CACHE: usize = 128;
-/// As the kernel's limit.
+/// As the kernel's limits.
 const MAX_LINKS: usize = 40;
+const MAX_PATH: usize = 4095;
 
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -102,6 +103,10 @@ impl Tree {
             }
             let here = stack.last().map_or_else(|| self.root.clone(), |(fd, _)| fd.clone());
             let path = joined(&stack, &component);
+            // Through links a tree could grow deeper than any path can say.
+            if path.len() > MAX_PATH {
+                return Err(io_problem("make its directory", Errno::ENAMETOOLONG));
+            }
             let name = OsStr::from_bytes(&component);
             let next = match openat(
                 &*here,
@@ -173,20 +178,6 @@ impl Tree {
         let acl = entry.xattrs.iter().find(|(key, _)| key == DEFAULT_ACL.as_bytes());
         let last = Last { mtime: entry.mtime, default_acl: acl.map(|(_, value)| value.clone()) };
         self.last.insert(PathBuf::from(OsString::from_vec(path)), last);
-    }
-
-    /// Removes what has this name, whatever it is.
-    pub(super) fn clear(&mut self, at: &OwnedFd, name: &OsStr) -> Result<(), EntryProblem> {
-        match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(Errno::EISDIR) => {
-                self.cache.clear();
-                // `remove_dir_all` itself goes by descriptors and follows no link.
-                std::fs::remove_dir_all(magic_link(at).join(name))
-                    .map_err(|source| EntryProblem::Io { operation: "replace a directory", source })
-            }
-            Err(errno) => Err(io_problem("replace", errno)),
-        }
     }
 
     /// Gives the directories their times and default ACLs; returns the bytes of all files and the implicit
