@@ -211,6 +211,15 @@ pub struct Import {
     pub platform: String,
 }
 
+/// Query of `POST /images/{name}/push`, beside the tag.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Push {
+    /// Push this platform's image alone; empty is what is there.
+    pub platform: String,
+    /// Berth only: `gzip` or `zstd`, for layers that are compressed for the first time; empty is gzip.
+    pub compression: String,
+}
+
 /// Query of `PUT /containers/{id}/archive`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PutArchive {

@@ -5,11 +5,12 @@ use std::io::{self, BufReader, Read, Write};
 use berth_oci::media_type;
 
 /// How a layer blob is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// Plain tar.
     None,
     /// gzip.
+    #[default]
     Gzip,
     /// zstd.
     Zstd,
