@@ -72,8 +72,8 @@ pub(crate) async fn fetch(
     let offset = ingest.offset();
     let (to_writer, pieces) = mpsc::channel(IN_FLIGHT);
     let writer = {
-        let blob = blob.clone();
-        spawn_blocking(move || write(ingest, pieces, &to_unpacker, &blob))
+        let (store, blob) = (store.clone(), blob.clone());
+        spawn_blocking(move || write(&store, ingest, pieces, &to_unpacker, &blob))
     };
     let downloaded = download(session, blob, offset, &to_writer, progress).await;
     if downloaded.is_ok() {
@@ -188,6 +188,7 @@ async fn stream_from(
 
 /// The writing thread: hashes, writes, passes on, and verifies at the end.
 fn write(
+    store: &Store,
     mut ingest: Ingest,
     mut pieces: mpsc::Receiver<Piece>,
     to_unpacker: &blocking::SyncSender<Piece>,
@@ -205,7 +206,8 @@ fn write(
                     wanted: blob.digest.clone(),
                     got: if size == blob.size { actual } else { format!("{size} bytes") },
                 }),
-                other => Ok(other.map(drop)?),
+                // While the rest is unpacked the disk has time.
+                other => Ok(other.and_then(|digest| store.content().settle(&digest))?),
             };
         };
         ingest

@@ -101,7 +101,9 @@ impl Tree {
         data: &mut impl BufRead,
     ) -> Result<(), EntryProblem> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o600);
+        // Most files need nothing more than what they are made with.
+        let exact = entry.mode & !0o777 == 0 && entry.mode & self.umask == 0;
+        let mode = Mode::from_bits_truncate(if exact { entry.mode } else { 0o600 });
         let fd = create(at, name, || openat(&**at, name, flags, mode))?;
         let mut file = File::from(fd);
         match &entry.sparse {
@@ -119,11 +121,16 @@ impl Tree {
             }
         }
         self.size = self.size.saturating_add(entry.size);
-        // Always: a set-group-id directory gives its group to what is made in it.
-        fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-            .map_err(|e| io_problem("chown", e))?;
+        // A directory with a group of its own may give it to what is made in it.
+        if self.groups || (entry.uid, entry.gid) != (0, 0) {
+            fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+                .map_err(|e| io_problem("chown", e))?;
+        }
         xattrs(at, name, entry)?;
-        fchmod(&file, Mode::from_bits_truncate(entry.mode)).map_err(|e| io_problem("chmod", e))?;
+        // Access lists change the mode.
+        if !exact || !entry.xattrs.is_empty() {
+            fchmod(&file, Mode::from_bits_truncate(entry.mode)).map_err(|e| io_problem("chmod", e))?;
+        }
         let time = TimeSpec::new(entry.mtime.0, i64::from(entry.mtime.1));
         futimens(&file, &time, &time).map_err(|e| io_problem("set the time", e))
     }

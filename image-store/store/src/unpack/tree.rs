@@ -43,6 +43,10 @@ pub(super) struct Tree {
     /// Directories made because something lies in them, not because the archive names them.
     implicit: BTreeSet<String>,
     last: BTreeMap<PathBuf, Last>,
+    /// Bits that the kernel takes from the mode of what is made.
+    pub(super) umask: u32,
+    /// Some directory has a group other than root's.
+    pub(super) groups: bool,
     pub(super) size: u64,
     pub(super) reserve: u64,
     pub(super) until_space_check: u64,
@@ -52,7 +56,17 @@ impl Tree {
     pub(super) fn new(root: OwnedFd, reserve: u64) -> Self {
         let implicit = BTreeSet::from([String::new()]);
         let (cache, last) = (HashMap::new(), BTreeMap::new());
-        Self { root: Rc::new(root), cache, implicit, last, size: 0, reserve, until_space_check: 0 }
+        Self {
+            root: Rc::new(root),
+            cache,
+            implicit,
+            last,
+            umask: umask(),
+            groups: false,
+            size: 0,
+            reserve,
+            until_space_check: 0,
+        }
     }
 
     /// Opens the directory of these components, making what lacks.
@@ -173,6 +187,7 @@ impl Tree {
 
     /// The archive names this directory itself.
     pub(super) fn named_directory(&mut self, components: &[&[u8]], entry: &Entry) {
+        self.groups |= entry.gid != 0;
         let path = components.join(&b'/');
         self.implicit.remove(&lossy(&path));
         let acl = entry.xattrs.iter().find(|(key, _)| key == DEFAULT_ACL.as_bytes());
@@ -207,6 +222,13 @@ impl Tree {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         open_beneath_strict(self.root.as_fd(), path, flags).ok().map(Rc::new)
     }
+}
+
+/// This process's umask, which can otherwise only be read by setting it (proc_pid_status(5)).
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 pub(crate) fn is_whiteout(stat: &FileStat) -> bool {
