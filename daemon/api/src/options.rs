@@ -220,6 +220,15 @@ pub struct Push {
     pub compression: String,
 }
 
+/// Query of `POST /berth/check` (Berth only).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckStore {
+    /// Mend what can be mended: unpack again, fetch again.
+    pub repair: bool,
+    /// Only look whether everything is there, not whether it is right.
+    pub quick: bool,
+}
+
 /// Query of `PUT /containers/{id}/archive`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PutArchive {

@@ -32,6 +32,8 @@ pub(crate) struct Pull<'a> {
     pub(crate) platform: &'a Platform,
     pub(crate) credentials: &'a Credentials,
     pub(crate) listener: Listener,
+    /// Also fetch blobs that are missing although their layers are unpacked.
+    pub(crate) complete: bool,
 }
 
 /// The manifest that was chosen, and what the reference named.
@@ -113,6 +115,9 @@ impl Pull<'_> {
         let (store, wanted) = (self.store.clone(), self.reference.to_string());
         let local = blocking("look up the image", move || {
             let Ok(image) = store.images().resolve(&wanted) else { return Ok(None) };
+            if !store.images().is_whole(&image.id)? {
+                return Ok(None);
+            }
             let platform = store.images().config_of(&image.id)?.platform();
             Ok(Some((image, platform)))
         });
@@ -195,9 +200,12 @@ impl Pull<'_> {
         layers: Vec<(Descriptor, DiffId)>,
     ) -> Result<(), RegistryError> {
         let slots = Semaphore::new(self.transport.config().concurrency.max(1));
-        let store = self.store.clone();
+        let (store, complete) = (self.store.clone(), self.complete);
         let layers = blocking("look for layers", move || {
-            Ok(layers.into_iter().map(|layer| (store.layers().contains(&layer.1), layer)).collect::<Vec<_>>())
+            let present = |(blob, diff_id): &(Descriptor, DiffId)| {
+                store.layers().contains(diff_id) && (!complete || store.content().contains(&blob.digest))
+            };
+            Ok(layers.into_iter().map(|layer| (present(&layer), layer)).collect::<Vec<_>>())
         });
         let mut fetches = FuturesUnordered::new();
         for (present, (blob, diff_id)) in layers.await? {

@@ -78,6 +78,18 @@ impl Images {
         Ok(texts.iter().filter_map(|text| Reference::parse_name(text).ok()).collect())
     }
 
+    /// Whether the image's configuration, its layers and all that its manifest names are in the store.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_whole(&self, id: &ImageId) -> Result<bool> {
+        let image = self.required(id)?;
+        let layers = self.layers();
+        Ok(self.shared.content.contains(id)
+            && image.layers.iter().all(|diff_id| layers.contains(diff_id))
+            && (image.manifest.is_none() || self.is_complete(id)?))
+    }
+
     /// Whether every blob that the image's manifest names is in the store.
     pub(crate) fn is_complete(&self, id: &ImageId) -> Result<bool> {
         let blobs = self.strings("SELECT digest FROM image_blobs WHERE id = ?1", id.as_str())?;
