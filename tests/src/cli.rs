@@ -133,7 +133,11 @@ impl Cli {
 }
 
 /// Starts `command`, feeds it, waits for it.
-fn finish(mut command: Command, input: &[u8], shown: String) -> Outcome {
+///
+/// # Panics
+/// If it cannot be started.
+#[must_use]
+pub fn finish(mut command: Command, input: &[u8], shown: String) -> Outcome {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

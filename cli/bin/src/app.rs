@@ -7,8 +7,8 @@ use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
     archive, attach, build, commit, cp, create, diff, events, exec, history, images, import, info, inspect,
-    lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run, search, start, stats, system, tag, top,
-    update, version, volume,
+    lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run, search, start, stats, system,
+    tag, top, update, version, volume,
 };
 use crate::exit::Exit;
 use crate::session::Session;

@@ -54,7 +54,8 @@ fn choose(
         let fits = repository.strip_prefix(key).is_some_and(|rest| rest.starts_with(['/', ':', '@']));
         fits.then_some(key.len())
     };
-    let helper = config.cred_helpers.iter().filter_map(|(key, helper)| Some((length(key)?, key, helper))).max();
+    let helper =
+        config.cred_helpers.iter().filter_map(|(key, helper)| Some((length(key)?, key, helper))).max();
     let auth = config.auths.into_iter().filter_map(|(key, auth)| Some((length(&key)?, auth)));
     let auth = auth.max_by_key(|(length, _)| *length);
     if let Some((length, key, helper)) = helper
@@ -78,7 +79,9 @@ fn bare(key: &str) -> &str {
 fn file() -> Result<PathBuf> {
     let dir = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let dir = dir.or_else(|| std::env::home_dir().map(|home| home.join(".docker")));
-    Ok(dir.context("there is no home directory for docker's configuration; set DOCKER_CONFIG")?.join("config.json"))
+    Ok(dir
+        .context("there is no home directory for docker's configuration; set DOCKER_CONFIG")?
+        .join("config.json"))
 }
 
 fn read() -> Result<Config> {

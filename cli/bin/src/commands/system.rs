@@ -119,7 +119,8 @@ pub(crate) async fn check(session: &Session, args: Check) -> Result<Exit> {
         true => "pull or load these images again, or remove them",
         false => "`berth system check --repair` unpacks and fetches again what it can",
     };
-    Err(Failure { message: format!("the image store has {left} unrepaired problems: {next}"), code: 1 }.into())
+    Err(Failure { message: format!("the image store has {left} unrepaired problems: {next}"), code: 1 }
+        .into())
 }
 
 pub(crate) async fn shutdown(session: &Session, args: Shutdown) -> Result<Exit> {

@@ -43,7 +43,8 @@ impl Engine {
                 let mut broken = Vec::new();
                 for image in images.list(true)? {
                     if !images.is_whole(&image.id)? {
-                        let platform = images.config_of(&image.id).map_or_else(|_| Platform::host(), |c| c.platform());
+                        let platform =
+                            images.config_of(&image.id).map_or_else(|_| Platform::host(), |c| c.platform());
                         broken.push((image, platform));
                     }
                 }
