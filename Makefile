@@ -36,6 +36,7 @@ test: packages-test build
 bench: packages-test build
 	tests/support/packages.sh bench
 	tests/support/bench.sh
+	tests/support/bench-images.sh
 
 lint:
 	$(CARGO) fmt --all --check

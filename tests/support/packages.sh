@@ -9,10 +9,10 @@ declare -A demo=([/bin/busybox]=busybox-static [cc]=gcc [tar]=tar)
 declare -A test=(
     [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci [runc]=runc [crun]=crun
     [dockerd]=docker.io [containerd]=containerd [qemu-system-x86_64]=qemu-system-x86
-    [cpio]=cpio [nft]=nftables [iptables]=iptables [ip]=iproute2 [script]=bsdutils [zstd]=zstd [curl]=curl
+    [cpio]=cpio [nft]=nftables [iptables]=iptables [ip]=iproute2 [script]=bsdutils [openssl]=openssl [podman]=podman [buildah]=buildah [zstd]=zstd [curl]=curl
     [setfattr]=attr [xz]=xz-utils [jq]=jq [python3]=python3
 )
-declare -A bench=([podman]=podman [hyperfine]=hyperfine)
+declare -A bench=([hyperfine]=hyperfine)
 
 wanted=()
 need() {
