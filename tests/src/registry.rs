@@ -20,11 +20,20 @@ impl Registry {
     /// If it does not listen within ten seconds.
     #[must_use]
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// Starts one with further lines of configuration.
+    ///
+    /// # Panics
+    /// If it does not listen within ten seconds.
+    #[must_use]
+    pub fn with(more: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-registry").tempdir().expect("temporary directory");
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
-             delete: {{enabled: true}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+             delete: {{enabled: true}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{more}",
             dir.path().join("data").display()
         );
         let file = dir.path().join("config.yml");

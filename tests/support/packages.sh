@@ -8,8 +8,9 @@ declare -A demo=([/bin/busybox]=busybox-static [cc]=gcc [tar]=tar)
 [ "${DEMO_BASE:-busybox}" != debian ] || demo[mmdebstrap]=mmdebstrap
 declare -A test=(
     [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci [runc]=runc [crun]=crun
-    [dockerd]=docker.io [containerd]=containerd [podman]=podman [unshare]=util-linux [qemu-system-x86_64]=qemu-system-x86
-    [cpio]=cpio [mmdebstrap]=mmdebstrap [nft]=nftables [iptables]=iptables [ip]=iproute2 [script]=bsdutils [zstd]=zstd [curl]=curl
+    [dockerd]=docker.io [containerd]=containerd [podman]=podman [buildah]=buildah [unshare]=util-linux
+    [qemu-system-x86_64]=qemu-system-x86 [cpio]=cpio [mmdebstrap]=mmdebstrap [nft]=nftables [iptables]=iptables
+    [ip]=iproute2 [script]=bsdutils [openssl]=openssl [zstd]=zstd [curl]=curl
     [setfattr]=attr [xz]=xz-utils [jq]=jq [python3]=python3
 )
 declare -A bench=([hyperfine]=hyperfine)

@@ -1,14 +1,14 @@
 //! The command line's grammar: docker's commands, at the top and in their groups.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
     archive, attach, build, commit, cp, create, diff, events, exec, history, images, import, info, inspect,
-    lifecycle, logs, network, port, prune, ps, pull, push, rm, rmi, run, start, stats, system, tag, top,
-    update, version, volume,
+    lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run, search, start, stats, system,
+    tag, top, update, version, volume,
 };
 use crate::exit::Exit;
 use crate::session::Session;
@@ -37,10 +37,9 @@ enum Command {
     Events(events::Events),
     Info(info::Info),
     Version(version::Version),
-    /// Log in to a registry
-    Login(Registry),
-    /// Log out of a registry
-    Logout(Registry),
+    Login(login::Login),
+    Logout(login::Logout),
+    Search(search::Search),
     /// Commands for containers
     #[command(subcommand, name = "container")]
     Containers(ContainerGroup),
@@ -157,19 +156,12 @@ enum VolumeGroup {
 
 #[derive(Debug, Subcommand)]
 enum SystemGroup {
+    Check(system::Check),
     Df(system::Df),
     Events(events::Events),
     Info(info::Info),
     Prune(prune::System),
     Shutdown(system::Shutdown),
-}
-
-/// What `login` and `logout` take.
-#[derive(Debug, clap::Args)]
-struct Registry {
-    /// Flags and the registry, as docker has them
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    words: Vec<String>,
 }
 
 impl App {
@@ -186,15 +178,9 @@ impl App {
             Command::Events(args) => events::run(session, args).await,
             Command::Info(args) => info::run(session, args).await,
             Command::Version(args) => version::run(session, args).await,
-            Command::Login(args) | Command::Logout(args) => bail!(
-                "{} is not here yet: write the credentials into the `auths` of ~/.docker/config.json, or name a \
-                 credential helper there; berth reads both",
-                if args.words.is_empty() {
-                    "this".to_owned()
-                } else {
-                    format!("logging in to {}", args.words.join(" "))
-                }
-            ),
+            Command::Login(args) => login::run(session, args).await,
+            Command::Logout(args) => login::logout(args),
+            Command::Search(args) => search::run(session, args).await,
             Command::Containers(command) => match command {
                 ContainerGroup::Common(command) => container(session, command).await,
                 ContainerGroup::Ls(args) => ps::run(session, args).await,
@@ -217,6 +203,7 @@ impl App {
                 VolumeGroup::Prune(args) => prune::volumes(session, args).await,
             },
             Command::System(command) => match command {
+                SystemGroup::Check(args) => system::check(session, args).await,
                 SystemGroup::Df(args) => system::df(session, args).await,
                 SystemGroup::Events(args) => events::run(session, args).await,
                 SystemGroup::Info(args) => info::run(session, args).await,

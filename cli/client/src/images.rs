@@ -7,7 +7,7 @@ use berth_api::{
         DistributionInspect, HistoryItem, ImageDeleteItem, ImageInspect, ImageSummary, PruneImagesResponse,
         SearchResult,
     },
-    options::{Commit, Import, ListImages, RemoveImage},
+    options::{Commit, Import, ListImages, Push, RemoveImage},
     progress::ProgressMessage,
     registry::AuthConfig,
 };
@@ -97,9 +97,14 @@ impl Client {
         &self,
         image: &str,
         tag: &str,
+        options: &Push,
         auth: Option<&AuthConfig>,
     ) -> Result<JsonStream<ProgressMessage>> {
-        let call = Call::post(at(image, "/push"), &Query::new().text("tag", tag));
+        let query = Query::new()
+            .text("tag", tag)
+            .text("platform", &options.platform)
+            .text("compression", &options.compression);
+        let call = Call::post(at(image, "/push"), &query);
         Ok(JsonStream::new(self.send(call.header("x-registry-auth", auth_header(auth))).await?))
     }
 

@@ -2,9 +2,9 @@
 
 use berth_api::{
     event::Event,
-    options::{DiskUsageKinds, Events},
+    options::{CheckStore, DiskUsageKinds, Events},
     registry::{AuthConfig, AuthResponse},
-    system::{DiskUsage, SystemInfo, Version},
+    system::{DiskUsage, StoreCheck, SystemInfo, Version},
 };
 
 use crate::{Client, JsonStream, Result, query::Query, request::Call};
@@ -49,6 +49,12 @@ impl Client {
     /// Checks credentials with their registry.
     pub async fn auth(&self, auth: &AuthConfig) -> Result<AuthResponse> {
         self.fetch(Call::post("/auth", &Query::new()).json(auth)).await
+    }
+
+    /// Proves the image store of a berthd (not of a dockerd), and mends it if asked to.
+    pub async fn check_store(&self, options: CheckStore) -> Result<StoreCheck> {
+        let query = Query::new().flag("repair", options.repair).flag("quick", options.quick);
+        self.fetch(Call::post("/berth/check", &query)).await
     }
 
     /// Ends a berthd (not a dockerd); with `stop_containers` nothing of it stays behind.

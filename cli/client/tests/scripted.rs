@@ -185,7 +185,7 @@ async fn progress_arrives_in_any_pieces() {
         let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".as_bytes().to_vec();
         let pieces = std::iter::once(head).chain(body.as_bytes().chunks(size).map(<[u8]>::to_vec)).collect();
         let daemon = Daemon::script(vec![Act::Say(PING), Act::Pieces(pieces)]);
-        let mut stream = daemon.client().image_push("x", "1", None).await.unwrap();
+        let mut stream = daemon.client().image_push("x", "1", &Default::default(), None).await.unwrap();
         let mut texts = Vec::new();
         while let Some(message) = stream.next().await.unwrap() {
             texts.push(message.status.or(message.error).unwrap());

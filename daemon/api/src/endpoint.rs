@@ -160,6 +160,7 @@ endpoints! {
     Post   "/configs/{id}/update"                Swarm               30;
 
     Post   "/berth/shutdown"                     BerthShutdown       24;
+    Post   "/berth/check"                        BerthCheck          24;
 }
 
 impl Route {

@@ -211,6 +211,24 @@ pub struct Import {
     pub platform: String,
 }
 
+/// Query of `POST /images/{name}/push`, beside the tag.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Push {
+    /// Push this platform's image alone; empty is what is there.
+    pub platform: String,
+    /// Berth only: `gzip` or `zstd`, for layers that are compressed for the first time; empty is gzip.
+    pub compression: String,
+}
+
+/// Query of `POST /berth/check` (Berth only).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckStore {
+    /// Mend what can be mended: unpack again, fetch again.
+    pub repair: bool,
+    /// Only look whether everything is there, not whether it is right.
+    pub quick: bool,
+}
+
 /// Query of `PUT /containers/{id}/archive`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PutArchive {

@@ -297,3 +297,25 @@ wire! {
         pub build_cache: Option<Vec<BuildCacheRecord>>,
     }
 }
+
+wire! {
+    /// Answer of `POST /berth/check` (Berth only).
+    pub struct StoreCheck {
+        /// What is wrong; empty is good.
+        pub problems: Vec<StoreProblem>,
+        /// Images that were looked at.
+        pub images: i64,
+        /// Layers that were looked at.
+        pub layers: i64,
+        /// Blobs whose digests were computed.
+        pub blobs: i64,
+    }
+
+    /// One problem of the image store.
+    pub struct StoreProblem {
+        /// What is wrong with what.
+        pub what: String,
+        /// Whether it was mended.
+        pub repaired: bool,
+    }
+}

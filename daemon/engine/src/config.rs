@@ -17,6 +17,8 @@ pub struct EngineConfig {
     pub default_bridge: Option<String>,
     /// Registries spoken to over plain HTTP, beside those of this host.
     pub insecure_registries: Vec<String>,
+    /// Directories with a directory for each registry: `hosts.toml`, certificates.
+    pub registry_dirs: Vec<PathBuf>,
     /// Labels of the daemon, shown by `info`.
     pub labels: Vec<String>,
     /// Name servers of containers that ask for none, instead of the host's.
@@ -42,6 +44,7 @@ impl EngineConfig {
             shim_binary,
             default_bridge: None,
             insecure_registries: Vec::new(),
+            registry_dirs: ["/etc/berth/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
             labels: Vec::new(),
             dns: Vec::new(),
             cgroup_parent: "/berth".to_owned(),

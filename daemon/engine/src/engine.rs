@@ -98,8 +98,11 @@ impl Engine {
             default_bridge: config.default_bridge.clone(),
             spare_sandboxes: 2,
         })?);
-        let registry_config =
-            RegistryConfig { insecure: config.insecure_registries.clone(), ..RegistryConfig::default() };
+        let registry_config = RegistryConfig {
+            insecure: config.insecure_registries.clone(),
+            host_dirs: config.registry_dirs.clone(),
+            ..RegistryConfig::default()
+        };
         let registry = Registry::new(store.clone(), registry_config);
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);

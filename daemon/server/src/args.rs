@@ -30,6 +30,15 @@ pub(crate) struct Args {
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info", env = "BERTH_LOG")]
     pub(crate) log_level: String,
 
+    /// Directory with a directory for each registry (hosts.toml, certificates); may be given several times
+    /// [default: /etc/berth/certs.d, /etc/docker/certs.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) registry_dir: Vec<PathBuf>,
+
+    /// Registry (host[:port]) to speak to without TLS; those of this host always are; may be given several times
+    #[arg(long, value_name = "REGISTRY")]
+    pub(crate) insecure_registry: Vec<String>,
+
     /// The program berth-shim [default: beside berthd itself]
     #[arg(long, value_name = "FILE")]
     shim: Option<PathBuf>,

@@ -94,12 +94,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
 async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
     // From here on signals wait for us, so that a start under way is not cut.
     let mut signals = Signals::new().context("waiting for signals")?;
-    let config = EngineConfig {
+    let mut config = EngineConfig {
         debug: args.log_level.contains("debug") || args.log_level.contains("trace"),
         // The running program itself, even when its file has been replaced by an upgrade meanwhile.
         dns_program: "/proc/self/exe".into(),
+        insecure_registries: args.insecure_registry.clone(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
+    if !args.registry_dir.is_empty() {
+        config.registry_dirs.clone_from(&args.registry_dir);
+    }
     let engine = Engine::start(config).await.context("starting the engine")?;
     let (server, mut asked) = Server::new(engine.clone());
     let mut sockets = Vec::new();

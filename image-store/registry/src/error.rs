@@ -84,6 +84,22 @@ pub enum RegistryError {
     /// The address is no registry's.
     #[error("{0:?} is not the address of a registry: host[:port] is expected")]
     BadAddress(String),
+    /// What is said about a registry in `certs.d` makes no sense.
+    #[error("{}: {reason}", path.display())]
+    HostsFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image has only a manifest that is not supported any more.
+    #[error("{reference}: {source}")]
+    Unsupported {
+        /// What was asked for.
+        reference: String,
+        /// Why.
+        source: berth_oci::DocumentError,
+    },
     /// The HTTP client could not be set up.
     #[error(
         "cannot set up the HTTP client: {0} (are CA certificates installed, such as the package ca-certificates?)"
@@ -124,11 +140,14 @@ impl RegistryError {
             | Self::NotLocal(_) => ErrorKind::NotFound,
             Self::PushDenied(_) => ErrorKind::Forbidden,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,
-            Self::NotAnImage { .. } | Self::BadAddress(_) => ErrorKind::InvalidParameter,
+            Self::NotAnImage { .. } | Self::BadAddress(_) | Self::Unsupported { .. } => {
+                ErrorKind::InvalidParameter
+            }
             Self::TooManyRequests(_) | Self::Unreachable { .. } | Self::Registry(_) => ErrorKind::Unavailable,
             Self::WrongContent { .. }
             | Self::BadManifest { .. }
             | Self::Setup(_)
+            | Self::HostsFile { .. }
             | Self::Store(_)
             | Self::Task { .. } => ErrorKind::Internal,
         }

@@ -5,9 +5,15 @@ use std::io;
 use std::time::Duration;
 
 use berth_oci::Reference;
-use oci_client::errors::{OciDistributionError, OciEnvelope, OciErrorCode};
+use jiff::Timestamp;
+use reqwest::Response;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::Deserialize;
 
 use crate::error::RegistryError;
+
+/// Answers to failed requests are read up to here.
+const MAX_ERROR: usize = 64 << 10;
 
 /// A failed request.
 #[derive(Debug)]
@@ -18,27 +24,60 @@ pub(crate) enum Failure {
     Transport { url: String, reason: String, transient: bool },
     /// The answer makes no sense.
     Protocol(String),
-    /// There is nothing to ask with.
-    Setup(String),
+}
+
+/// The error document of a registry (distribution spec, "Error Codes").
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    errors: Vec<Problem>,
+    /// Token services have their own form.
+    #[serde(default)]
+    details: String,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
 }
 
 impl Failure {
-    /// Reads the registry's error document, where the answer has one (distribution spec, "Error codes").
+    /// Reads the registry's error document, where the answer has one.
     pub(crate) fn of_status(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
-        let first =
-            serde_json::from_slice::<OciEnvelope>(body).ok().and_then(|e| e.errors.into_iter().next());
-        let (code, message) = match first {
-            Some(error) => (code_text(&error.code), error.message),
-            None => (String::new(), String::from_utf8_lossy(&body[..body.len().min(300)]).trim().to_owned()),
+        let (code, message) = match serde_json::from_slice::<Envelope>(body) {
+            Ok(Envelope { mut errors, details }) => match errors.is_empty() {
+                false => {
+                    let first = errors.swap_remove(0);
+                    (first.code, first.message)
+                }
+                true => (String::new(), details),
+            },
+            Err(_) => {
+                (String::new(), String::from_utf8_lossy(&body[..body.len().min(300)]).trim().to_owned())
+            }
         };
         Self::Status { status, code, message, retry_after }
+    }
+
+    /// The server gives authorizations and does not honour them.
+    pub(crate) fn refused_for_ever() -> Self {
+        let message = "the registry refuses the authorization that its own token service gave".to_owned();
+        Self::Status { status: 401, code: "UNAUTHORIZED".to_owned(), message, retry_after: None }
     }
 
     pub(crate) fn of_request(error: &reqwest::Error) -> Self {
         if let Some(status) = error.status() {
             return Self::of_status(status.as_u16(), b"", None);
         }
-        let url = error.url().map(ToString::to_string).unwrap_or_default();
+        // Without a connection it is about the server, not about what was to be asked.
+        let place = |url: &reqwest::Url| match error.is_connect() {
+            true => url.join("/v2/").map_or_else(|_| url.to_string(), |root| root.to_string()),
+            false => url.to_string(),
+        };
+        let url = error.url().map(place).unwrap_or_default();
         let host = error.url().and_then(|url| url.host_str()).unwrap_or_default();
         let port = error.url().and_then(|url| url.port_or_known_default()).unwrap_or_default();
         let mut causes = Vec::new();
@@ -73,7 +112,7 @@ impl Failure {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             Self::Transport { transient, .. } => *transient,
-            Self::Protocol(_) | Self::Setup(_) => false,
+            Self::Protocol(_) => false,
         }
     }
 
@@ -114,7 +153,6 @@ impl Failure {
     /// What it means regardless of the operation.
     pub(crate) fn in_general(self) -> RegistryError {
         match self {
-            Self::Setup(reason) => RegistryError::Setup(reason),
             Self::Status { status: 401, message, .. } => RegistryError::Unauthorized(if message.is_empty() {
                 "authentication required".to_owned()
             } else {
@@ -135,45 +173,22 @@ impl Failure {
     }
 }
 
-fn code_text(code: &OciErrorCode) -> String {
-    serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+/// What a refusing answer says.
+pub(crate) async fn refusal(response: Response) -> Failure {
+    let status = response.status().as_u16();
+    let wait = retry_after(response.headers());
+    let body = crate::session::limited(response, MAX_ERROR).await.unwrap_or_default();
+    Failure::of_status(status, &body, wait)
 }
 
-impl From<OciDistributionError> for Failure {
-    fn from(error: OciDistributionError) -> Self {
-        match error {
-            OciDistributionError::RequestError(error) => Self::of_request(&error),
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let first = envelope.errors.into_iter().next();
-                let (code, message) = first.map(|e| (code_text(&e.code), e.message)).unwrap_or_default();
-                let status = match code.as_str() {
-                    "UNAUTHORIZED" => 401,
-                    "DENIED" => 403,
-                    "TOOMANYREQUESTS" => 429,
-                    _ => 404,
-                };
-                Self::Status { status, code, message, retry_after: None }
-            }
-            OciDistributionError::ServerError { code, message, .. } => {
-                Self::of_status(code, message.as_bytes(), None)
-            }
-            OciDistributionError::UnauthorizedError { .. } => Self::of_status(401, b"", None),
-            OciDistributionError::AuthenticationFailure(reason) => {
-                #[derive(serde::Deserialize)]
-                struct Details {
-                    details: String,
-                }
-                match serde_json::from_str::<Details>(&reason) {
-                    Ok(answer) => Self::of_status(401, answer.details.as_bytes(), None),
-                    Err(_) => Self::of_status(401, reason.as_bytes(), None),
-                }
-            }
-            OciDistributionError::IoError(error) => {
-                Self::Transport { url: String::new(), reason: error.to_string(), transient: true }
-            }
-            other => Self::Protocol(other.to_string()),
-        }
+/// Seconds, or a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
     }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Duration::try_from(date.duration_since(Timestamp::now())).ok().or(Some(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -220,6 +235,15 @@ mod tests {
             status(401, "").while_pulling(&busybox, false).to_string(),
             "unauthorized: authentication required"
         );
+    }
+
+    #[test]
+    fn waits_are_seconds_or_a_date() {
+        let wait = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert!(wait("Fri, 21 Oct 2095 07:28:00 GMT").unwrap() > Duration::from_secs(1 << 20));
+        assert_eq!(wait("soon"), None);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use std::time::Duration;
 use berth_oci::{Descriptor, DiffId};
 use berth_store::{Ingest, Store};
 use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep};
@@ -28,7 +27,7 @@ use crate::error::RegistryError;
 use crate::failure::Failure;
 use crate::progress::LayerProgress;
 use crate::retry::Patience;
-use crate::session::{Session, broken};
+use crate::session::{Session, cut_off};
 use crate::types::LayerState;
 
 /// Chunks in flight between two stages; a chunk is what one read from the network gave, 64 KiB at most.
@@ -43,7 +42,7 @@ enum Piece {
 
 /// Downloads and unpacks a layer that the store lacks.
 pub(crate) async fn fetch(
-    session: &Session,
+    session: &Session<'_>,
     store: &Store,
     blob: &Descriptor,
     diff_id: &DiffId,
@@ -73,8 +72,8 @@ pub(crate) async fn fetch(
     let offset = ingest.offset();
     let (to_writer, pieces) = mpsc::channel(IN_FLIGHT);
     let writer = {
-        let blob = blob.clone();
-        spawn_blocking(move || write(ingest, pieces, &to_unpacker, &blob))
+        let (store, blob) = (store.clone(), blob.clone());
+        spawn_blocking(move || write(&store, ingest, pieces, &to_unpacker, &blob))
     };
     let downloaded = download(session, blob, offset, &to_writer, progress).await;
     if downloaded.is_ok() {
@@ -128,7 +127,7 @@ enum Stopped {
 
 /// Sends the blob's bytes from `offset` on, over as many connections as it takes.
 async fn download(
-    session: &Session,
+    session: &Session<'_>,
     blob: &Descriptor,
     mut offset: u64,
     to_writer: &mpsc::Sender<Piece>,
@@ -155,25 +154,22 @@ async fn download(
 }
 
 async fn stream_from(
-    session: &Session,
+    session: &Session<'_>,
     blob: &Descriptor,
     offset: &mut u64,
     to_writer: &mpsc::Sender<Piece>,
     progress: &mut LayerProgress,
 ) -> Result<(), Stopped> {
-    let stream = session.blob(&blob.digest, *offset).await.map_err(Stopped::Failed)?;
+    let mut stream = session.blob(blob, *offset).await.map_err(Stopped::Failed)?;
     // A server that ignores ranges begins anew: what is there already is let pass.
     let mut skip = *offset - stream.offset;
-    let mut bytes = stream.bytes;
     while *offset < blob.size {
-        let mut chunk = match bytes.next().await {
-            Some(Ok(chunk)) => chunk,
-            Some(Err(error)) => return Err(Stopped::Failed(broken(blob.digest.as_str(), &error))),
-            None => {
-                return Err(Stopped::Failed(broken(
-                    blob.digest.as_str(),
-                    &io::ErrorKind::UnexpectedEof.into(),
-                )));
+        let next = stream.next().await.and_then(|chunk| chunk.ok_or_else(|| cut_off(&blob.digest)));
+        let mut chunk = match next {
+            Ok(chunk) => chunk,
+            Err(failure) => {
+                stream.give_up(session);
+                return Err(Stopped::Failed(failure));
             }
         };
         let passed = skip.min(chunk.len() as u64);
@@ -192,6 +188,7 @@ async fn stream_from(
 
 /// The writing thread: hashes, writes, passes on, and verifies at the end.
 fn write(
+    store: &Store,
     mut ingest: Ingest,
     mut pieces: mpsc::Receiver<Piece>,
     to_unpacker: &blocking::SyncSender<Piece>,
@@ -209,7 +206,8 @@ fn write(
                     wanted: blob.digest.clone(),
                     got: if size == blob.size { actual } else { format!("{size} bytes") },
                 }),
-                other => Ok(other.map(drop)?),
+                // While the rest is unpacked the disk has time.
+                other => Ok(other.and_then(|digest| store.content().settle(&digest))?),
             };
         };
         ingest

@@ -3,7 +3,10 @@
 //! ```text
 //!   Registry ── pull ── layer     one layer: download ▶ hash and write ▶ unpack, all at the same time
 //!            └─ push
-//!               └─ session        one repository as one user: the requests of the distribution spec
+//!      │        └─ upload         one blob: take over, send, resume
+//!      └────────── session        one repository as one user, on the registry or a mirror
+//!                   ├─ auth       challenges and tokens
+//!                   ├─ hosts      mirrors, certificates (`hosts.toml`)
 //!                   └─ transport  connections, plain or TLS
 //! ```
 //!
@@ -13,9 +16,11 @@
 //! - Credentials are sent to the registry that they belong to and to its token service, nowhere else.
 //! - Dropping a future of this crate stops the work; what was downloaded is resumed by the next attempt.
 
+mod auth;
 mod error;
 mod failure;
-mod identity;
+mod flights;
+mod hosts;
 mod layer;
 mod progress;
 mod pull;
@@ -24,15 +29,15 @@ mod retry;
 mod session;
 mod transport;
 mod types;
+mod upload;
 
 use std::sync::Arc;
 
 use berth_oci::{Descriptor, Document, ImageConfig, ImageId, Platform, Reference, ReferenceError};
 use berth_store::Store;
-use oci_client::RegistryOperation;
 
 pub use error::{ErrorKind, RegistryError};
-pub use types::{Credentials, Distribution, Event, LayerState, Pulled, Pushed, RegistryConfig};
+pub use types::{Credentials, Distribution, Event, LayerState, Pulled, PushOptions, Pushed, RegistryConfig};
 
 use failure::Failure;
 use pull::Pull;
@@ -68,10 +73,27 @@ impl Registry {
     ) -> Result<Pulled, RegistryError> {
         let (transport, store) = (&*self.transport, &self.store);
         let listener = Arc::new(progress);
-        Pull { transport, store, reference, platform, credentials, listener }.run().await
+        Pull { transport, store, reference, platform, credentials, listener, complete: false }.run().await
     }
 
-    /// Pushes an image under the reference: as it was pulled, else with gzip layers.
+    /// Fetches what an image of the store has lost: layers, and blobs of layers that are unpacked. `reference` is one of
+    /// its repository digests.
+    ///
+    /// # Errors
+    /// In Docker's words; see [`RegistryError`].
+    pub async fn fetch_again(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        credentials: &Credentials,
+    ) -> Result<Pulled, RegistryError> {
+        let (transport, store) = (&*self.transport, &self.store);
+        let listener = Arc::new(|_| {});
+        Pull { transport, store, reference, platform, credentials, listener, complete: true }.run().await
+    }
+
+    /// Pushes an image under the reference: as it was pulled where that is possible, with the whole index if all its
+    /// images are here; else with layers compressed as the options say.
     ///
     /// # Errors
     /// In Docker's words; see [`RegistryError`].
@@ -80,11 +102,12 @@ impl Registry {
         reference: &Reference,
         image: &ImageId,
         credentials: &Credentials,
+        options: &PushOptions,
         progress: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Pushed, RegistryError> {
         let (transport, store) = (&*self.transport, &self.store);
         let listener = Arc::new(progress);
-        Push { transport, store, reference, image, credentials, listener }.run().await
+        Push { transport, store, reference, image, credentials, options, listener }.run().await
     }
 
     /// What the registry says about the reference (`/distribution/{name}/json`).
@@ -98,8 +121,7 @@ impl Registry {
     ) -> Result<Distribution, RegistryError> {
         let failed =
             |failure: Failure| failure.while_pulling(reference, *credentials == Credentials::Anonymous);
-        let session = Session::open(&self.transport, reference, credentials, RegistryOperation::Pull).await;
-        let session = session.map_err(failed)?;
+        let session = Session::open(&self.transport, reference, credentials, false, &[])?;
         let name = reference.digest().map_or_else(
             || reference.tag().unwrap_or("latest").to_owned(),
             |digest| digest.as_str().to_owned(),
@@ -132,8 +154,7 @@ impl Registry {
         let host = host.split('/').next().unwrap_or_default();
         let reference = Reference::parse(&format!("{host}/berth/login"))
             .map_err(|_: ReferenceError| RegistryError::BadAddress(registry.to_owned()))?;
-        let session = Session::open(&self.transport, &reference, credentials, RegistryOperation::Pull).await;
-        let session = session.map_err(Failure::in_general)?;
+        let session = Session::open(&self.transport, &reference, credentials, false, &[])?;
         session.check().await.map_err(Failure::in_general)
     }
 }

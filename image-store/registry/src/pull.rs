@@ -1,19 +1,20 @@
 //! Pull: name → manifest → configuration → layers, all at once → image, tag.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use berth_oci::{
-    Descriptor, DiffId, Digest, Document, ImageConfig, ImageId, Manifest, Platform, Reference, media_type,
+    Descriptor, DiffId, Digest, Document, DocumentError, ImageConfig, ImageId, Manifest, Platform, Reference,
+    media_type,
 };
-use berth_store::{NewImage, Store};
-use oci_client::RegistryOperation;
+use berth_store::{Lease, NewImage, Store};
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use crate::error::RegistryError;
 use crate::failure::Failure;
+use crate::flights::Role;
 use crate::layer::{self, blocking};
 use crate::progress::{LayerProgress, Listener};
 use crate::session::{Served, Session, offered};
@@ -31,6 +32,8 @@ pub(crate) struct Pull<'a> {
     pub(crate) platform: &'a Platform,
     pub(crate) credentials: &'a Credentials,
     pub(crate) listener: Listener,
+    /// Also fetch blobs that are missing although their layers are unpacked.
+    pub(crate) complete: bool,
 }
 
 /// The manifest that was chosen, and what the reference named.
@@ -39,6 +42,25 @@ struct Chosen {
     descriptor: Descriptor,
     bytes: Vec<u8>,
     named: Digest,
+    /// The index that the reference named, if it was one.
+    index: Option<(Descriptor, Vec<u8>)>,
+}
+
+/// Keeps what a pull brings in; if the pull ends without success, even by being dropped, for the next attempt.
+struct Keep(Option<Lease>);
+
+impl Keep {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|lease| lease.linger(KEEP_PARTIAL)) {
+            tracing::warn!(%error, "cannot keep what an unfinished pull brought in");
+        }
+    }
 }
 
 impl Pull<'_> {
@@ -48,21 +70,13 @@ impl Pull<'_> {
             id: name.clone(),
             status: format!("Pulling from {}", self.reference.path()),
         });
-        let lease = self.store.lease();
-        match self.fetch(&name).await {
-            Ok(pulled) => {
-                let status = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
-                self.tell(Event::Status(format!("Digest: {}", pulled.digest)));
-                self.tell(Event::Status(format!("Status: {status} for {}", self.reference.familiar())));
-                Ok(pulled)
-            }
-            Err(error) => {
-                if let Err(error) = lease.linger(KEEP_PARTIAL) {
-                    tracing::warn!(%error, "cannot keep what a failed pull brought in");
-                }
-                Err(error)
-            }
-        }
+        let keep = Keep(Some(self.store.lease()));
+        let pulled = self.fetch(&name).await?;
+        keep.end();
+        let status = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+        self.tell(Event::Status(format!("Digest: {}", pulled.digest)));
+        self.tell(Event::Status(format!("Status: {status} for {}", self.reference.familiar())));
+        Ok(pulled)
     }
 
     fn tell(&self, event: Event) {
@@ -82,9 +96,7 @@ impl Pull<'_> {
     }
 
     async fn fetch(&self, name: &str) -> Result<Pulled, RegistryError> {
-        let session =
-            Session::open(self.transport, self.reference, self.credentials, RegistryOperation::Pull).await;
-        let session = Arc::new(session.map_err(|failure| self.failed(failure))?);
+        let session = Session::open(self.transport, self.reference, self.credentials, false, &[])?;
         if let Some(pulled) = self.present(&session, name).await? {
             return Ok(pulled);
         }
@@ -99,10 +111,13 @@ impl Pull<'_> {
 
     /// The image, if the registry's answer to the name is what it was when it was pulled before. One HEAD request,
     /// which registries with limits do not count.
-    async fn present(&self, session: &Session, name: &str) -> Result<Option<Pulled>, RegistryError> {
+    async fn present(&self, session: &Session<'_>, name: &str) -> Result<Option<Pulled>, RegistryError> {
         let (store, wanted) = (self.store.clone(), self.reference.to_string());
         let local = blocking("look up the image", move || {
             let Ok(image) = store.images().resolve(&wanted) else { return Ok(None) };
+            if !store.images().is_whole(&image.id)? {
+                return Ok(None);
+            }
             let platform = store.images().config_of(&image.id)?.platform();
             Ok(Some((image, platform)))
         });
@@ -121,14 +136,27 @@ impl Pull<'_> {
         RegistryError::BadManifest { reference: self.reference.familiar(), reason: reason.to_string() }
     }
 
+    fn parse(&self, served: &Served, announced: Option<&str>) -> Result<Document, RegistryError> {
+        let media_type = announced.or(served.media_type.as_deref());
+        Document::parse(&served.bytes, media_type).map_err(|source| match source {
+            DocumentError::Schema1 => {
+                RegistryError::Unsupported { reference: self.reference.familiar(), source }
+            }
+            other => self.bad(other),
+        })
+    }
+
     /// Follows an index to the manifest for the platform.
-    async fn choose(&self, session: &Session, served: Served) -> Result<Chosen, RegistryError> {
+    async fn choose(&self, session: &Session<'_>, served: Served) -> Result<Chosen, RegistryError> {
         let named = served.digest.clone();
-        let document =
-            Document::parse(&served.bytes, served.media_type.as_deref()).map_err(|e| self.bad(e))?;
-        let (manifest, served) = match document {
+        let mut kept = None;
+        let (manifest, served) = match self.parse(&served, None)? {
             Document::Manifest(manifest) => (manifest, served),
             Document::Index(index) => {
+                let media_type = index.media_type.clone().or(served.media_type.clone());
+                let media_type = media_type.unwrap_or_else(|| media_type::OCI_INDEX.to_owned());
+                let descriptor = Descriptor::new(media_type, named.clone(), served.bytes.len() as u64);
+                kept = Some((descriptor, served.bytes.to_vec()));
                 let entry = self.platform.choose(&index.manifests).ok_or_else(|| {
                     let mut list: Vec<_> =
                         offered(&index.manifests).iter().map(Platform::to_string).collect();
@@ -137,7 +165,7 @@ impl Pull<'_> {
                 })?;
                 let served =
                     session.manifest(entry.digest.as_str()).await.map_err(|failure| self.failed(failure))?;
-                match Document::parse(&served.bytes, Some(&entry.media_type)).map_err(|e| self.bad(e))? {
+                match self.parse(&served, Some(&entry.media_type))? {
                     Document::Manifest(manifest) => (manifest, served),
                     Document::Index(_) => return Err(self.bad("an index inside an index")),
                 }
@@ -149,7 +177,7 @@ impl Pull<'_> {
         }
         let size = served.bytes.len() as u64;
         let descriptor = Descriptor::new(manifest.media_type(), served.digest, size);
-        Ok(Chosen { manifest, descriptor, bytes: served.bytes.into(), named })
+        Ok(Chosen { manifest, descriptor, bytes: served.bytes.into(), named, index: kept })
     }
 
     /// The layers with their diff-ids, each once.
@@ -168,43 +196,67 @@ impl Pull<'_> {
     /// Fetches what is missing; the first failure stops the others.
     async fn fetch_layers(
         &self,
-        session: &Arc<Session>,
+        session: &Session<'_>,
         layers: Vec<(Descriptor, DiffId)>,
     ) -> Result<(), RegistryError> {
-        let slots = Arc::new(Semaphore::new(self.transport.config().concurrency.max(1)));
-        let mut tasks = JoinSet::new();
-        let store = self.store.clone();
+        let slots = Semaphore::new(self.transport.config().concurrency.max(1));
+        let (store, complete) = (self.store.clone(), self.complete);
         let layers = blocking("look for layers", move || {
-            Ok(layers.into_iter().map(|layer| (store.layers().contains(&layer.1), layer)).collect::<Vec<_>>())
+            let present = |(blob, diff_id): &(Descriptor, DiffId)| {
+                store.layers().contains(diff_id) && (!complete || store.content().contains(&blob.digest))
+            };
+            Ok(layers.into_iter().map(|layer| (present(&layer), layer)).collect::<Vec<_>>())
         });
+        let mut fetches = FuturesUnordered::new();
         for (present, (blob, diff_id)) in layers.await? {
-            let mut progress = LayerProgress::new(&self.listener, &blob.digest);
+            let progress = LayerProgress::new(&self.listener, &blob.digest);
             if present {
                 progress.tell(LayerState::AlreadyExists);
                 continue;
             }
-            if media_type::is_nondistributable(&blob.media_type) {
-                return Err(self.bad(format!(
-                    "layer {} lies outside the registry, which is not supported",
-                    blob.digest
-                )));
-            }
             progress.tell(LayerState::PullingFsLayer);
-            let (session, store, slots) = (Arc::clone(session), self.store.clone(), Arc::clone(&slots));
-            let (reference, anonymous) = (self.reference.clone(), self.anonymous());
-            tasks.spawn(async move {
+            let slots = &slots;
+            fetches.push(async move {
                 if slots.available_permits() == 0 {
                     progress.tell(LayerState::Waiting);
                 }
                 let _slot = slots.acquire().await.expect("the semaphore is never closed");
-                let failed = |failure: Failure| failure.while_pulling(&reference, anonymous);
-                layer::fetch(&session, &store, &blob, &diff_id, &mut progress, failed).await
+                self.fetch_layer(session, &blob, &diff_id, progress).await
             });
         }
-        while let Some(outcome) = tasks.join_next().await {
-            outcome.map_err(|source| RegistryError::Task { operation: "fetch a layer", source })??;
-        }
+        while fetches.try_next().await?.is_some() {}
         Ok(())
+    }
+
+    /// Fetches a layer, or waits for another pull that does.
+    async fn fetch_layer(
+        &self,
+        session: &Session<'_>,
+        blob: &Descriptor,
+        diff_id: &DiffId,
+        mut progress: LayerProgress,
+    ) -> Result<(), RegistryError> {
+        let mut again = false;
+        loop {
+            match self.transport.flights.join(diff_id) {
+                Role::Follow(mut state) => {
+                    while state.changed().await.is_ok() {
+                        progress.tell(state.borrow_and_update().clone());
+                    }
+                }
+                Role::Lead(lead) => {
+                    progress = progress.followed(lead.teller());
+                    let failed = |failure: Failure| self.failed(failure);
+                    match layer::fetch(session, self.store, blob, diff_id, &mut progress, failed).await {
+                        // A mirror may be wrong where the registry is right.
+                        Err(RegistryError::WrongContent { .. }) if !again && session.distrust_mirrors() => {
+                            again = true;
+                        }
+                        outcome => return outcome,
+                    }
+                }
+            }
+        }
     }
 
     async fn record(&self, chosen: Chosen, config: Vec<u8>) -> Result<Pulled, RegistryError> {
@@ -214,6 +266,10 @@ impl Pull<'_> {
             let images = store.images();
             let image = NewImage { config, manifest: Some(chosen.descriptor), parent: None };
             let id: ImageId = images.put(image)?;
+            if let Some((descriptor, bytes)) = &chosen.index {
+                store.content().put(bytes)?;
+                images.add_index(&id, descriptor)?;
+            }
             let tagged = reference.tag().is_some() && reference.digest().is_none();
             let before = images.resolve(&reference.to_string()).ok().map(|image| image.id);
             images.add_repo_digest(&reference, &chosen.named, &id)?;

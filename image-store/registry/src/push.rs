@@ -1,32 +1,31 @@
-//! Push: layers, all at once → configuration → manifest.
+//! Push: layers, all at once → configuration → manifest → index.
 //!
-//! An image that was pulled is pushed with the very manifest that it came with, as long as the registry has or can
-//! be given every blob that it names; otherwise the store makes a manifest of its own.
+//! ```text
+//!  pulled, and every blob here or there ──▶ the very manifest that it came with
+//!  pulled by an index, and all its images here ──▶ these, and the index
+//!  else ──▶ each layer: compress (once, remembered) ▶ upload;  then a manifest of our own
+//! ```
 
-use std::io;
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use berth_oci::{Descriptor, Document, ImageId, MAX_DOCUMENT, Manifest, Reference};
-use berth_store::{Compression, Image, Store};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use oci_client::RegistryOperation;
+use berth_oci::{
+    Descriptor, Digest, Document, ImageId, Index, MAX_DOCUMENT, Manifest, Reference, media_type,
+};
+use berth_store::{Image, Store};
+use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
-use tokio_util::io::ReaderStream;
 
 use crate::error::RegistryError;
 use crate::failure::Failure;
 use crate::layer::blocking;
 use crate::progress::{LayerProgress, Listener};
-use crate::retry::Patience;
 use crate::session::Session;
 use crate::transport::Transport;
-use crate::types::{Credentials, Event, LayerState, Pushed};
+use crate::types::{Credentials, Event, LayerState, PushOptions, Pushed};
+use crate::upload::{self, Sent};
 
-/// Bytes of a blob read at a time.
-const CHUNK: usize = 64 << 10;
+/// Repositories that are asked for one blob: each costs a request.
+const MAX_SOURCES: usize = 3;
 
 /// One push.
 pub(crate) struct Push<'a> {
@@ -35,15 +34,19 @@ pub(crate) struct Push<'a> {
     pub(crate) reference: &'a Reference,
     pub(crate) image: &'a ImageId,
     pub(crate) credentials: &'a Credentials,
+    pub(crate) options: &'a PushOptions,
     pub(crate) listener: Listener,
 }
 
-/// A manifest with the bytes that its digest is about.
-struct ReadyManifest {
+/// A manifest or index with the bytes that its digest is about.
+struct Ready<T> {
     descriptor: Descriptor,
-    manifest: Manifest,
+    document: T,
     bytes: Vec<u8>,
 }
+
+/// Repositories of the registry that have a blob.
+type Sources = HashMap<Digest, Vec<Reference>>;
 
 impl Push<'_> {
     pub(crate) async fn run(self) -> Result<Pushed, RegistryError> {
@@ -52,24 +55,30 @@ impl Push<'_> {
         let image = image.ok_or_else(|| RegistryError::NotLocal(self.reference.familiar()))?;
         self.tell(Event::Status(format!("The push refers to repository [{}]", self.reference.name())));
         let _lease = self.store.lease();
-        let session =
-            Session::open(self.transport, self.reference, self.credentials, RegistryOperation::Push).await;
-        let session = Arc::new(session.map_err(|failure| self.failed(failure))?);
-        let sources: Vec<Reference> = image
-            .repo_digests
-            .iter()
-            .filter(|known| {
-                known.domain() == self.reference.domain() && known.path() != self.reference.path()
-            })
-            .cloned()
-            .collect();
-        let document = match self.as_pulled(&session, &image, &sources).await? {
-            Some(document) => document,
-            None => self.as_stored().await?,
+        let sources = self.sources(&image).await?;
+        let mut repositories: Vec<Reference> = sources.values().flatten().cloned().collect();
+        repositories.sort();
+        repositories.dedup();
+        let session = Session::open(self.transport, self.reference, self.credentials, true, &repositories)?;
+        let slots = Semaphore::new(self.transport.config().concurrency.max(1));
+        let way = Way { push: &self, session: &session, slots, sources };
+        if self.options.platform.is_none()
+            && let Some((index, children)) = self.whole_index(&image).await?
+        {
+            return way.index(index, children).await;
+        }
+        let pulled = match image.manifest.clone() {
+            Some(descriptor) => self.read(descriptor).await.ok().flatten(),
+            None => None,
         };
-        self.send_layers(&session, &document.manifest.layers, &sources).await?;
-        self.send(&session, &document.manifest.config, None, &[]).await?;
-        self.finish(&session, document).await
+        let ready = match pulled {
+            Some(ready) if way.layers(&ready).await? => ready,
+            _ => way.own_layers(&image).await?,
+        };
+        way.config(&ready).await?;
+        let name = self.tag_or(&ready.descriptor.digest);
+        way.put(&name, &ready.descriptor, ready.bytes).await?;
+        self.finish(name, &ready.descriptor).await
     }
 
     fn tell(&self, event: Event) {
@@ -80,168 +89,208 @@ impl Push<'_> {
         failure.while_pushing(self.reference, *self.credentials == Credentials::Anonymous)
     }
 
-    /// The manifest that the image came with, if no blob is missing both here and there.
-    async fn as_pulled(
-        &self,
-        session: &Session,
-        image: &Image,
-        sources: &[Reference],
-    ) -> Result<Option<ReadyManifest>, RegistryError> {
-        let Some(descriptor) = image.manifest.clone() else { return Ok(None) };
-        let Ok(document) = self.read(descriptor).await else { return Ok(None) };
-        for blob in &document.manifest.layers {
-            if self.store.content().contains(&blob.digest) {
-                continue;
-            }
-            let there = session.has_blob(&blob.digest).await.map_err(|failure| self.failed(failure))?;
-            if !there && !mounted(session, blob, sources).await {
-                return Ok(None);
-            }
-        }
-        Ok(Some(document))
+    fn tag_or(&self, digest: &Digest) -> String {
+        self.reference.tag().map_or_else(|| digest.to_string(), str::to_owned)
     }
 
-    /// A manifest of which the store has every blob; layers of local builds are compressed now, in parallel.
-    async fn as_stored(&self) -> Result<ReadyManifest, RegistryError> {
-        let (store, id) = (self.store.clone(), self.image.clone());
-        let layers = blocking("look up the image", move || {
-            Ok(store.images().get(&id)?.map(|image| image.layers).unwrap_or_default())
-        });
-        let mut tasks = JoinSet::new();
-        for diff_id in layers.await? {
-            let progress = LayerProgress::new(&self.listener, diff_id.digest());
-            progress.tell(LayerState::Preparing);
-            let store = self.store.clone();
-            tasks.spawn(blocking("compress a layer", move || {
-                Ok(store.layers().compressed(&diff_id, Compression::Gzip)?)
-            }));
-        }
-        while let Some(outcome) = tasks.join_next().await {
-            outcome.map_err(|source| RegistryError::Task { operation: "compress a layer", source })??;
-        }
-        let (store, id) = (self.store.clone(), self.image.clone());
-        let descriptor =
-            blocking("make the manifest", move || Ok(store.images().manifest(&id, Compression::Gzip)?))
-                .await?;
-        self.read(descriptor).await
-    }
-
-    async fn read(&self, descriptor: Descriptor) -> Result<ReadyManifest, RegistryError> {
-        let (store, reference) = (self.store.clone(), self.reference.familiar());
-        blocking("read the manifest", move || {
-            let bytes = store.content().read(&descriptor.digest, MAX_DOCUMENT as u64)?;
-            match Document::parse(&bytes, Some(&descriptor.media_type)) {
-                Ok(Document::Manifest(manifest)) => Ok(ReadyManifest { descriptor, manifest, bytes }),
-                Ok(Document::Index(_)) => {
-                    Err(RegistryError::BadManifest { reference, reason: "it is an index".to_owned() })
+    /// Where the registry has the image's blobs already, as far as we know.
+    async fn sources(&self, image: &Image) -> Result<Sources, RegistryError> {
+        let (store, target, layers) = (self.store.clone(), self.reference.clone(), image.layers.clone());
+        blocking("look for the layers' repositories", move || {
+            let mut sources = Sources::new();
+            for diff_id in &layers {
+                for blob in store.layers().known_blobs(diff_id)? {
+                    let mut found = store.images().repositories_of(&blob.digest)?;
+                    found.retain(|known| known.domain() == target.domain() && known.path() != target.path());
+                    found.truncate(MAX_SOURCES);
+                    sources.insert(blob.digest, found);
                 }
-                Err(error) => Err(RegistryError::BadManifest { reference, reason: error.to_string() }),
             }
+            Ok(sources)
         })
         .await
     }
 
-    async fn send_layers(
+    /// The index that the image came with, if every image of it is here.
+    async fn whole_index(
         &self,
-        session: &Arc<Session>,
-        layers: &[Descriptor],
-        sources: &[Reference],
-    ) -> Result<(), RegistryError> {
-        let slots = Semaphore::new(self.transport.config().concurrency.max(1));
-        let mut unique: Vec<&Descriptor> = Vec::new();
-        for layer in layers {
-            if !unique.iter().any(|known| known.digest == layer.digest) {
-                unique.push(layer);
-            }
-        }
-        let sends = unique.into_iter().map(|blob| {
-            let slots = &slots;
-            async move {
-                let progress = LayerProgress::new(&self.listener, &blob.digest);
-                progress.tell(LayerState::Preparing);
-                if slots.available_permits() == 0 {
-                    progress.tell(LayerState::Waiting);
+        image: &Image,
+    ) -> Result<Option<(Ready<Index>, Vec<Ready<Manifest>>)>, RegistryError> {
+        let (store, id) = (self.store.clone(), image.id.clone());
+        blocking("read the index", move || {
+            let Some(descriptor) = store.images().index_of(&id)? else { return Ok(None) };
+            let read = |descriptor: &Descriptor| {
+                store
+                    .content()
+                    .contains(&descriptor.digest)
+                    .then(|| store.content().read(&descriptor.digest, MAX_DOCUMENT as u64))
+                    .transpose()
+            };
+            let Some(bytes) = read(&descriptor)? else { return Ok(None) };
+            let Ok(Document::Index(index)) = Document::parse(&bytes, Some(&descriptor.media_type)) else {
+                return Ok(None);
+            };
+            let mut children = Vec::with_capacity(index.manifests.len());
+            for child in &index.manifests {
+                let Some(bytes) = read(child)? else { return Ok(None) };
+                let Ok(Document::Manifest(document)) = Document::parse(&bytes, Some(&child.media_type))
+                else {
+                    return Ok(None);
+                };
+                let here = |blob: &Descriptor| {
+                    media_type::is_nondistributable(&blob.media_type)
+                        || store.content().contains(&blob.digest)
+                };
+                if !document.layers.iter().chain([&document.config]).all(here) {
+                    return Ok(None);
                 }
-                let _slot = slots.acquire().await.expect("the semaphore is never closed");
-                self.send(session, blob, Some(progress), sources).await
+                children.push(Ready { descriptor: child.clone(), document, bytes });
             }
-        });
-        futures_util::future::try_join_all(sends).await.map(drop)
+            Ok(Some((Ready { descriptor, document: index, bytes }, children)))
+        })
+        .await
     }
 
-    /// Sees to it that the registry has the blob.
-    async fn send(
-        &self,
-        session: &Session,
-        blob: &Descriptor,
-        progress: Option<LayerProgress>,
-        sources: &[Reference],
-    ) -> Result<(), RegistryError> {
-        let tell = |state| {
-            if let Some(progress) = &progress {
-                progress.tell(state);
-            }
-        };
-        if session.has_blob(&blob.digest).await.map_err(|failure| self.failed(failure))? {
-            tell(LayerState::LayerAlreadyExists);
-            return Ok(());
-        }
-        for source in sources {
-            if session.mount(&blob.digest, source).await {
-                tell(LayerState::MountedFrom(source.path().to_owned()));
-                return Ok(());
-            }
-        }
-        let mut patience = Patience::new(session.config());
-        loop {
-            let bytes = self.stream(blob, progress.clone()).await?;
-            let Err(failure) = session.upload(blob, bytes).await else { break };
-            let pause = patience.after(failure).map_err(|failure| self.failed(failure))?;
-            tell(LayerState::Retrying { seconds: pause.as_secs().max(1) });
-            sleep(pause).await;
-        }
-        tell(LayerState::Pushed);
-        Ok(())
+    async fn read(&self, descriptor: Descriptor) -> Result<Option<Ready<Manifest>>, RegistryError> {
+        let store = self.store.clone();
+        blocking("read the manifest", move || {
+            let bytes = store.content().read(&descriptor.digest, MAX_DOCUMENT as u64)?;
+            Ok(match Document::parse(&bytes, Some(&descriptor.media_type)) {
+                Ok(Document::Manifest(document)) => Some(Ready { descriptor, document, bytes }),
+                _ => None,
+            })
+        })
+        .await
     }
 
-    /// The blob's bytes, told of as they leave.
-    async fn stream(
-        &self,
-        blob: &Descriptor,
-        mut progress: Option<LayerProgress>,
-    ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, RegistryError> {
-        let (store, digest) = (self.store.clone(), blob.digest.clone());
-        let file = blocking("open a blob", move || Ok(store.content().open(&digest)?)).await?;
-        let (mut current, total) = (0, blob.size);
-        let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
-        Ok(chunks.inspect(move |chunk| {
-            current += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-            if let Some(progress) = &mut progress {
-                progress.tell_bytes(LayerState::Pushing { current, total });
-            }
-        }))
-    }
-
-    async fn finish(&self, session: &Session, document: ReadyManifest) -> Result<Pushed, RegistryError> {
-        let ReadyManifest { descriptor, bytes, .. } = document;
-        let (digest, size) = (descriptor.digest.clone(), bytes.len() as u64);
-        let tag = self.reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-        session.put_manifest(&tag, &descriptor, bytes).await.map_err(|failure| self.failed(failure))?;
+    async fn finish(&self, name: String, descriptor: &Descriptor) -> Result<Pushed, RegistryError> {
+        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
         let (store, reference, id) = (self.store.clone(), self.reference.clone(), self.image.clone());
         let known = digest.clone();
         blocking("record the digest", move || Ok(store.images().add_repo_digest(&reference, &known, &id)?))
             .await?;
-        self.tell(Event::Status(format!("{tag}: digest: {digest} size: {size}")));
-        self.tell(Event::Pushed { tag, digest: digest.clone(), size });
+        self.tell(Event::Status(format!("{name}: digest: {digest} size: {size}")));
+        self.tell(Event::Pushed { tag: name, digest: digest.clone(), size });
         Ok(Pushed { digest, size })
     }
 }
 
-async fn mounted(session: &Session, blob: &Descriptor, sources: &[Reference]) -> bool {
-    for source in sources {
-        if session.mount(&blob.digest, source).await {
-            return true;
-        }
+/// A push with a session, on its way.
+struct Way<'a> {
+    push: &'a Push<'a>,
+    session: &'a Session<'a>,
+    slots: Semaphore,
+    sources: Sources,
+}
+
+impl Way<'_> {
+    fn failed(&self, failure: Failure) -> RegistryError {
+        self.push.failed(failure)
     }
-    false
+
+    fn progress(&self, digest: &Digest) -> LayerProgress {
+        let progress = LayerProgress::new(&self.push.listener, digest);
+        progress.tell(LayerState::Preparing);
+        progress
+    }
+
+    /// Sees to it that the registry has the layers of a manifest; false if one is neither here nor there.
+    async fn layers(&self, ready: &Ready<Manifest>) -> Result<bool, RegistryError> {
+        let mut unique: Vec<&Descriptor> = Vec::new();
+        // Foreign layers stay where they are; the manifest says where.
+        let ours = |layer: &&Descriptor| !media_type::is_nondistributable(&layer.media_type);
+        for layer in ready.document.layers.iter().filter(ours) {
+            if !unique.iter().any(|known| known.digest == layer.digest) {
+                unique.push(layer);
+            }
+        }
+        let sends = unique.into_iter().map(|blob| async move {
+            let progress = self.progress(&blob.digest);
+            self.blob(blob, Some(&progress)).await
+        });
+        Ok(try_join_all(sends).await?.into_iter().all(|there| there))
+    }
+
+    /// Compresses and sends each layer of a local image, then makes the manifest.
+    async fn own_layers(&self, image: &Image) -> Result<Ready<Manifest>, RegistryError> {
+        let compression = self.push.options.compression;
+        let sends = image.layers.iter().map(|diff_id| async move {
+            let progress = self.progress(diff_id.digest());
+            let (store, diff_id) = (self.push.store.clone(), diff_id.clone());
+            let blob =
+                blocking("compress a layer", move || Ok(store.layers().compressed(&diff_id, compression)?));
+            self.blob(&blob.await?, Some(&progress)).await
+        });
+        try_join_all(sends).await?;
+        let (store, id) = (self.push.store.clone(), self.push.image.clone());
+        let descriptor =
+            blocking("make the manifest", move || Ok(store.images().manifest(&id, compression)?)).await?;
+        let ready = self.push.read(descriptor).await?;
+        ready.ok_or_else(|| RegistryError::NotLocal(self.push.reference.familiar()))
+    }
+
+    async fn config(&self, ready: &Ready<Manifest>) -> Result<(), RegistryError> {
+        self.blob(&ready.document.config, None).await.map(drop)
+    }
+
+    /// Sees to it that the registry has the blob; false if nobody has it.
+    async fn blob(&self, blob: &Descriptor, progress: Option<&LayerProgress>) -> Result<bool, RegistryError> {
+        let tell = |state| {
+            if let Some(progress) = progress {
+                progress.tell(state);
+            }
+        };
+        if self.slots.available_permits() == 0 {
+            tell(LayerState::Waiting);
+        }
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        if self.session.has_blob(&blob.digest).await.map_err(|failure| self.failed(failure))? {
+            tell(LayerState::LayerAlreadyExists);
+            return Ok(true);
+        }
+        let sources = self.sources.get(&blob.digest).map_or(&[][..], Vec::as_slice);
+        let (store, digest) = (self.push.store.clone(), blob.digest.clone());
+        let here = blocking("look for a blob", move || Ok(store.content().contains(&digest))).await?;
+        if !here {
+            let mounted = upload::mount(self.session, blob, sources).await;
+            let mounted = mounted.map_err(|failure| self.failed(failure))?;
+            if let Some(source) = &mounted {
+                tell(LayerState::MountedFrom(source.path().to_owned()));
+            }
+            return Ok(mounted.is_some());
+        }
+        let sent = upload::send(self.session, self.push.store, blob, sources, progress).await;
+        match sent.map_err(|failure| self.failed(failure))? {
+            Sent::Uploaded => tell(LayerState::Pushed),
+            Sent::Mounted(source) => tell(LayerState::MountedFrom(source.path().to_owned())),
+        }
+        Ok(true)
+    }
+
+    async fn put(&self, name: &str, descriptor: &Descriptor, bytes: Vec<u8>) -> Result<(), RegistryError> {
+        let put = self.session.put_manifest(name, &descriptor.media_type, bytes).await;
+        put.map_err(|failure| self.failed(failure))
+    }
+
+    /// Sends an index with all its images.
+    async fn index(
+        &self,
+        index: Ready<Index>,
+        children: Vec<Ready<Manifest>>,
+    ) -> Result<Pushed, RegistryError> {
+        for child in children {
+            let digest = &child.descriptor.digest;
+            if self.session.has_manifest(digest).await.map_err(|failure| self.failed(failure))? {
+                continue;
+            }
+            if !self.layers(&child).await? {
+                return Err(RegistryError::NotLocal(self.push.reference.familiar()));
+            }
+            self.config(&child).await?;
+            self.put(digest.as_str(), &child.descriptor, child.bytes).await?;
+        }
+        let name = self.push.tag_or(&index.descriptor.digest);
+        self.put(&name, &index.descriptor, index.bytes).await?;
+        self.push.finish(name, &index.descriptor).await
+    }
 }

@@ -1,24 +1,24 @@
-//! One repository of one registry, as one user: authentication and the requests of the distribution spec.
+//! One repository of one registry, as one user: the requests of the distribution spec, sent to the first server of the
+//! registry that can answer them.
 //!
-//! Authentication and blobs are `oci-client`'s. Manifests are fetched here, because their size has to be limited
-//! and their media type known.
+//! ```text
+//!  request ──▶ mirror ── refusal, no connection ──▶ mirror … ──▶ the registry itself ── 429, 5xx, cut ──▶ pause, again
+//! ```
+//! A mirror is tried once and gets no credentials. The registry itself is asked with patience.
 
-use std::io;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_oci::{Descriptor, Digest, MAX_DOCUMENT, Platform, Reference, media_type};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, Stream};
-use oci_client::RegistryOperation;
-use oci_client::client::BlobResponse;
-use oci_client::secrets::RegistryAuth;
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Method, Response};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use crate::failure::Failure;
-use crate::identity;
+use crate::auth::{Authorization, Purpose};
+use crate::error::RegistryError;
+use crate::failure::{Failure, refusal};
+use crate::hosts::{Capability, Host};
 use crate::retry::Patience;
 use crate::transport::Transport;
 use crate::types::{Credentials, RegistryConfig};
@@ -29,8 +29,6 @@ const ACCEPTED: &str = concat!(
     "application/vnd.docker.distribution.manifest.list.v2+json, ",
     "application/vnd.docker.distribution.manifest.v2+json"
 );
-/// Answers to failed requests are read up to here.
-const MAX_ERROR: usize = 64 << 10;
 
 /// A manifest or index as served.
 #[derive(Debug)]
@@ -42,127 +40,228 @@ pub(crate) struct Served {
 
 /// A blob's bytes from some offset.
 pub(crate) struct BlobStream {
-    pub(crate) bytes: BoxStream<'static, io::Result<Bytes>>,
+    pub(crate) response: Response,
     /// Where the bytes begin: 0 when the server ignores ranges.
     pub(crate) offset: u64,
+    /// Which server gives them.
+    server: usize,
 }
 
 /// See the module.
-pub(crate) struct Session {
-    config: RegistryConfig,
+pub(crate) struct Session<'a> {
+    transport: &'a Transport,
+    /// As users name it; mirrors are told.
+    registry: String,
+    repository: String,
+    servers: Vec<Server>,
+}
+
+/// One server of the registry.
+pub(crate) struct Server {
+    pub(crate) host: Host,
     http: reqwest::Client,
-    client: oci_client::Client,
-    image: oci_client::Reference,
-    /// `scheme://host/v2/repository`.
-    base: String,
-    authorization: Authorization,
+    purpose: Purpose,
+    authorization: Mutex<Option<Authorization>>,
+    /// It gave wrong or broken answers in this session.
+    distrusted: AtomicBool,
 }
 
-enum Authorization {
-    None,
-    Basic(String, String),
-    Bearer(String),
-}
-
-impl Session {
-    pub(crate) async fn open(
-        transport: &Transport,
+impl<'a> Session<'a> {
+    /// `sources` are repositories of the same registry whose blobs may be taken over by a push.
+    pub(crate) fn open(
+        transport: &'a Transport,
         reference: &Reference,
         credentials: &Credentials,
-        operation: RegistryOperation,
-    ) -> Result<Self, Failure> {
-        let (domain, repository) = (reference.domain().to_owned(), reference.path().to_owned());
-        let image = oci_client::Reference::with_tag(domain, repository, String::new());
-        let host = transport.address_of(image.resolve_registry());
-        let auth = match credentials {
-            Credentials::Anonymous => RegistryAuth::Anonymous,
-            Credentials::Basic { username, password } => {
-                RegistryAuth::Basic(username.clone(), password.clone())
-            }
-            Credentials::Bearer(token) => RegistryAuth::Bearer(token.clone()),
-            Credentials::IdentityToken(token) => {
-                let push = matches!(operation, RegistryOperation::Push);
-                RegistryAuth::Bearer(
-                    identity::exchange(transport.http()?, &host, reference.path(), push, token).await?,
-                )
-            }
-        };
-        let client = transport.client(reference.domain(), credentials)?;
-        let mut patience = Patience::new(transport.config());
-        let token = loop {
-            match client.auth(&image, &auth, operation).await {
-                Ok(token) => break token,
-                Err(error) => sleep(patience.after(error.into())?).await,
-            }
-        };
-        let authorization = match (token, auth) {
-            (Some(token), _) => Authorization::Bearer(token),
-            (None, RegistryAuth::Basic(username, password)) => Authorization::Basic(username, password),
-            (None, _) => Authorization::None,
-        };
-        Ok(Self {
-            config: transport.config().clone(),
-            http: transport.http()?.clone(),
-            client,
-            base: format!("{host}/v2/{}", reference.path()),
-            image,
-            authorization,
-        })
+        push: bool,
+        sources: &[Reference],
+    ) -> Result<Self, RegistryError> {
+        let repository = reference.path().to_owned();
+        let mut scopes = vec![format!("repository:{repository}:{}", if push { "pull,push" } else { "pull" })];
+        scopes.extend(sources.iter().map(|source| format!("repository:{}:pull", source.path())));
+        scopes[1..].sort();
+        scopes.dedup();
+        let hosts = transport.hosts(reference.domain())?;
+        let servers = hosts.into_iter().map(|(host, http)| {
+            let credentials = if host.origin { credentials.clone() } else { Credentials::Anonymous };
+            let purpose = Purpose { base: host.base.clone(), scopes: scopes.clone(), credentials };
+            let authorization = Mutex::new(transport.tokens.get(&purpose));
+            Server { host, http, purpose, authorization, distrusted: AtomicBool::new(false) }
+        });
+        let servers = servers.collect();
+        Ok(Self { transport, registry: reference.domain().to_owned(), repository, servers })
     }
 
     pub(crate) fn config(&self) -> &RegistryConfig {
-        &self.config
+        self.transport.config()
+    }
+
+    /// The servers that can do it, the preferred first.
+    fn able(&self, wanted: Capability) -> impl Iterator<Item = (usize, &Server)> {
+        self.servers.iter().enumerate().filter(move |(_, server)| {
+            server.host.capabilities.has(wanted)
+                && (server.host.origin || !server.distrusted.load(Ordering::Relaxed))
+        })
+    }
+
+    /// From now on the registry itself is asked for content; false if there are no mirrors.
+    pub(crate) fn distrust_mirrors(&self) -> bool {
+        let mirrors = self.servers.iter().filter(|server| !server.host.origin);
+        mirrors.map(|mirror| mirror.distrusted.store(true, Ordering::Relaxed)).count() > 0
+    }
+
+    /// Whatever gave this stream is not asked again, unless it is the registry itself.
+    pub(crate) fn broke(&self, stream_server: usize) {
+        self.servers[stream_server].distrusted.store(true, Ordering::Relaxed);
     }
 
     /// Whether the registry accepts who we are (`GET /v2/`).
     pub(crate) async fn check(&self) -> Result<(), Failure> {
-        let root = self.base.split_inclusive("/v2/").next().unwrap_or(&self.base);
-        self.request(Method::GET, root).await.map(drop)
+        let Some(own) = self.servers.iter().find(|server| server.host.origin) else { return Ok(()) };
+        let url = format!("{}/", own.host.base);
+        self.patiently(own, || own.http.get(&url)).await.map(drop)
     }
 
-    async fn request(&self, method: Method, url: &str) -> Result<Response, Failure> {
-        let mut patience = Patience::new(&self.config);
+    /// Sends a request to the first server that answers it well; the last one is asked with patience.
+    async fn ask(
+        &self,
+        wanted: Capability,
+        method: Method,
+        path: &str,
+        dress: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<(usize, Response), Failure> {
+        let mut able = self.able(wanted).peekable();
+        while let Some((number, server)) = able.next() {
+            let mut url = format!("{}/{}/{path}", server.host.base, self.repository);
+            if !server.host.origin {
+                // containerd's way to tell a cache for several registries which one is meant.
+                url.push_str(&format!("?ns={}", self.registry));
+            }
+            let request = || dress(server.http.request(method.clone(), &url));
+            if able.peek().is_none() {
+                return Ok((number, self.patiently(server, request).await?));
+            }
+            match self.once(server, request).await {
+                Ok(response) => return Ok((number, response)),
+                Err(failure) => {
+                    tracing::debug!(server = %server.host.base, ?failure, "trying the next server")
+                }
+            }
+        }
+        Err(Failure::Protocol(format!(
+            "no server of {} is allowed to do this (see its hosts.toml)",
+            self.registry
+        )))
+    }
+
+    /// One request, authorized. Credentials go to the server itself, not to where it may send us.
+    pub(crate) async fn once(
+        &self,
+        server: &Server,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        match self.attempt(server, request()).await? {
+            Attempt::Answered(response) => good(response).await,
+            Attempt::Authorized => match self.attempt(server, request()).await? {
+                Attempt::Answered(response) => good(response).await,
+                Attempt::Authorized => Err(Failure::refused_for_ever()),
+            },
+        }
+    }
+
+    /// A request that cannot be repeated, such as one with a stream as its body. One that came too late for its
+    /// authorization fails as a broken connection does: with hope.
+    pub(crate) async fn only_once(
+        &self,
+        server: &Server,
+        request: RequestBuilder,
+    ) -> Result<Response, Failure> {
+        match self.attempt(server, request).await? {
+            Attempt::Answered(response) => good(response).await,
+            Attempt::Authorized => Err(Failure::Transport {
+                url: server.host.base.clone(),
+                reason: "the authorization ended".to_owned(),
+                transient: true,
+            }),
+        }
+    }
+
+    async fn attempt(&self, server: &Server, request: RequestBuilder) -> Result<Attempt, Failure> {
+        let sent = |error: reqwest::Error| Failure::of_request(&error);
+        let request = request.build().map_err(sent)?;
+        let own = Url::parse(&server.host.base).is_ok_and(|base| base.origin() == request.url().origin());
+        let mut request = RequestBuilder::from_parts(server.http.clone(), request);
+        let mut used = None;
+        if own {
+            request = server.host.headers.iter().fold(request, |r, (name, value)| r.header(name, value));
+            used = server.authorization.lock().await.clone();
+            if let Some(authorization) = &used {
+                request = authorization.apply(request);
+            }
+        }
+        let response = request.send().await.map_err(sent)?;
+        if !own || response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(Attempt::Answered(response));
+        }
+        // Of many requests that are refused at once the first gets a new authorization for all.
+        let mut current = server.authorization.lock().await;
+        if *current == used {
+            let renewed =
+                self.transport.tokens.answer(&server.http, &server.purpose, response.headers()).await?;
+            if renewed.is_none() || renewed == used {
+                return Ok(Attempt::Answered(response));
+            }
+            *current = renewed;
+        }
+        Ok(Attempt::Authorized)
+    }
+
+    /// The same, again after a pause as long as there is hope.
+    pub(crate) async fn patiently(
+        &self,
+        server: &Server,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        let mut patience = Patience::new(self.config());
         loop {
-            let request = self.http.request(method.clone(), url).header(ACCEPT, ACCEPTED);
-            let request = match &self.authorization {
-                Authorization::None => request,
-                Authorization::Basic(username, password) => request.basic_auth(username, Some(password)),
-                Authorization::Bearer(token) => request.bearer_auth(token),
-            };
-            let failure = match request.send().await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => refusal(response).await,
-                Err(error) => Failure::of_request(&error),
-            };
-            sleep(patience.after(failure)?).await;
+            match self.once(server, &request).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => sleep(patience.after(failure)?).await,
+            }
         }
     }
 
     /// Fetches a manifest or index by tag or digest; what was asked for by digest is verified.
     pub(crate) async fn manifest(&self, name: &str) -> Result<Served, Failure> {
-        let response = self.request(Method::GET, &format!("{}/manifests/{name}", self.base)).await?;
-        let media_type = content_type(&response);
-        let bytes = limited(response, MAX_DOCUMENT).await?;
-        let digest = match Digest::parse(name) {
-            Ok(wanted) => {
-                let mut hasher = berth_oci::Hasher::new(wanted.algorithm());
-                hasher.update(&bytes);
-                let got = hasher.finish();
-                if got != wanted {
-                    return Err(Failure::Protocol(format!(
-                        "manifest verification failed for digest {wanted}: got {got}"
-                    )));
-                }
-                wanted
+        let by_digest = Digest::parse(name).ok();
+        let wanted = if by_digest.is_some() { Capability::Pull } else { Capability::Resolve };
+        let path = format!("manifests/{name}");
+        loop {
+            let (server, response) =
+                self.ask(wanted, Method::GET, &path, |r| r.header(ACCEPT, ACCEPTED)).await?;
+            let media_type = content_type(&response);
+            let bytes = limited(response, MAX_DOCUMENT).await?;
+            let Some(digest) = by_digest.clone() else {
+                let digest = Digest::of(&bytes);
+                return Ok(Served { bytes, media_type, digest });
+            };
+            let got = digest_of(&digest, &bytes);
+            if got == digest {
+                return Ok(Served { bytes, media_type, digest });
             }
-            Err(_) => Digest::of(&bytes),
-        };
-        Ok(Served { bytes, media_type, digest })
+            if self.servers[server].host.origin {
+                return Err(Failure::Protocol(format!(
+                    "manifest verification failed for digest {digest}: got {got}"
+                )));
+            }
+            self.broke(server);
+        }
     }
 
     /// What a name leads to now, without fetching it; `None` when the registry does not tell.
     pub(crate) async fn manifest_descriptor(&self, name: &str) -> Result<Option<Descriptor>, Failure> {
-        let response = self.request(Method::HEAD, &format!("{}/manifests/{name}", self.base)).await?;
+        let path = format!("manifests/{name}");
+        let (_, response) =
+            self.ask(Capability::Resolve, Method::HEAD, &path, |r| r.header(ACCEPT, ACCEPTED)).await?;
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         let digest = header("docker-content-digest").and_then(|text| Digest::parse(text).ok());
         // Not Response::content_length(): that is the length of the body, which HEAD does not have.
@@ -171,17 +270,48 @@ impl Session {
     }
 
     /// Opens a blob from an offset on. The bytes are not verified here.
-    pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<BlobStream, Failure> {
-        // Asking for the range from 0 as well spares oci-client's own pass over the bytes with SHA-256.
-        match self.client.pull_blob_stream_partial(&self.image, digest.as_str(), offset, None).await? {
-            BlobResponse::Partial(stream) => Ok(BlobStream { bytes: stream.stream, offset }),
-            BlobResponse::Full(stream) => Ok(BlobStream { bytes: stream.stream, offset: 0 }),
+    pub(crate) async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Failure> {
+        let path = format!("blobs/{}", blob.digest);
+        let range = |request: RequestBuilder| match offset {
+            0 => request,
+            _ => request.header(RANGE, format!("bytes={offset}-")),
+        };
+        match self.ask(Capability::Pull, Method::GET, &path, range).await {
+            Ok((server, response)) => placed(response, offset, server),
+            Err(Failure::Status { status: 416, .. }) if offset > 0 => {
+                let (server, response) = self.ask(Capability::Pull, Method::GET, &path, |r| r).await?;
+                placed(response, 0, server)
+            }
+            Err(failure) => self.elsewhere(blob, offset, failure).await,
         }
+    }
+
+    /// A layer that lies outside the registry ("foreign", `urls` of its descriptor). Nobody is told who asks.
+    async fn elsewhere(
+        &self,
+        blob: &Descriptor,
+        offset: u64,
+        failure: Failure,
+    ) -> Result<BlobStream, Failure> {
+        let own = self.servers.len() - 1;
+        for url in blob.urls.iter().flatten().filter_map(|url| Url::parse(url).ok()) {
+            let address = url.port().map_or_else(
+                || url.host_str().unwrap_or_default().to_owned(),
+                |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
+            );
+            if url.scheme() != "https" && !(url.scheme() == "http" && self.config().is_plain(&address)) {
+                continue;
+            }
+            let request = self.servers[own].http.get(url).header(RANGE, format!("bytes={offset}-"));
+            let response = request.send().await.map_err(|error| Failure::of_request(&error))?;
+            return placed(good(response).await?, offset, own);
+        }
+        Err(failure)
     }
 
     /// Fetches a small blob whole and verifies it.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
-        let mut patience = Patience::new(&self.config);
+        let mut patience = Patience::new(self.config());
         loop {
             match self.small_blob_once(descriptor).await {
                 Ok(bytes) => return Ok(bytes),
@@ -191,99 +321,126 @@ impl Session {
     }
 
     async fn small_blob_once(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
-        let digest = &descriptor.digest;
-        if descriptor.size > MAX_DOCUMENT as u64 {
-            return Err(Failure::Protocol(format!("blob {digest} has {} bytes: too large", descriptor.size)));
+        let Descriptor { digest, size, .. } = descriptor;
+        if *size > MAX_DOCUMENT as u64 {
+            return Err(Failure::Protocol(format!("blob {digest} has {size} bytes: too large")));
         }
-        let mut stream = self.blob(digest, 0).await?.bytes;
-        let mut bytes = Vec::with_capacity(descriptor.size as usize);
-        while (bytes.len() as u64) < descriptor.size {
-            match stream.next().await {
-                Some(Ok(chunk)) => bytes.extend(chunk),
-                Some(Err(error)) => return Err(broken(&self.base, &error)),
-                None => return Err(broken(&self.base, &io::ErrorKind::UnexpectedEof.into())),
+        let mut stream = self.blob(descriptor, 0).await?;
+        let mut bytes = Vec::with_capacity(*size as usize);
+        while (bytes.len() as u64) < *size {
+            match stream.next().await? {
+                Some(chunk) => bytes.extend(chunk),
+                None => return Err(cut_off(digest)),
             }
         }
-        let mut hasher = berth_oci::Hasher::new(digest.algorithm());
-        hasher.update(&bytes);
-        let got = hasher.finish();
-        if got != *digest {
-            return Err(Failure::Protocol(format!(
-                "blob verification failed for digest {digest}: got {got}"
-            )));
+        let got = digest_of(digest, &bytes);
+        if got == *digest {
+            return Ok(bytes);
         }
-        Ok(bytes)
+        let reason = format!("blob verification failed for digest {digest}: got {got}");
+        match self.distrust_mirrors() {
+            true => Err(Failure::Transport { url: digest.to_string(), reason, transient: true }),
+            false => Err(Failure::Protocol(reason)),
+        }
     }
 
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, Failure> {
-        let mut patience = Patience::new(&self.config);
-        loop {
-            match self.client.blob_exists(&self.image, digest.as_str()).await {
-                Ok(there) => return Ok(there),
-                Err(error) => sleep(patience.after(error.into())?).await,
-            }
+        match self.ask(Capability::Push, Method::HEAD, &format!("blobs/{digest}"), |r| r).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Status { status: 404, .. }) => Ok(false),
+            Err(failure) => Err(failure),
         }
     }
 
-    /// Asks the registry to take a blob over from another of its repositories; `false` when it does not.
-    pub(crate) async fn mount(&self, digest: &Digest, from: &Reference) -> bool {
-        let source = oci_client::Reference::with_tag(from.domain().into(), from.path().into(), String::new());
-        match self.client.mount_blob(&self.image, &source, digest.as_str()).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::debug!(%digest, %from, %error, "not mounted");
-                false
-            }
+    /// Whether a manifest is there, byte for byte.
+    pub(crate) async fn has_manifest(&self, digest: &Digest) -> Result<bool, Failure> {
+        let path = format!("manifests/{digest}");
+        match self.ask(Capability::Push, Method::HEAD, &path, |r| r.header(ACCEPT, ACCEPTED)).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Status { status: 404, .. }) => Ok(false),
+            Err(failure) => Err(failure),
         }
     }
 
-    /// Uploads a blob in one request.
-    pub(crate) async fn upload(
-        &self,
-        blob: &Descriptor,
-        bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-    ) -> Result<(), Failure> {
-        let bytes = bytes.map(|chunk| chunk.map_err(oci_client::errors::OciDistributionError::from));
-        let sent =
-            self.client.push_blob_stream(&self.image, bytes, blob.digest.as_str(), Some(blob.size)).await;
-        Ok(sent.map(drop)?)
+    /// The server that takes uploads, with the address of the repository there.
+    pub(crate) fn target(&self) -> Result<(&Server, String), Failure> {
+        let (_, server) = self.able(Capability::Push).next().ok_or_else(|| {
+            Failure::Protocol(format!("no server of {} takes uploads (see its hosts.toml)", self.registry))
+        })?;
+        Ok((server, format!("{}/{}", server.host.base, self.repository)))
     }
 
     /// Puts a manifest under a tag, or under its digest.
     pub(crate) async fn put_manifest(
         &self,
         name: &str,
-        manifest: &Descriptor,
+        media_type: &str,
         bytes: Vec<u8>,
     ) -> Result<(), Failure> {
-        let (registry, repository) = (self.image.registry().to_owned(), self.image.repository().to_owned());
-        let target = match Digest::parse(name) {
-            Ok(_) => oci_client::Reference::with_digest(registry, repository, name.to_owned()),
-            Err(_) => oci_client::Reference::with_tag(registry, repository, name.to_owned()),
-        };
-        let content_type = reqwest::header::HeaderValue::from_str(&manifest.media_type)
-            .map_err(|_| Failure::Protocol(format!("{:?} is no media type", manifest.media_type)))?;
-        let bytes = Bytes::from(bytes);
-        let mut patience = Patience::new(&self.config);
-        loop {
-            match self.client.push_manifest_raw(&target, bytes.clone(), content_type.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => sleep(patience.after(error.into())?).await,
-            }
-        }
+        let (server, base) = self.target()?;
+        let (url, bytes) = (format!("{base}/manifests/{name}"), Bytes::from(bytes));
+        let request = || server.http.put(&url).header(CONTENT_TYPE, media_type).body(bytes.clone());
+        self.patiently(server, request).await.map(drop)
+    }
+}
+
+/// What came of one request.
+enum Attempt {
+    Answered(Response),
+    /// It was refused for want of the authorization that we have now.
+    Authorized,
+}
+
+impl Server {
+    pub(crate) fn request(&self, method: Method, url: impl reqwest::IntoUrl) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+}
+
+impl BlobStream {
+    /// The next bytes; `None` at the end of the answer.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.response.chunk().await.map_err(|error| match Failure::of_request(&error) {
+            Failure::Transport { url, reason, .. } => Failure::Transport { url, reason, transient: true },
+            other => other,
+        })
+    }
+
+    /// Whoever gives it is not to be asked again.
+    pub(crate) fn give_up(&self, session: &Session<'_>) {
+        session.broke(self.server);
     }
 }
 
 /// A stream that ended before its time.
-pub(crate) fn broken(url: &str, error: &io::Error) -> Failure {
-    let reason = match error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>()) {
-        Some(inner) => match Failure::of_request(inner) {
-            Failure::Transport { reason, .. } => reason,
-            other => return other,
-        },
-        None => error.to_string(),
-    };
-    Failure::Transport { url: url.to_owned(), reason, transient: true }
+pub(crate) fn cut_off(digest: &Digest) -> Failure {
+    Failure::Transport { url: digest.to_string(), reason: "unexpected EOF".to_owned(), transient: true }
+}
+
+/// Where the bytes of an answer begin (RFC 9110, 14.4).
+fn placed(response: Response, asked: u64, server: usize) -> Result<BlobStream, Failure> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return Ok(BlobStream { response, offset: 0, server });
+    }
+    let stated = response.headers().get(CONTENT_RANGE).and_then(|value| {
+        value.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok()
+    });
+    match stated {
+        Some(offset) if offset > asked => Err(Failure::Protocol(format!(
+            "asked for the bytes from {asked} on, the registry sends those from {offset} on"
+        ))),
+        stated => Ok(BlobStream { response, offset: stated.unwrap_or(asked), server }),
+    }
+}
+
+async fn good(response: Response) -> Result<Response, Failure> {
+    if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+}
+
+fn digest_of(wanted: &Digest, bytes: &[u8]) -> Digest {
+    let mut hasher = berth_oci::Hasher::new(wanted.algorithm());
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 fn content_type(response: &Response) -> Option<String> {
@@ -291,15 +448,8 @@ fn content_type(response: &Response) -> Option<String> {
     Some(media_type::essence(text).to_owned())
 }
 
-async fn refusal(response: Response) -> Failure {
-    let status = response.status().as_u16();
-    let wait = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
-    let body = limited(response, MAX_ERROR).await.unwrap_or_default();
-    Failure::of_status(status, &body, wait.map(Duration::from_secs))
-}
-
 /// Reads a body of at most `max` bytes.
-async fn limited(mut response: Response, max: usize) -> Result<Bytes, Failure> {
+pub(crate) async fn limited(mut response: Response, max: usize) -> Result<Bytes, Failure> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of_request(&error))? {
         if bytes.len() + chunk.len() > max {

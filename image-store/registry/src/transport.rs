@@ -1,75 +1,59 @@
-//! Connections: which registries are spoken to without TLS, and clients that are kept between operations.
+//! Connections that are kept between operations: one HTTP client for each way to trust and to be known.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use oci_client::client::{ClientConfig, ClientProtocol};
+use reqwest::redirect::{Attempt, Policy};
 
-use crate::failure::Failure;
-use crate::types::{Credentials, RegistryConfig};
+use crate::auth::Tokens;
+use crate::error::RegistryError;
+use crate::flights::Flights;
+use crate::hosts::{Host, Tls, hosts_of};
+use crate::types::RegistryConfig;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A registry that sends nothing for so long has gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Users of one daemon are few; beyond this the oldest state is not worth its keep.
+const MAX_REDIRECTS: usize = 10;
 const MAX_CLIENTS: usize = 32;
+
+/// The settings of a client and the age of the files that they name: a new certificate makes a new client.
+type Key = (Tls, Vec<Option<SystemTime>>);
 
 /// See the module.
 pub(crate) struct Transport {
     config: RegistryConfig,
-    /// Made when first needed: a host without certificates can do everything but pull and push.
-    http: OnceLock<reqwest::Client>,
-    /// `oci-client` keeps the first credentials that it sees for a registry, so each user has a client of his own.
-    clients: Mutex<HashMap<(String, Credentials), oci_client::Client>>,
+    clients: Mutex<HashMap<Key, reqwest::Client>>,
+    pub(crate) tokens: Tokens,
+    pub(crate) flights: Flights,
 }
 
 impl Transport {
     pub(crate) fn new(config: RegistryConfig) -> Self {
-        Self { config, http: OnceLock::new(), clients: Mutex::default() }
+        Self { config, clients: Mutex::default(), tokens: Tokens::default(), flights: Flights::default() }
     }
 
     pub(crate) fn config(&self) -> &RegistryConfig {
         &self.config
     }
 
-    /// The client for requests that `oci-client` does not make.
-    pub(crate) fn http(&self) -> Result<&reqwest::Client, Failure> {
-        if let Some(http) = self.http.get() {
-            return Ok(http);
-        }
-        let http = reqwest::Client::builder()
-            .user_agent(self.config.user_agent)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .build()
-            .map_err(|error| Failure::Setup(error.to_string()))?;
-        Ok(self.http.get_or_init(|| http))
+    /// The servers of a registry, each with the client to speak to it.
+    pub(crate) fn hosts(&self, registry: &str) -> Result<Vec<(Host, reqwest::Client)>, RegistryError> {
+        let hosts = hosts_of(&self.config, registry)?;
+        hosts.into_iter().map(|host| self.client(&host.tls).map(|client| (host, client))).collect()
     }
 
-    /// `scheme://host` of a registry.
-    pub(crate) fn address_of(&self, registry: &str) -> String {
-        let scheme = if self.is_plain(registry) { "http" } else { "https" };
-        format!("{scheme}://{registry}")
-    }
-
-    fn is_plain(&self, registry: &str) -> bool {
-        is_loopback(registry) || self.config.insecure.iter().any(|insecure| insecure == registry)
-    }
-
-    /// A client for a registry and a user, with the tokens of earlier operations.
-    pub(crate) fn client(&self, domain: &str, user: &Credentials) -> Result<oci_client::Client, Failure> {
-        // A token that was given from outside may be a newer one the next time.
-        let (Credentials::Anonymous | Credentials::Basic { .. }) = user else {
-            return self.new_client(domain);
-        };
-        let key = (domain.to_owned(), user.clone());
+    fn client(&self, tls: &Tls) -> Result<reqwest::Client, RegistryError> {
+        let files = tls.ca.iter().chain(tls.client.iter().flat_map(|(c, k)| [Some(c), k.as_ref()]).flatten());
+        let ages = files.map(|file| file.metadata().and_then(|m| m.modified()).ok()).collect();
+        let key = (tls.clone(), ages);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = self.new_client(domain)?;
+        let client = self.new_client(tls)?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
@@ -77,56 +61,59 @@ impl Transport {
         Ok(client)
     }
 
-    fn new_client(&self, domain: &str) -> Result<oci_client::Client, Failure> {
-        let plain = if self.is_plain(domain) { vec![domain.to_owned()] } else { Vec::new() };
-        let config = ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(plain),
-            use_monolithic_push: true,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: self.config.user_agent,
-            ..ClientConfig::default()
-        };
-        Ok(oci_client::Client::try_from(config)?)
+    fn new_client(&self, tls: &Tls) -> Result<reqwest::Client, RegistryError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(self.config.user_agent)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .tcp_nodelay(true)
+            .redirect(Policy::custom(follow));
+        for file in &tls.ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(&read(file)?).map_err(wrong(file))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        for (certificate, key) in &tls.client {
+            let mut pem = read(certificate)?;
+            if let Some(key) = key {
+                pem.push(b'\n');
+                pem.extend(read(key)?);
+            }
+            builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(wrong(certificate))?);
+        }
+        if tls.skip_verify {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        builder.build().map_err(|error| RegistryError::Setup(error.to_string()))
+    }
+}
+
+/// Redirections lead to where blobs are kept; credentials do not go along to another host. None leads from TLS to the
+/// clear.
+fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error("too many redirections");
+    }
+    let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if from_tls && attempt.url().scheme() != "https" {
+        return attempt.error("a redirection from https to http is not followed");
+    }
+    attempt.follow()
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, RegistryError> {
+    std::fs::read(file)
+        .map_err(|error| RegistryError::HostsFile { path: file.to_owned(), reason: error.to_string() })
+}
+
+fn wrong(file: &Path) -> impl Fn(reqwest::Error) -> RegistryError {
+    move |error| RegistryError::HostsFile {
+        path: file.to_owned(),
+        reason: format!("not a PEM file of the kind that is expected here: {error}"),
     }
 }
 
 impl std::fmt::Debug for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Transport").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// Whether the registry is on this machine, as Docker sees it: `localhost`, 127.0.0.0/8, `[::1]`.
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_registries_are_plain_by_default() {
-        for registry in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.8.7", "[::1]:5000"] {
-            assert!(is_loopback(registry), "{registry}");
-        }
-        for registry in
-            ["docker.io", "localhost.example", "10.0.0.1:5000", "[fe80::1]:5000", "127.example.org"]
-        {
-            assert!(!is_loopback(registry), "{registry}");
-        }
-    }
-
-    #[test]
-    fn insecure_registries_are_named_one_by_one() {
-        let config = RegistryConfig { insecure: vec!["10.0.0.1:5000".into()], ..RegistryConfig::default() };
-        let transport = Transport::new(config);
-        assert_eq!(transport.address_of("10.0.0.1:5000"), "http://10.0.0.1:5000");
-        assert_eq!(transport.address_of("10.0.0.1"), "https://10.0.0.1");
     }
 }

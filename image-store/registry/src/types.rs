@@ -1,6 +1,8 @@
 //! What callers say and hear: configuration, credentials, progress, results.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_oci::{Digest, ImageId};
@@ -10,6 +12,8 @@ use berth_oci::{Digest, ImageId};
 pub struct RegistryConfig {
     /// Registries (`host` or `host:port`) spoken to over plain HTTP. Loopback registries always are.
     pub insecure: Vec<String>,
+    /// Directories with a directory for each registry (`hosts.toml`, certificates), looked through in order.
+    pub host_dirs: Vec<PathBuf>,
     /// Layers downloaded or uploaded at the same time.
     pub concurrency: usize,
     /// How often a request is tried again after a 5xx, a 429 or a broken connection.
@@ -24,12 +28,29 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             insecure: Vec::new(),
+            host_dirs: ["/etc/berth/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
             concurrency: 6,
             retries: 5,
             back_off: Duration::from_millis(500),
             user_agent: concat!("berth/", env!("CARGO_PKG_VERSION")),
         }
     }
+}
+
+impl RegistryConfig {
+    /// Whether the registry is spoken to without TLS, unless its `hosts.toml` says otherwise.
+    pub(crate) fn is_plain(&self, registry: &str) -> bool {
+        is_loopback(registry) || self.insecure.iter().any(|insecure| insecure == registry)
+    }
+}
+
+/// Whether the registry is on this machine, as Docker sees it: `localhost`, 127.0.0.0/8, `[::1]`.
+fn is_loopback(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => registry.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Who asks.
@@ -190,6 +211,15 @@ pub struct Pulled {
     pub up_to_date: bool,
 }
 
+/// How to push.
+#[derive(Debug, Clone, Default)]
+pub struct PushOptions {
+    /// How layers are compressed that were never pushed or pulled.
+    pub compression: berth_store::Compression,
+    /// Push the image of this platform alone, also where a whole index is here.
+    pub platform: Option<berth_oci::Platform>,
+}
+
 /// A finished push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
@@ -206,4 +236,28 @@ pub struct Distribution {
     pub descriptor: berth_oci::Descriptor,
     /// Platforms on offer.
     pub platforms: Vec<berth_oci::Platform>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_registries_are_plain_by_default() {
+        for registry in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.8.7", "[::1]:5000"] {
+            assert!(is_loopback(registry), "{registry}");
+        }
+        for registry in
+            ["docker.io", "localhost.example", "10.0.0.1:5000", "[fe80::1]:5000", "127.example.org"]
+        {
+            assert!(!is_loopback(registry), "{registry}");
+        }
+    }
+
+    #[test]
+    fn insecure_registries_are_named_one_by_one() {
+        let config = RegistryConfig { insecure: vec!["10.0.0.1:5000".into()], ..RegistryConfig::default() };
+        assert!(config.is_plain("10.0.0.1:5000"));
+        assert!(!config.is_plain("10.0.0.1"));
+    }
 }

@@ -126,7 +126,7 @@ async fn a_broken_download_goes_on_where_it_broke() {
         if !request.path.ends_with(path.as_str()) || tries.fetch_add(1, Ordering::SeqCst) > 0 {
             return None;
         }
-        Some(Answer::new(206, &bytes[..150_000]).header("Content-Length", bytes.len().to_string()))
+        Some(Answer::new(200, &bytes[..150_000]).header("Content-Length", bytes.len().to_string()))
     });
     let (host, log) = (host(), Log::default());
     host.registry.pull(&registry.reference("x"), &amd64(), &NOBODY, log.listener()).await.unwrap();
@@ -142,9 +142,7 @@ async fn a_failed_pull_leaves_its_beginning_for_the_next() {
     let broken = FakeRegistry::of(&made, move |request| {
         request.path.ends_with(path.as_str()).then(|| {
             match request.headers.get("range").map(String::as_str) {
-                Some("bytes=0-") => {
-                    Answer::new(206, &bytes[..150_000]).header("Content-Length", bytes.len().to_string())
-                }
+                None => Answer::new(200, &bytes[..150_000]).header("Content-Length", bytes.len().to_string()),
                 _ => Answer::new(404, ""),
             }
         })

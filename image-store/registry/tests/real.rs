@@ -3,7 +3,7 @@
 mod support;
 
 use berth_oci::{Digest, Platform};
-use berth_registry::{Credentials, ErrorKind, LayerState};
+use berth_registry::{Credentials, ErrorKind, LayerState, PushOptions};
 use support::{Log, RealRegistry, amd64, host, image, index, layer, noise, skopeo};
 
 const NOBODY: Credentials = Credentials::Anonymous;
@@ -115,7 +115,11 @@ async fn docker_schema_2_goes_both_ways_unchanged() {
 
     let elsewhere = registry.reference("elsewhere/copy:v9");
     let log = Log::default();
-    let pushed = host.registry.push(&elsewhere, &pulled.id, &NOBODY, log.listener()).await.unwrap();
+    let pushed = host
+        .registry
+        .push(&elsewhere, &pulled.id, &NOBODY, &PushOptions::default(), log.listener())
+        .await
+        .unwrap();
     assert_eq!(pushed.digest, pulled.digest);
     let copied = skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{elsewhere}")]);
     assert_eq!(copied, raw);
@@ -137,7 +141,11 @@ async fn a_local_image_is_pushed_and_others_can_use_it() {
     let local = host.store.import(&tar[..], config, None, None).unwrap();
     let reference = registry.reference("built");
     let log = Log::default();
-    let pushed = host.registry.push(&reference, &local, &NOBODY, log.listener()).await.unwrap();
+    let pushed = host
+        .registry
+        .push(&reference, &local, &NOBODY, &PushOptions::default(), log.listener())
+        .await
+        .unwrap();
     let words = log.statuses();
     assert!(words.last().unwrap().contains(&pushed.digest.to_string()), "{words:?}");
 
@@ -157,7 +165,11 @@ async fn a_local_image_is_pushed_and_others_can_use_it() {
     assert_eq!((&pulled.id, &pulled.digest), (&local, &pushed.digest));
     // Pushed again: everything is there.
     let log = Log::default();
-    let again = host.registry.push(&reference, &local, &NOBODY, log.listener()).await.unwrap();
+    let again = host
+        .registry
+        .push(&reference, &local, &NOBODY, &PushOptions::default(), log.listener())
+        .await
+        .unwrap();
     assert_eq!(again, pushed);
     assert!(log.all_layers(|s| matches!(
         s,
@@ -183,7 +195,11 @@ async fn errors_have_docker_s_words() {
         error.to_string(),
         format!("Get \"http://{address}/v2/\": dial tcp {address}: connect: connection refused")
     );
-    let error = host.registry.push(&missing, &Digest::of(b"no image"), &NOBODY, |_| {}).await.unwrap_err();
+    let error = host
+        .registry
+        .push(&missing, &Digest::of(b"no image"), &NOBODY, &PushOptions::default(), |_| {})
+        .await
+        .unwrap_err();
     assert!(error.to_string().starts_with("An image does not exist locally with the tag: "), "{error}");
 }
 
@@ -203,9 +219,14 @@ async fn passwords_open_doors() {
 
     let (tar, _) = layer("file", b"secret");
     let local = host.store.import(&tar[..], berth_oci::ImageConfig::new(&amd64()), None, None).unwrap();
-    let error = host.registry.push(&reference, &local, &NOBODY, |_| {}).await.unwrap_err();
+    let error =
+        host.registry.push(&reference, &local, &NOBODY, &PushOptions::default(), |_| {}).await.unwrap_err();
     assert!(error.to_string().starts_with("denied: requested access to the resource is denied"), "{error}");
-    let pushed = host.registry.push(&reference, &local, &basic("ahoy"), |_| {}).await.unwrap();
+    let pushed = host
+        .registry
+        .push(&reference, &local, &basic("ahoy"), &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
     let other = support::host();
     let pulled = other.registry.pull(&reference, &amd64(), &basic("ahoy"), |_| {}).await.unwrap();
     assert_eq!(pulled.digest, pushed.digest);
@@ -217,7 +238,7 @@ fn an_engine_can_spawn_pulls_and_pushes() {
     let (host, reference, platform) = (host(), berth_oci::Reference::parse("x").unwrap(), amd64());
     spawnable(&host.registry.pull(&reference, &platform, &NOBODY, |_| {}));
     let id = Digest::of(b"");
-    spawnable(&host.registry.push(&reference, &id, &NOBODY, |_| {}));
+    spawnable(&host.registry.push(&reference, &id, &NOBODY, &PushOptions::default(), |_| {}));
     spawnable(&host.registry.inspect_distribution(&reference, &NOBODY));
     spawnable(&host.registry.check_login("x", &NOBODY));
 }
@@ -245,11 +266,17 @@ async fn measure() {
     }
     for what in ["push (mounted)", "push again"] {
         let start = std::time::Instant::now();
-        host.registry.push(&registry.reference("copy"), &made.config, &NOBODY, |_| {}).await.unwrap();
+        host.registry
+            .push(&registry.reference("copy"), &made.config, &NOBODY, &PushOptions::default(), |_| {})
+            .await
+            .unwrap();
         eprintln!("{what}: {:?}", start.elapsed());
     }
     let other = RealRegistry::start();
     let start = std::time::Instant::now();
-    host.registry.push(&other.reference("copy"), &made.config, &NOBODY, |_| {}).await.unwrap();
+    host.registry
+        .push(&other.reference("copy"), &made.config, &NOBODY, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
     eprintln!("push (uploaded): {:?}", start.elapsed());
 }

@@ -131,6 +131,14 @@ impl Content {
         Ingest::resume(self.clone(), digest, guard)
     }
 
+    /// Makes a blob durable now, so that nobody has to wait for it at the end.
+    ///
+    /// # Errors
+    /// If it is not there or the disk refuses.
+    pub fn settle(&self, digest: &Digest) -> Result<()> {
+        self.open(digest)?.sync_data().during("sync", self.blob_path(digest))
+    }
+
     /// Makes blobs durable. Cheap for those that are: their inodes are clean.
     pub(crate) fn sync<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<()> {
         let mut any = false;

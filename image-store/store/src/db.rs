@@ -12,7 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::error::{DbContext, IoContext, Result, StoreError};
 
 /// The format that this code writes; a store of a newer one is not opened.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE layers (
@@ -71,6 +71,16 @@ CREATE TABLE snapshot_layers (
 CREATE TABLE held (digest TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT;
 ";
 
+/// Format 2: the indexes that images were chosen from.
+const INDEXES: &str = "
+CREATE TABLE image_indexes (
+    id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+    digest TEXT NOT NULL,
+    descriptor TEXT NOT NULL,
+    PRIMARY KEY (id, digest)
+) STRICT;
+";
+
 /// The database of one store.
 pub(crate) struct Db {
     connection: Mutex<Connection>,
@@ -90,10 +100,14 @@ impl Db {
         connection.set_prepared_statement_cache_capacity(64);
         let found: i64 =
             connection.query_row("PRAGMA user_version", [], |row| row.get(0)).during_db("read format")?;
+        let make = |tables: &str| {
+            connection
+                .execute_batch(&format!("BEGIN; {tables} PRAGMA user_version={FORMAT}; COMMIT;"))
+                .during_db("create tables")
+        };
         match found {
-            0 => connection
-                .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;"))
-                .during_db("create tables")?,
+            0 => make(&format!("{SCHEMA} {INDEXES}"))?,
+            1 => make(INDEXES)?,
             FORMAT => {}
             _ => return Err(StoreError::Format { found, known: FORMAT }),
         }

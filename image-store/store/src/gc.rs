@@ -1,7 +1,7 @@
 //! Garbage collection: one reference graph, from images, snapshots and leases.
 //!
 //! ```text
-//! tag, repo digest ─▶ image ─▶ config, manifest, the manifest's blobs
+//! tag, repo digest ─▶ image ─▶ config, manifest, the manifest's blobs, indexes
 //!                       └────▶ layers ─▶ their blobs
 //! snapshot ────────────────────▶ layers ─▶ their blobs
 //! lease ──▶ what was touched while it lives (and what it left lingering)
@@ -33,6 +33,7 @@ pub struct Reclaimed {
 /// Everything that an image refers to: what its removal may set free.
 const OF_IMAGE: &str = "SELECT ?1 UNION SELECT diff_id FROM image_layers WHERE id = ?1
     UNION SELECT digest FROM image_blobs WHERE id = ?1
+    UNION SELECT digest FROM image_indexes WHERE id = ?1
     UNION SELECT digest FROM layer_blobs WHERE diff_id IN (SELECT diff_id FROM image_layers WHERE id = ?1)";
 
 /// The scope of an image's removal.
@@ -45,6 +46,7 @@ pub(crate) fn scope_of(shared: &Shared, id: &Digest) -> Result<HashSet<Digest>> 
 
 const LIVE_LAYERS: &str = "SELECT diff_id FROM image_layers UNION SELECT diff_id FROM snapshot_layers";
 const LIVE_BLOBS: &str = "SELECT id FROM images UNION SELECT digest FROM image_blobs
+    UNION SELECT digest FROM image_indexes
     UNION SELECT digest FROM layer_blobs WHERE diff_id IN
         (SELECT diff_id FROM image_layers UNION SELECT diff_id FROM snapshot_layers)";
 

@@ -220,13 +220,22 @@ impl Layers {
     /// # Errors
     /// If the database cannot be read.
     pub fn blobs(&self, diff_id: &DiffId) -> Result<Vec<Descriptor>> {
+        let mut known = self.known_blobs(diff_id)?;
+        known.retain(|blob| self.shared.content.contains(&blob.digest));
+        Ok(known)
+    }
+
+    /// All blobs that were ever seen to be this layer, present or not.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn known_blobs(&self, diff_id: &DiffId) -> Result<Vec<Descriptor>> {
         let texts: Vec<String> = self.shared.db.with("look up a layer's blobs", |db| {
             db.prepare_cached("SELECT descriptor FROM layer_blobs WHERE diff_id = ?1 ORDER BY rowid")?
                 .query_map([diff_id.as_str()], |row| row.get(0))?
                 .collect()
         })?;
-        let known = texts.iter().filter_map(|text| serde_json::from_str::<Descriptor>(text).ok());
-        Ok(known.filter(|blob| self.shared.content.contains(&blob.digest)).collect())
+        Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
     }
 
     /// The layer's uncompressed tar; its digest is the diff-id.

@@ -233,9 +233,9 @@ mod tests {
         compress(&tar[..], &mut bomb, Compression::Gzip).unwrap();
         let usual = Limits::default();
         for (limits, message) in [
-            (Limits { bytes: 1 << 20, ..usual }, "more than 1048576 bytes"),
-            (Limits { entries: 2, ..usual }, "more than 2 entries"),
-            (Limits { reserve: 1 << 60, ..usual }, "no space left"),
+            (Limits { bytes: 3 << 19, ..usual }, "entry \"b\": it unpacks to more than 1572864 bytes"),
+            (Limits { entries: 2, ..usual }, "entry \"c\": it unpacks to more than 2 entries"),
+            (Limits { reserve: 1 << 60, ..usual }, "entry \"a\": no space left"),
         ] {
             let store = Store::open_with(directory.path(), limits).unwrap();
             let error = store.layers().unpack(&bomb[..], None).unwrap_err();

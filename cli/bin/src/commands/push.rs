@@ -1,6 +1,7 @@
 //! `berth push`.
 
 use anyhow::Result;
+use berth_api::options;
 use clap::Args;
 
 use super::pull::split;
@@ -14,6 +15,15 @@ use crate::session::Session;
 pub(crate) struct Push {
     /// Image, with its registry and tag
     image: String,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Push this platform's image alone: os/architecture[/variant]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    platform: String,
+    /// How layers are compressed that were never pushed or pulled: gzip or zstd
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ALGORITHM")]
+    compression: String,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -21,9 +31,18 @@ pub(crate) struct Push {
 
 pub(crate) async fn run(session: &Session, args: Push) -> Result<Exit> {
     let client = session.client().await?;
-    let (name, tag) = split(&args.image);
+    let (name, tag) = match args.all_tags {
+        true => (args.image.as_str(), ""),
+        false => split(&args.image),
+    };
     let auth = credentials::for_image(&args.image)?;
-    let answer = client.image_push(name, tag, auth.as_ref()).await?;
+    let platform = match args.platform.as_str() {
+        "" => String::new(),
+        // The API has it as JSON.
+        text => serde_json::to_string(&berth_oci::Platform::parse(text)?)?,
+    };
+    let options = options::Push { platform, compression: args.compression };
+    let answer = client.image_push(name, tag, &options, auth.as_ref()).await?;
     progress::show(answer, if args.quiet { Show::Quiet } else { Show::All }).await?;
     if args.quiet {
         println!("{}", args.image);

@@ -1,12 +1,12 @@
-//! `berth system df` and `shutdown`.
+//! `berth system df`, `check` and `shutdown`.
 
 use anyhow::Result;
-use berth_api::options::DiskUsageKinds;
+use berth_api::options::{CheckStore, DiskUsageKinds};
 use berth_api::system::DiskUsage;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output::list::{Column, Style, render};
 use crate::output::units;
 use crate::session::Session;
@@ -17,6 +17,17 @@ pub(crate) struct Df {
     /// Format: table, json or a template
     #[arg(long)]
     format: Option<String>,
+}
+
+/// Prove that the image store is whole
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Mend what is damaged: unpack layers again, fetch blobs again
+    #[arg(long)]
+    repair: bool,
+    /// Only look whether everything is there; do not read it
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Stop the engine
@@ -91,6 +102,25 @@ fn rows(usage: &DiskUsage) -> Vec<Value> {
             cache.iter().filter(|record| !record.shared && !record.in_use).map(|record| record.size).sum(),
         ),
     ]
+}
+
+pub(crate) async fn check(session: &Session, args: Check) -> Result<Exit> {
+    let options = CheckStore { repair: args.repair, quick: args.quick };
+    let report = session.client().await?.check_store(options).await?;
+    for problem in &report.problems {
+        println!("{}: {}", if problem.repaired { "repaired" } else { "damaged" }, problem.what);
+    }
+    println!("{} images, {} layers, {} blobs checked", report.images, report.layers, report.blobs);
+    let left = report.problems.iter().filter(|problem| !problem.repaired).count();
+    if left == 0 {
+        return Ok(Exit::Success);
+    }
+    let next = match args.repair {
+        true => "pull or load these images again, or remove them",
+        false => "`berth system check --repair` unpacks and fetches again what it can",
+    };
+    Err(Failure { message: format!("the image store has {left} unrepaired problems: {next}"), code: 1 }
+        .into())
 }
 
 pub(crate) async fn shutdown(session: &Session, args: Shutdown) -> Result<Exit> {

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, stdin, stdout};
 
 use anyhow::{Context, Result};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// Raw mode; dropping it brings back what was.
 #[derive(Debug)]
@@ -28,6 +28,18 @@ impl Drop for Raw {
         // Nothing can be done about a terminal that has gone away.
         tcsetattr(stdin(), SetArg::TCSANOW, &self.0).ok();
     }
+}
+
+/// Does something while the terminal does not show what is typed.
+pub(crate) fn without_echo<T>(act: impl FnOnce() -> T) -> Result<T> {
+    let before = tcgetattr(stdin()).context("cannot read the terminal's settings")?;
+    let mut silent = before.clone();
+    silent.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(stdin(), SetArg::TCSANOW, &silent).context("cannot switch the terminal's echo off")?;
+    let restored = Raw(before);
+    let done = act();
+    drop(restored);
+    Ok(done)
 }
 
 /// Whether a container's terminal can be ours; docker's words if not.

@@ -1,6 +1,7 @@
 //! Images: docker's view of the store.
 
 pub(crate) mod changes;
+mod check;
 mod inspect;
 mod list;
 mod remove;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use berth_api::Filters;
 use berth_api::image::{DescriptorPlatform, DistributionInspect, SearchResult};
-use berth_api::options::Import;
+use berth_api::options::{Import, Push};
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, AuthResponse};
 use berth_oci::{ImageConfig, Reference};
-use berth_registry::{Event, LayerState};
-use berth_store::LoadEvent;
+use berth_registry::{Event, LayerState, PushOptions};
+use berth_store::{Compression, LoadEvent};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -103,11 +103,13 @@ impl Engine {
         self: &Arc<Self>,
         image: &str,
         tag: &str,
+        options: Push,
         auth: AuthConfig,
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<()> {
         let name = Reference::parse_name(image)?;
+        let options = push_options(&options)?;
         let references = if tag.is_empty() && name.tag().is_none() {
             // Without a tag all tags of the repository go.
             let own = |reference: &Reference| reference.name() == name.name();
@@ -136,10 +138,12 @@ impl Engine {
             let image = self.store.images().resolve(&reference.to_string()).map_err(missing)?;
             let (tell, pump) = funnel(progress.clone());
             let push =
-                self.registry.push(&reference, &image.id, &credentials, move |event: Event| match event {
-                    // Told already.
-                    Event::Status(text) if text.starts_with("The push refers to") => {}
-                    event => tell(message(event)),
+                self.registry.push(&reference, &image.id, &credentials, &options, move |event: Event| {
+                    match event {
+                        // Told already.
+                        Event::Status(text) if text.starts_with("The push refers to") => {}
+                        event => tell(message(event)),
+                    }
                 });
             let pushed = tokio::select! {
                 pushed = push => pushed,
@@ -294,6 +298,21 @@ impl Engine {
     ) -> Result<Vec<SearchResult>> {
         Err(EngineError::not_implemented(format!("searching a registry (for {term:?}) is not supported yet")))
     }
+}
+
+fn push_options(options: &Push) -> Result<PushOptions> {
+    let compression = match options.compression.as_str() {
+        "" | "gzip" => Compression::Gzip,
+        "zstd" => Compression::Zstd,
+        other => {
+            return Err(EngineError::invalid(format!("invalid compression {other:?}: use gzip or zstd")));
+        }
+    };
+    let platform = match options.platform.as_str() {
+        "" => None,
+        text => Some(platform(text)?),
+    };
+    Ok(PushOptions { compression, platform })
 }
 
 fn load_message(event: LoadEvent) -> ProgressMessage {

@@ -1,6 +1,7 @@
 //! What Berth has beyond docker's API.
 
-use http::Response;
+use berth_api::options::CheckStore;
+use http::{Response, StatusCode};
 
 use crate::{
     body::{self, Body},
@@ -21,4 +22,11 @@ pub(super) async fn shutdown(context: Context) -> ApiResult<Response<Body>> {
     // A full channel means that somebody else asked before; that is as good.
     context.shared.shutdown.try_send(mode).ok();
     Ok(body::no_content())
+}
+
+/// `POST /berth/check?repair=&quick=`: proves the image store.
+pub(super) async fn check(context: Context) -> ApiResult<Response<Body>> {
+    let query = &context.query;
+    let options = CheckStore { repair: query.flag("repair"), quick: query.flag("quick") };
+    Ok(body::json(StatusCode::OK, &context.engine().check_store(options).await?))
 }

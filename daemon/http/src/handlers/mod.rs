@@ -177,6 +177,7 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::VolumeRemove => volumes::remove(context).await?,
         E::PluginList => swarm::no_plugins(),
         E::BerthShutdown => berth::shutdown(context).await?,
+        E::BerthCheck => berth::check(context).await?,
     };
     Ok(response.into())
 }

@@ -4,7 +4,10 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use berth_api::{options::Import, registry::AuthConfig};
+use berth_api::{
+    options::{Import, Push},
+    registry::AuthConfig,
+};
 use http::Response;
 use serde::de::DeserializeOwned;
 
@@ -71,10 +74,14 @@ pub(super) async fn push(mut context: Context) -> ApiResult<Response<Body>> {
     body::drain(context.take_body()).await?;
     let auth = registry_auth(&context);
     let (image, tag) = (context.name().to_owned(), context.query.get("tag").to_owned());
+    let options = Push {
+        platform: context.query.get("platform").to_owned(),
+        compression: context.query.get("compression").to_owned(),
+    };
     let engine = context.engine().clone();
-    progress::run(
-        |messages, cancel| async move { engine.push_image(&image, &tag, auth, messages, cancel).await },
-    )
+    progress::run(|messages, cancel| async move {
+        engine.push_image(&image, &tag, options, auth, messages, cancel).await
+    })
     .await
 }
 

@@ -49,7 +49,7 @@ impl RealRegistry {
         let host = format!("127.0.0.1:{}", free_port());
         let data = dir.path().join("data");
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n{more}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: \"{host}\"\n{more}\n",
             data.display()
         );
         let file = dir.path().join("config.yml");
@@ -101,10 +101,19 @@ pub(crate) struct Host {
 }
 
 pub(crate) fn host() -> Host {
+    host_with(Vec::new())
+}
+
+/// With directories of `hosts.toml` files.
+pub(crate) fn host_with(host_dirs: Vec<PathBuf>) -> Host {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let config =
-        RegistryConfig { retries: 2, back_off: Duration::from_millis(20), ..RegistryConfig::default() };
+    let config = RegistryConfig {
+        retries: 2,
+        back_off: Duration::from_millis(20),
+        host_dirs,
+        ..RegistryConfig::default()
+    };
     let registry = Registry::new(store.clone(), config);
     Host { dir, store, registry }
 }
@@ -216,6 +225,14 @@ pub(crate) fn image(architecture: &str, layers: &[(Vec<u8>, Digest)]) -> Blobs {
 
 /// Several images under one index, with an attestation beside the first as BuildKit writes it.
 pub(crate) fn index(images: &[(&str, &Blobs)]) -> Blobs {
+    index_of(images, true)
+}
+
+pub(crate) fn index_without_attestation(images: &[(&str, &Blobs)]) -> Blobs {
+    index_of(images, false)
+}
+
+fn index_of(images: &[(&str, &Blobs)], attested: bool) -> Blobs {
     let mut blobs = BTreeMap::new();
     let mut entries = Vec::new();
     for (platform, image) in images {
@@ -230,7 +247,9 @@ pub(crate) fn index(images: &[(&str, &Blobs)]) -> Blobs {
     entry.platform =
         Some(Platform { architecture: "unknown".into(), os: "unknown".into(), ..Platform::default() });
     entry.annotate("vnd.docker.reference.type", "attestation-manifest");
-    entries.insert(0, entry);
+    if attested {
+        entries.insert(0, entry);
+    }
     let bytes = serde_json::to_vec(&Index::oci(entries)).unwrap();
     let manifest = Descriptor::new(media_type::OCI_INDEX, Digest::of(&bytes), bytes.len() as u64);
     blobs.insert(manifest.digest.clone(), bytes);
@@ -276,11 +295,13 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Pause before each 16 KiB of the body.
+    pub(crate) drip: Option<Duration>,
 }
 
 impl Answer {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, headers: Vec::new(), body: body.into(), drip: None }
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -345,12 +366,84 @@ impl Drop for FakeRegistry {
     }
 }
 
+/// A certificate authority of our own, and certificates that it signed.
+pub(crate) struct Authority(pub(crate) tempfile::TempDir);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let authority = Self(tempfile::tempdir().unwrap());
+        authority.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=berth test authority",
+        ]);
+        authority
+    }
+
+    /// `<name>.crt` and `<name>.key`, good for 127.0.0.1 and for a client.
+    pub(crate) fn sign(&self, name: &str) {
+        let (key, request) = (format!("{name}.key"), format!("{name}.csr"));
+        let subject = format!("/CN={name}");
+        self.openssl(&[
+            "req", "-newkey", "rsa:2048", "-nodes", "-keyout", &key, "-out", &request, "-subj", &subject,
+        ]);
+        let extensions = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
+        std::fs::write(self.0.path().join("extensions"), extensions).unwrap();
+        self.openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-out",
+            &format!("{name}.crt"),
+            "-days",
+            "2",
+            "-extfile",
+            "extensions",
+        ]);
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let output = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+}
+
+/// A directory with `hosts.toml` of one registry.
+pub(crate) fn hosts_toml(registry: &str, text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join(registry);
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("hosts.toml"), text).unwrap();
+    dir
+}
+
 /// What a good registry answers: `/v2/`, manifests by tag and digest, blobs with ranges.
 pub(crate) fn honest(image: &Blobs, request: &Request) -> Answer {
     if request.path == "/v2/" {
         return Answer::new(200, "{}");
     }
-    let (_, last) = request.path.rsplit_once('/').unwrap();
+    let path = request.path.split('?').next().unwrap();
+    let (_, last) = path.rsplit_once('/').unwrap();
     let digest = Digest::parse(last).unwrap_or_else(|_| image.manifest.digest.clone());
     let Some(bytes) = image.blobs.get(&digest) else { return Answer::new(404, "") };
     if request.path.contains("/manifests/") {
@@ -389,7 +482,16 @@ fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<String>>) {
         }
         head.push_str("\r\n");
         let body: &[u8] = if request.method == "HEAD" { &[] } else { &answer.body };
-        if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).is_err() || stated {
+        let send = |stream: &mut TcpStream| {
+            stream.write_all(head.as_bytes())?;
+            let Some(pause) = answer.drip else { return stream.write_all(body) };
+            for part in body.chunks(16 << 10) {
+                std::thread::sleep(pause);
+                stream.write_all(part)?;
+            }
+            Ok(())
+        };
+        if send(&mut stream).is_err() || stated {
             return;
         }
     }

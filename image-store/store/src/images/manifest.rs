@@ -1,6 +1,6 @@
 //! The manifest under which an image is pushed.
 
-use berth_oci::{Descriptor, ImageId, Manifest, media_type};
+use berth_oci::{Descriptor, Digest, ImageId, Manifest, Reference, media_type};
 
 use crate::compression::Compression;
 use crate::error::Result;
@@ -39,6 +39,55 @@ impl Images {
         let config = self.config_bytes(id)?;
         self.put(NewImage { config, manifest: Some(descriptor.clone()), parent: None })?;
         Ok(descriptor)
+    }
+
+    /// Remembers the index from which the image was chosen; its blob is in the content store.
+    ///
+    /// # Errors
+    /// If there is no such image.
+    pub fn add_index(&self, id: &ImageId, index: &Descriptor) -> Result<()> {
+        let descriptor = serde_json::to_string(index).expect("a descriptor is JSON");
+        self.shared.db.with("record an index", |db| {
+            db.execute(
+                "INSERT OR REPLACE INTO image_indexes (id, digest, descriptor) VALUES (?1, ?2, ?3)",
+                (id.as_str(), index.digest.as_str(), descriptor),
+            )
+        })?;
+        Ok(())
+    }
+
+    /// The index from which the image was chosen, the latest if there are several.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn index_of(&self, id: &ImageId) -> Result<Option<Descriptor>> {
+        let query = "SELECT descriptor FROM image_indexes WHERE id = ?1 ORDER BY rowid DESC";
+        let texts = self.strings(query, id.as_str())?;
+        Ok(texts.first().and_then(|text| serde_json::from_str(text).ok()))
+    }
+
+    /// The repositories (with a digest) that are known to have this blob: some image with it came from there or went
+    /// there.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn repositories_of(&self, blob: &Digest) -> Result<Vec<Reference>> {
+        let query = "SELECT min(reference) FROM repo_digests WHERE id IN (SELECT id FROM image_blobs WHERE digest = ?1)
+            GROUP BY substr(reference, 1, instr(reference, '@')) ORDER BY 1";
+        let texts = self.strings(query, blob.as_str())?;
+        Ok(texts.iter().filter_map(|text| Reference::parse_name(text).ok()).collect())
+    }
+
+    /// Whether the image's configuration, its layers and all that its manifest names are in the store.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_whole(&self, id: &ImageId) -> Result<bool> {
+        let image = self.required(id)?;
+        let layers = self.layers();
+        Ok(self.shared.content.contains(id)
+            && image.layers.iter().all(|diff_id| layers.contains(diff_id))
+            && (image.manifest.is_none() || self.is_complete(id)?))
     }
 
     /// Whether every blob that the image's manifest names is in the store.

@@ -13,6 +13,10 @@ const MAX_EXTENSION: u64 = 1 << 20;
 /// Everything that comes before one member.
 const MAX_EXTENSIONS: usize = 16;
 
+/// Where ustar and GNU headers have the numbers of a device.
+const DEVICE_MAJOR: std::ops::Range<usize> = 329..337;
+const DEVICE_MINOR: std::ops::Range<usize> = 337..345;
+
 /// An archive being read.
 pub(crate) struct Reader<R> {
     from: R,
@@ -22,6 +26,8 @@ pub(crate) struct Reader<R> {
     padding: u64,
     global: Records,
     ended: bool,
+    /// The current member's.
+    name: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -34,12 +40,13 @@ struct Extensions {
 
 impl<R: BufRead> Reader<R> {
     pub(crate) fn new(from: R) -> Self {
-        Self { from, remaining: 0, padding: 0, global: Records::default(), ended: false }
+        Self { from, remaining: 0, padding: 0, global: Records::default(), ended: false, name: None }
     }
 
     /// The next member; what was not read of the one before is skipped.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
+        self.name = None;
         loop {
             let Some(header) = self.header()? else {
                 let dangling = extensions.count > 0;
@@ -71,6 +78,11 @@ impl<R: BufRead> Reader<R> {
                 _ => return self.entry(&header, extensions).map(Some),
             }
         }
+    }
+
+    /// The name of the current member, as soon as it is known: also of one that turns out to be malformed.
+    pub(crate) fn name(&self) -> Option<&[u8]> {
+        self.name.as_deref()
     }
 
     /// Reads the data of the current member.
@@ -109,7 +121,7 @@ impl<R: BufRead> Reader<R> {
         if !checksum_is_right(&header) {
             return Err(TarError::Checksum);
         }
-        let size = header.entry_size().map_err(|_| TarError::Malformed("size"))?;
+        let size = field(&header.as_old().size, header.entry_size(), TarError::Malformed("size"))?;
         self.set_remaining(size);
         Ok(Some(header))
     }
@@ -134,6 +146,12 @@ impl<R: BufRead> Reader<R> {
 
     fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, TarError> {
         let pax = extensions.pax.over(&self.global);
+        let mut path = match (pax.get("GNU.sparse.name").or(pax.get("path")), extensions.long_name) {
+            (Some(path), _) => path.to_vec(),
+            (None, Some(path)) => until_nul(path),
+            (None, None) => header.path_bytes().into_owned(),
+        };
+        self.name = Some(path.clone());
         let kind = kind_of(header)?;
         if let Some(size) = pax.number("size")? {
             self.set_remaining(size);
@@ -146,11 +164,6 @@ impl<R: BufRead> Reader<R> {
             }
         }
         let bad = TarError::Malformed;
-        let mut path = match (pax.get("GNU.sparse.name").or(pax.get("path")), extensions.long_name) {
-            (Some(path), _) => path.to_vec(),
-            (None, Some(path)) => until_nul(path),
-            (None, None) => header.path_bytes().into_owned(),
-        };
         let link = match (pax.get("linkpath"), extensions.long_link) {
             (Some(link), _) => link.to_vec(),
             (None, Some(link)) => until_nul(link),
@@ -164,16 +177,17 @@ impl<R: BufRead> Reader<R> {
             path.pop();
         }
         let id = |value: u64| u32::try_from(value).ok().filter(|&id| id != u32::MAX).ok_or(bad("owner"));
-        let uid = pax.number("uid")?.map_or_else(|| header.uid().map_err(|_| bad("owner")), Ok)?;
-        let gid = pax.number("gid")?.map_or_else(|| header.gid().map_err(|_| bad("owner")), Ok)?;
+        let old = header.as_old();
+        let uid = pax.number("uid")?.map_or_else(|| field(&old.uid, header.uid(), bad("owner")), Ok)?;
+        let gid = pax.number("gid")?.map_or_else(|| field(&old.gid, header.gid(), bad("owner")), Ok)?;
         let mtime = match pax.time("mtime")? {
             Some(mtime) => mtime,
             None => (header_mtime(header)?, 0),
         };
         let device = match kind {
             Kind::CharDevice | Kind::BlockDevice => (
-                header.device_major().map_err(|_| bad("device"))?.unwrap_or(0),
-                header.device_minor().map_err(|_| bad("device"))?.unwrap_or(0),
+                field(&header.as_bytes()[DEVICE_MAJOR], header.device_major(), bad("device"))?.unwrap_or(0),
+                field(&header.as_bytes()[DEVICE_MINOR], header.device_minor(), bad("device"))?.unwrap_or(0),
             ),
             _ => (0, 0),
         };
@@ -182,7 +196,7 @@ impl<R: BufRead> Reader<R> {
             path,
             link,
             kind,
-            mode: header.mode().map_err(|_| bad("mode"))? & 0o7777,
+            mode: field(&old.mode, header.mode(), bad("mode"))? & 0o7777,
             uid: id(uid)?,
             gid: id(gid)?,
             mtime,
@@ -291,6 +305,19 @@ fn checksum_is_right(header: &Header) -> bool {
     stated == unsigned || i64::from(stated) == i64::from(signed)
 }
 
+/// A number of the header. Some writers leave out what is zero: the field is then all NUL or blank, and Go, Python
+/// and GNU tar take that for 0.
+fn field<T: Default>(raw: &[u8], decoded: std::io::Result<T>, problem: TarError) -> Result<T, TarError> {
+    if blank(raw) {
+        return Ok(T::default());
+    }
+    decoded.map_err(|_| problem)
+}
+
+fn blank(raw: &[u8]) -> bool {
+    raw.iter().all(|&b| matches!(b, 0 | b' '))
+}
+
 /// The header's time; base-256 may be negative, which `tar::Header` does not decode.
 fn header_mtime(header: &Header) -> Result<i64, TarError> {
     let field = &header.as_old().mtime;
@@ -300,7 +327,7 @@ fn header_mtime(header: &Header) -> Result<i64, TarError> {
         let value = field[1..].iter().fold(first, |value, &b| (value << 8) | i128::from(b));
         return i64::try_from(value).map_err(|_| TarError::Malformed("time"));
     }
-    if field.iter().all(|&b| matches!(b, 0 | b' ')) {
+    if blank(field) {
         return Ok(0);
     }
     header.mtime().ok().and_then(|t| i64::try_from(t).ok()).ok_or(TarError::Malformed("time"))

@@ -14,7 +14,7 @@ use nix::sys::stat::{
 };
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, LinkatFlags, Uid, fchown, fchownat, linkat, symlinkat};
+use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::tarball::{Entry, Kind};
 use crate::unpack::name::{self, Name};
@@ -77,7 +77,7 @@ impl Tree {
             }
             Kind::HardLink => return self.hard_link(entry, at, name),
             Kind::Symlink => {
-                self.replacing(at, name, || symlinkat(OsStr::from_bytes(&entry.link), &**at, name))?;
+                create(at, name, || symlinkat(OsStr::from_bytes(&entry.link), &**at, name))?;
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
                 let kind = match entry.kind {
@@ -86,9 +86,7 @@ impl Tree {
                     _ => SFlag::S_IFIFO,
                 };
                 let device = makedev(u64::from(entry.device.0), u64::from(entry.device.1));
-                self.replacing(at, name, || {
-                    mknodat(&**at, name, kind, Mode::from_bits_truncate(0o600), device)
-                })?;
+                create(at, name, || mknodat(&**at, name, kind, Mode::from_bits_truncate(0o600), device))?;
             }
         }
         attributes(at, name, entry)?;
@@ -103,8 +101,10 @@ impl Tree {
         data: &mut impl BufRead,
     ) -> Result<(), EntryProblem> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o600);
-        let fd = self.replacing(at, name, || openat(&**at, name, flags, mode))?;
+        // Most files need nothing more than what they are made with.
+        let exact = entry.mode & !0o777 == 0 && entry.mode & self.umask == 0;
+        let mode = Mode::from_bits_truncate(if exact { entry.mode } else { 0o600 });
+        let fd = create(at, name, || openat(&**at, name, flags, mode))?;
         let mut file = File::from(fd);
         match &entry.sparse {
             None => {
@@ -120,12 +120,17 @@ impl Tree {
                 file.set_len(entry.size).map_err(|e| io_error("truncate", e))?;
             }
         }
-        self.size += entry.size;
-        // Always: a set-group-id directory gives its group to what is made in it.
-        fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-            .map_err(|e| io_problem("chown", e))?;
+        self.size = self.size.saturating_add(entry.size);
+        // A directory with a group of its own may give it to what is made in it.
+        if self.groups || (entry.uid, entry.gid) != (0, 0) {
+            fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+                .map_err(|e| io_problem("chown", e))?;
+        }
         xattrs(at, name, entry)?;
-        fchmod(&file, Mode::from_bits_truncate(entry.mode)).map_err(|e| io_problem("chmod", e))?;
+        // Access lists change the mode.
+        if !exact || !entry.xattrs.is_empty() {
+            fchmod(&file, Mode::from_bits_truncate(entry.mode)).map_err(|e| io_problem("chmod", e))?;
+        }
         let time = TimeSpec::new(entry.mtime.0, i64::from(entry.mtime.1));
         futimens(&file, &time, &time).map_err(|e| io_problem("set the time", e))
     }
@@ -138,13 +143,14 @@ impl Tree {
             Err(errno) => return Err(io_problem("mkdir", errno)),
         }
         let stat = fstatat(&**at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| io_problem("stat", e))?;
+        // Many writers name a directory again and again; nothing is hidden by that.
         if is_directory(&stat) {
             return Ok(());
         }
-        self.clear(at, name)?;
+        uncover(at, name)?;
         make().map_err(|e| io_problem("mkdir", e))?;
-        // What lies below is hidden by this layer: first by what was there, now by the directory.
-        if is_whiteout(&stat) { set_opaque(at, name) } else { Ok(()) }
+        // What lies below is hidden by this layer: first by the whiteout, now by the directory.
+        set_opaque(at, name)
     }
 
     fn hard_link(&mut self, entry: &Entry, at: &Rc<OwnedFd>, name: &OsStr) -> Result<(), EntryProblem> {
@@ -162,24 +168,7 @@ impl Tree {
         {
             return Ok(());
         }
-        self.replacing(at, name, || linkat(&*from, target, &**at, name, LinkatFlags::empty()))
-    }
-
-    /// Tries to make something; if the name is taken, takes it away first.
-    fn replacing<T>(
-        &mut self,
-        at: &Rc<OwnedFd>,
-        name: &OsStr,
-        make: impl Fn() -> nix::Result<T>,
-    ) -> Result<T, EntryProblem> {
-        match make() {
-            Err(Errno::EEXIST) => {
-                self.clear(at, name)?;
-                make()
-            }
-            other => other,
-        }
-        .map_err(|e| io_problem("create", e))
+        create(at, name, || linkat(&*from, target, &**at, name, LinkatFlags::empty()))
     }
 
     /// Fails before the disk is full, not after.
@@ -200,6 +189,28 @@ impl Tree {
 
 fn io_error(operation: &'static str, source: io::Error) -> EntryProblem {
     EntryProblem::Io { operation, source }
+}
+
+/// Makes something under a name that nothing of this layer has yet, but for a whiteout: hiding what lies below and
+/// having something of that name is one and the same in an overlay.
+fn create<T>(at: &Rc<OwnedFd>, name: &OsStr, make: impl Fn() -> nix::Result<T>) -> Result<T, EntryProblem> {
+    match make() {
+        Err(Errno::EEXIST) => {
+            uncover(at, name)?;
+            make()
+        }
+        other => other,
+    }
+    .map_err(|e| io_problem("create", e))
+}
+
+/// Takes a whiteout away. Anything else of that name came from this very archive.
+fn uncover(at: &Rc<OwnedFd>, name: &OsStr) -> Result<(), EntryProblem> {
+    let stat = fstatat(&**at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| io_problem("stat", e))?;
+    if !is_whiteout(&stat) {
+        return Err(EntryProblem::Duplicate);
+    }
+    unlinkat(&**at, name, UnlinkatFlags::NoRemoveDir).map_err(|e| io_problem("replace", e))
 }
 
 /// A whiteout hides what lies in the layers below; what this layer itself has under that name stays.

@@ -6,7 +6,8 @@
 //!   that meets a symbolic link does [`tree`] walk by hand: links of this very layer that stay within it are
 //!   followed, as a container would; one that leaves it, or leads to nothing, ends the unpack.
 //! * The last component is never followed: everything is made with `O_EXCL | O_NOFOLLOW` or an `*at` call.
-//! * The last copy of a name wins, as with every tar.
+//! * A name occurs once; only a directory may be named again, and a whiteout may stand beside what replaces it.
+//!   Who scans an archive and who unpacks it would otherwise see different files.
 //! * Sizes of names and records are bounded; the disk's last reserve is not touched; see [`Limits`].
 //! * `trusted.overlay.*` attributes of the archive are dropped: they would steer the kernel.
 //!
@@ -50,10 +51,10 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The archive itself is wrong.
-    #[error("{source} (after {after})")]
+    #[error("{place}: {source}")]
     Archive {
-        /// The last member that was whole.
-        after: String,
+        /// The member that is wrong, or the last one that was whole.
+        place: String,
         /// What is wrong.
         source: TarError,
     },
@@ -66,16 +67,20 @@ pub enum UnpackError {
         problem: EntryProblem,
     },
     /// The layer is too large.
-    #[error("it unpacks to more than {limit} {unit}; refusing to go on")]
+    #[error("{place}: it unpacks to more than {limit} {unit}; refusing to go on")]
     Bomb {
+        /// The member at which the limit was passed.
+        place: String,
         /// The limit.
         limit: u64,
         /// Of what.
         unit: &'static str,
     },
     /// The disk is full.
-    #[error("no space left: unpacking stopped to keep {reserve} bytes of the disk free")]
+    #[error("entry {entry:?}: no space left: unpacking stopped to keep {reserve} bytes of the disk free")]
     NoSpace {
+        /// The member that did not fit.
+        entry: String,
         /// What stays free.
         reserve: u64,
     },
@@ -101,6 +106,9 @@ pub enum EntryProblem {
     /// No name.
     #[error("it has no name")]
     NoName,
+    /// A second member of one name.
+    #[error("the layer has this name twice")]
+    Duplicate,
     /// A whiteout of nothing.
     #[error("a whiteout must name one file")]
     Whiteout,
@@ -155,11 +163,13 @@ pub(crate) fn unpack(
     let (to, reader) = pipe();
     std::thread::scope(|scope| {
         let source = scope.spawn(move || inflate(from, to, limits.bytes));
-        let mut unpacker = Unpacker { tree: Tree::new(root, limits.reserve), limits, last: None };
+        let mut unpacker =
+            Unpacker { tree: Tree::new(root, limits.reserve), limits, current: None, last: None };
         let result = unpacker.run(reader);
         let (digest, tar_size, exceeded) = source.join().expect("the inflating thread does not panic");
         if exceeded {
-            return Err(UnpackError::Bomb { limit: limits.bytes, unit: "bytes" });
+            let place = unpacker.place();
+            return Err(UnpackError::Bomb { place, limit: limits.bytes, unit: "bytes" });
         }
         result?;
         let (size, implicit) =
@@ -203,6 +213,9 @@ fn inflate(from: impl io::Read + Send, to: PipeWriter, limit: u64) -> (Digest, u
 struct Unpacker {
     tree: Tree,
     limits: Limits,
+    /// The member that is being unpacked.
+    current: Option<String>,
+    /// The last member that was whole.
     last: Option<String>,
 }
 
@@ -210,19 +223,24 @@ impl Unpacker {
     fn run(&mut self, from: PipeReader) -> Result<(), UnpackError> {
         let mut archive = Reader::new(from);
         let mut count = 0;
-        while let Some(entry) = archive.next().map_err(|source| self.archive_error(source))? {
+        loop {
+            let next = archive.next();
+            self.current = archive.name().map(|name| String::from_utf8_lossy(name).into_owned());
+            let Some(entry) = next.map_err(|source| self.archive_error(source))? else { break };
             count += 1;
             if count > self.limits.entries {
-                return Err(UnpackError::Bomb { limit: self.limits.entries, unit: "entries" });
+                return Err(self.bomb(self.limits.entries, "entries"));
             }
             let placed = self.tree.place(&entry, &mut archive.data());
-            let shown = shown(&entry);
+            if self.tree.size > self.limits.bytes {
+                return Err(self.bomb(self.limits.bytes, "bytes"));
+            }
             match placed {
-                Ok(()) => self.last = Some(shown),
+                Ok(()) => self.last = self.current.take(),
                 Err(EntryProblem::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                    return Err(UnpackError::NoSpace { reserve: self.limits.reserve });
+                    return Err(UnpackError::NoSpace { entry: shown(&entry), reserve: self.limits.reserve });
                 }
-                Err(problem) => return Err(UnpackError::Entry { entry: shown, problem }),
+                Err(problem) => return Err(UnpackError::Entry { entry: shown(&entry), problem }),
             }
         }
         self.drain(archive.into_inner())
@@ -239,12 +257,20 @@ impl Unpacker {
         }
     }
 
+    fn place(&self) -> String {
+        match (&self.current, &self.last) {
+            (Some(current), _) => format!("entry {current:?}"),
+            (None, Some(last)) => format!("after entry {last:?}"),
+            (None, None) => "before the first entry".to_owned(),
+        }
+    }
+
+    fn bomb(&self, limit: u64, unit: &'static str) -> UnpackError {
+        UnpackError::Bomb { place: self.place(), limit, unit }
+    }
+
     fn archive_error(&self, source: TarError) -> UnpackError {
-        let after = match &self.last {
-            Some(last) => format!("entry {last:?}"),
-            None => "nothing: no entry could be read".to_owned(),
-        };
-        UnpackError::Archive { after, source }
+        UnpackError::Archive { place: self.place(), source }
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use berth_sys::path::{magic_link, open_beneath_strict};
+use berth_sys::path::open_beneath_strict;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
@@ -20,8 +20,9 @@ use crate::unpack::EntryProblem;
 
 /// Directories that are kept open.
 const CACHE: usize = 128;
-/// As the kernel's limit.
+/// As the kernel's limits.
 const MAX_LINKS: usize = 40;
+const MAX_PATH: usize = 4095;
 
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -42,6 +43,10 @@ pub(super) struct Tree {
     /// Directories made because something lies in them, not because the archive names them.
     implicit: BTreeSet<String>,
     last: BTreeMap<PathBuf, Last>,
+    /// Bits that the kernel takes from the mode of what is made.
+    pub(super) umask: u32,
+    /// Some directory has a group other than root's.
+    pub(super) groups: bool,
     pub(super) size: u64,
     pub(super) reserve: u64,
     pub(super) until_space_check: u64,
@@ -51,7 +56,17 @@ impl Tree {
     pub(super) fn new(root: OwnedFd, reserve: u64) -> Self {
         let implicit = BTreeSet::from([String::new()]);
         let (cache, last) = (HashMap::new(), BTreeMap::new());
-        Self { root: Rc::new(root), cache, implicit, last, size: 0, reserve, until_space_check: 0 }
+        Self {
+            root: Rc::new(root),
+            cache,
+            implicit,
+            last,
+            umask: umask(),
+            groups: false,
+            size: 0,
+            reserve,
+            until_space_check: 0,
+        }
     }
 
     /// Opens the directory of these components, making what lacks.
@@ -102,6 +117,10 @@ impl Tree {
             }
             let here = stack.last().map_or_else(|| self.root.clone(), |(fd, _)| fd.clone());
             let path = joined(&stack, &component);
+            // Through links a tree could grow deeper than any path can say.
+            if path.len() > MAX_PATH {
+                return Err(io_problem("make its directory", Errno::ENAMETOOLONG));
+            }
             let name = OsStr::from_bytes(&component);
             let next = match openat(
                 &*here,
@@ -168,25 +187,12 @@ impl Tree {
 
     /// The archive names this directory itself.
     pub(super) fn named_directory(&mut self, components: &[&[u8]], entry: &Entry) {
+        self.groups |= entry.gid != 0;
         let path = components.join(&b'/');
         self.implicit.remove(&lossy(&path));
         let acl = entry.xattrs.iter().find(|(key, _)| key == DEFAULT_ACL.as_bytes());
         let last = Last { mtime: entry.mtime, default_acl: acl.map(|(_, value)| value.clone()) };
         self.last.insert(PathBuf::from(OsString::from_vec(path)), last);
-    }
-
-    /// Removes what has this name, whatever it is.
-    pub(super) fn clear(&mut self, at: &OwnedFd, name: &OsStr) -> Result<(), EntryProblem> {
-        match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(Errno::EISDIR) => {
-                self.cache.clear();
-                // `remove_dir_all` itself goes by descriptors and follows no link.
-                std::fs::remove_dir_all(magic_link(at).join(name))
-                    .map_err(|source| EntryProblem::Io { operation: "replace a directory", source })
-            }
-            Err(errno) => Err(io_problem("replace", errno)),
-        }
     }
 
     /// Gives the directories their times and default ACLs; returns the bytes of all files and the implicit
@@ -216,6 +222,13 @@ impl Tree {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         open_beneath_strict(self.root.as_fd(), path, flags).ok().map(Rc::new)
     }
+}
+
+/// This process's umask, which can otherwise only be read by setting it (proc_pid_status(5)).
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 pub(crate) fn is_whiteout(stat: &FileStat) -> bool {

@@ -96,6 +96,47 @@ fn links() -> Vec<Case> {
     ]
 }
 
+fn duplicates() -> Vec<Case> {
+    let link = |name, target| Member::link(b'2', name, target);
+    let twice = "has this name twice";
+    vec![
+        ("file twice", Tar::default().file("x", "1").file("x", "2").end(), "x", twice),
+        (
+            "the same by another spelling",
+            Tar::default().file("a/x", "1").file("./a//x", "2").end(),
+            "a//x",
+            twice,
+        ),
+        (
+            "the same through a link",
+            Tar::default().dir("d/").add(link("l", "d")).file("d/x", "1").file("l/x", "2").end(),
+            "l/x",
+            twice,
+        ),
+        ("link over a file", Tar::default().file("x", "").add(link("x", "/etc")).end(), "x", twice),
+        ("file over a link", Tar::default().add(link("x", "/etc")).file("x", "").end(), "x", twice),
+        ("directory over a file", Tar::default().file("x", "").dir("x/").end(), "x", twice),
+        ("directory over a link", Tar::default().add(link("x", "/etc")).dir("x/").end(), "x", twice),
+        ("file over a directory", Tar::default().dir("x/").file("x", "").end(), "x", twice),
+        ("file over an unnamed directory", Tar::default().file("x/y", "").file("x", "").end(), "x", twice),
+        (
+            "hard link over another file",
+            Tar::default().file("x", "").file("y", "").add(Member::link(b'1', "y", "x")).end(),
+            "y",
+            twice,
+        ),
+        (
+            "device over a file",
+            Tar::default()
+                .file("x", "")
+                .add(Member { kind: b'3', device: (1, 3), ..Member::file("x", b"") })
+                .end(),
+            "x",
+            twice,
+        ),
+    ]
+}
+
 fn damage() -> Vec<Case> {
     let mut cut = Tar::default().file("a", &"x".repeat(5000)).end();
     cut.truncate(3000);
@@ -104,19 +145,19 @@ fn damage() -> Vec<Case> {
     let huge_pax = vec![b'1'; 2 << 20];
     let file = Member::file("a", b"");
     vec![
-        ("cut off", cut, "a", "too early"),
-        ("damaged header", damaged, "first", "checksum"),
-        ("no archive", b"this is no tar archive at all".to_vec(), "nothing", "too early"),
+        ("cut off", cut, "entry \"a\"", "too early"),
+        ("damaged header", damaged, "after entry \"first\"", "checksum"),
+        ("no archive", b"this is no tar archive at all".to_vec(), "before the first entry", "too early"),
         (
             "huge PAX header",
             Tar::default().add(Member { kind: b'x', ..Member::file("x", &huge_pax) }).end(),
-            "nothing",
+            "before the first entry",
             "more than",
         ),
         (
             "huge long name",
             Tar::default().add(Member { kind: b'L', ..Member::file("x", &huge_pax) }).end(),
-            "nothing",
+            "before the first entry",
             "more than",
         ),
         (
@@ -128,7 +169,7 @@ fn damage() -> Vec<Case> {
         (
             "NUL in a name",
             Tar::default().add(Member { pax: &[("path", b"a\0b")], ..file.clone() }).end(),
-            "nothing",
+            "entry \"a",
             "name",
         ),
         (
@@ -139,7 +180,7 @@ fn damage() -> Vec<Case> {
                     ..Member::file("s", b"123")
                 })
                 .end(),
-            "nothing",
+            "entry \"s",
             "sparse",
         ),
         (
@@ -150,19 +191,36 @@ fn damage() -> Vec<Case> {
                     ..Member::file("s", b"123")
                 })
                 .end(),
-            "nothing",
+            "entry \"s",
             "sparse",
         ),
         (
             "owner too large",
             Tar::default().add(Member { pax: &[("uid", b"4294967295")], ..file.clone() }).end(),
-            "nothing",
+            "entry \"a",
             "owner",
+        ),
+        (
+            "deeper than a path can say",
+            Tar::default()
+                .file(&format!("{}x", "d/".repeat(40)), "")
+                .add(Member {
+                    pax: &[("path", [b"d/".repeat(1900), b"e".to_vec()].concat().as_slice())],
+                    ..file.clone()
+                })
+                .add(Member { pax: &[("linkpath", &b"d/".repeat(1900))], ..Member::link(b'2', "l", "") })
+                .add(Member {
+                    pax: &[("path", [b"l/".to_vec(), b"d/".repeat(1900), b"e".to_vec()].concat().as_slice())],
+                    ..file.clone()
+                })
+                .end(),
+            "l/d/d/",
+            "too long",
         ),
         (
             "unknown type",
             Tar::default().add(Member { kind: b'Z', ..file.clone() }).end(),
-            "nothing",
+            "entry \"a",
             "unsupported",
         ),
         (
@@ -177,7 +235,7 @@ fn damage() -> Vec<Case> {
 #[test]
 fn hostile_layers_are_refused_by_name_and_leave_nothing() {
     let f = Fixture::new();
-    for (what, tar, entry, problem) in [names(), links(), damage()].concat() {
+    for (what, tar, entry, problem) in [names(), links(), duplicates(), damage()].concat() {
         let diff_id = DiffId(Digest::of(&tar));
         let error = match f.store.layers().unpack(&tar[..], Some(&diff_id)) {
             Err(error) => error.to_string(),

@@ -6,6 +6,7 @@ mod hostile;
 mod images;
 mod interop;
 mod leases;
+mod mutations;
 mod recovery;
 mod snapshots;
 mod support;

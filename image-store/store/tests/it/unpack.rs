@@ -29,6 +29,11 @@ pub(crate) fn everything() -> Vec<u8> {
             pax: &[("SCHILY.xattr.security.capability", CAPABILITY), ("SCHILY.xattr.user.a", b"1\n2=3")],
             ..Member::file("d/capable", b"x")
         })
+        .add(Member {
+            mode: 0o664,
+            pax: &[("SCHILY.xattr.system.posix_acl_access", &acl())],
+            ..Member::file("d/shared", b"x")
+        })
         .add(Member { pax: &[("mtime", b"-1.5")], ..Member::file("d/before-1970", b"") })
         .add(Member { pax: &[("path", long.as_bytes())], ..Member::file("short", b"long name") })
         .add(Member { mtime: 77, owner: (5, 6), ..Member::link(b'2', "d/symlink", "../../outside") })
@@ -57,6 +62,28 @@ pub(crate) fn everything() -> Vec<u8> {
             ..Member::file("d/sparse01", b"abcde")
         })
         .end()
+}
+
+/// Format 0.0 repeats its keys, which umoci (as Go) does not take.
+fn sparse_0_0() -> Vec<u8> {
+    let pax: &[(&str, &[u8])] = &[
+        ("GNU.sparse.size", b"100"),
+        ("GNU.sparse.numblocks", b"2"),
+        ("GNU.sparse.offset", b"10"),
+        ("GNU.sparse.numbytes", b"3"),
+        ("GNU.sparse.offset", b"90"),
+        ("GNU.sparse.numbytes", b"2"),
+    ];
+    Tar::default().add(Member { pax, ..Member::file("sparse00", b"abcde") }).end()
+}
+
+/// `user::rw- user:1:rwx group::r-- mask::rw- other::r--` in the kernel's form (version 2).
+pub(crate) fn acl() -> Vec<u8> {
+    let entries = [(1, 6, u32::MAX), (2, 7, 1), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 4, u32::MAX)];
+    let entry = |(tag, permissions, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2_u32.to_le_bytes().to_vec()].into_iter().chain(entries.map(entry)).flatten().collect()
 }
 
 fn sparse_1_0() -> Vec<u8> {
@@ -93,6 +120,10 @@ fn every_form_is_unpacked() {
     assert!(fs::metadata(root.join("d/sparse")).unwrap().blocks() < 64, "holes stay holes");
     let sparse = fs::read(root.join("d/sparse01")).unwrap();
     assert_eq!((sparse.len(), &sparse[10..13], &sparse[100..102]), (200, &b"abc"[..], &b"de"[..]));
+    let old = f.layer(&sparse_0_0());
+    let sparse = fs::read(f.store.layers().path(&old).join("sparse00")).unwrap();
+    assert_eq!((sparse.len(), &sparse[10..13], &sparse[90..92]), (100, &b"abc"[..], &b"de"[..]));
+    assert!(line("/d/shared").starts_with("100664") && line("/d/shared").contains("posix_acl_access="));
     let contiguous = f.layer(&Tar::default().add(Member { kind: b'7', ..Member::file("c", b"c") }).end());
     assert_eq!(fs::read(f.store.layers().path(&contiguous).join("c")).unwrap(), b"c");
     let long = format!("/deep/{}/{}", "d".repeat(120), "f".repeat(200));
@@ -186,28 +217,59 @@ fn merged_layers_hide_and_show() {
 }
 
 #[test]
-fn later_members_replace_earlier_ones() {
+fn what_may_be_said_twice() {
     let f = Fixture::new();
     let tar = Tar::default()
-        .file("x", "1")
-        .file("x", "2")
-        .dir("y/")
-        .file("y/in", "")
-        .file("y", "file")
-        .dir("y/")
-        .file("y/again", "")
-        .add(Member::link(b'2', "z", "x"))
-        .file("z", "not through the link")
         .dir("e/")
+        .file("e/in", "kept")
         .add(Member { mode: 0o700, ..Member::dir("e/") })
+        .dir("implicit/deep/")
+        .add(Member { mode: 0o711, ..Member::dir("implicit/") })
         .file("h", "h")
         .add(Member::link(b'1', "h", "h"))
+        .file(".wh.w", "")
+        .file(".wh.w", "")
         .end();
     let root = f.store.layers().path(&f.layer(&tar));
-    assert_eq!(fs::read(root.join("x")).unwrap(), b"2");
-    assert_eq!(fs::read(root.join("z")).unwrap(), b"not through the link");
-    assert_eq!(tree(&root).keys().filter(|k| k.starts_with("/y")).collect::<Vec<_>>(), ["/y", "/y/again"]);
     assert_eq!(fs::metadata(root.join("e")).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::read(root.join("e/in")).unwrap(), b"kept");
+    assert_eq!(fs::metadata(root.join("implicit")).unwrap().mode() & 0o777, 0o711);
+    assert_eq!(fs::read(root.join("h")).unwrap(), b"h");
+}
+
+#[test]
+fn fields_that_a_writer_left_empty_are_zero() {
+    let f = Fixture::new();
+    let mut tar = Tar::default().file("a", "1").add(Member { kind: b'3', ..Member::file("dev", b"") }).0;
+    for (at, filler) in [(0, 0), (1024, b' ')] {
+        // Owner, group and time; of the device also its numbers.
+        for field in [108..124, 136..148, 329..345] {
+            tar[at + field.start..at + field.end].fill(filler);
+        }
+        let header: &mut [u8] = &mut tar[at..at + 512];
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    tar.resize(tar.len() + 1024, 0);
+    let found = tree(&f.store.layers().path(&f.layer(&tar)));
+    assert!(found["/a"].starts_with("100644 0:0 0.000000000 "), "{}", found["/a"]);
+    assert_eq!(found["/dev"], "020644 0:0 0.000000000 dev 0");
+}
+
+#[test]
+fn owners_beyond_octal_are_understood_in_every_form() {
+    let f = Fixture::new();
+    let mut gnu = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(0);
+    header.set_mtime(1);
+    header.set_uid(3_000_000_000);
+    header.set_gid(2_097_152);
+    gnu.append_data(&mut header, "base256", std::io::empty()).unwrap();
+    let found = tree(&f.store.layers().path(&f.layer(&gnu.into_inner().unwrap())));
+    assert!(found["/base256"].contains(" 3000000000:2097152 "), "{}", found["/base256"]);
 }
 
 #[test]
@@ -228,19 +290,7 @@ fn directories_that_a_layer_does_not_name_do_not_hide_the_real_ones() {
 
 #[test]
 fn nothing_is_inherited_from_the_directory() {
-    // user::rwx user:1:rwx group::r-x mask::rwx other::r-x, in the kernel's form (version 2).
-    let acl: Vec<u8> = [&2_u32.to_le_bytes()[..]]
-        .into_iter()
-        .map(<[u8]>::to_vec)
-        .chain(
-            [(1_u16, 7_u16, u32::MAX), (2, 7, 1), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
-                .map(|(tag, permissions, id)| {
-                    [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
-                }),
-        )
-        .flatten()
-        .collect();
-    let pax: &[(&str, &[u8])] = &[("SCHILY.xattr.system.posix_acl_default", &acl)];
+    let pax: &[(&str, &[u8])] = &[("SCHILY.xattr.system.posix_acl_default", &acl())];
     let f = Fixture::new();
     let tar = Tar::default()
         .add(Member { mode: 0o2755, owner: (0, 77), pax, ..Member::dir("d/") })
