@@ -12,6 +12,7 @@ if [ "$(stat -f -c %T /sys/fs/cgroup)" = tmpfs ]; then
     mkdir "$0/cgroup"
     mount -t tmpfs cgroup "$0/cgroup"
     for hierarchy in /sys/fs/cgroup/*; do
+        mountpoint -q "$hierarchy" || continue
         mkdir "$0/cgroup/${hierarchy##*/}"
         mount --bind "$hierarchy" "$0/cgroup/${hierarchy##*/}"
     done

@@ -56,11 +56,9 @@ global_asm!(
 /// # Safety
 /// `stack` is the stack as the kernel made it for this process.
 unsafe extern "C" fn early(stack: *const usize) {
-    // SAFETY: the caller's promise; argv has argc entries and a null before envp.
-    let (argv, envp) = unsafe {
-        let count = *stack;
-        (stack.add(1), stack.add(count + 2))
-    };
+    // SAFETY: the caller's promise.
+    let count = unsafe { *stack };
+    let (argv, envp) = (stack.wrapping_add(1), stack.wrapping_add(count + 2));
     // SAFETY: argv ends with a null; its entries are terminated strings.
     if unsafe { !has_command(argv) } || is_read_only() {
         return;
@@ -104,8 +102,7 @@ unsafe fn has_command(mut argv: *const usize) -> bool {
                 return true;
             }
         }
-        // SAFETY: the entry before was not the null.
-        argv = unsafe { argv.add(1) };
+        argv = argv.wrapping_add(1);
     }
 }
 
@@ -115,16 +112,17 @@ unsafe fn has_command(mut argv: *const usize) -> bool {
 /// Both are terminated.
 unsafe fn equal(mut one: *const u8, mut other: *const u8) -> bool {
     loop {
-        // SAFETY: neither has been read past its end: the loop ends there.
-        let (a, b) = unsafe { (one.read_volatile(), other.read_volatile()) };
+        // SAFETY: not read past its end: the loop ends there.
+        let a = unsafe { one.read_volatile() };
+        // SAFETY: as before; while both are equal, neither has ended.
+        let b = unsafe { other.read_volatile() };
         if a != b {
             return false;
         }
         if a == 0 {
             return true;
         }
-        // SAFETY: the byte before was not the terminator.
-        (one, other) = unsafe { (one.add(1), other.add(1)) };
+        (one, other) = (one.wrapping_add(1), other.wrapping_add(1));
     }
 }
 
