@@ -108,7 +108,7 @@ user() {
         -p Environment="XDG_RUNTIME_DIR=/run/user/1000 PATH=$PATH" berth-runtime --root /run/user/1000/state "$@" 2>&1
 }
 user spec --rootless
-sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sleep", "1000"/; s/"linux": {/"linux": { "cgroupsPath": ":vm:mine", /; s/"resources": {/"resources": { "pids": {"limit": 9}, /' mine/config.json
+sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sleep", "1000"/; s/"linux": {/"linux": { "cgroupsPath": ":vm:mine", "resources": {"pids": {"limit": 9}}, /' mine/config.json
 user --systemd-cgroup run -d mine >/tmp/mine.out </dev/null
 theirs=/sys/fs/cgroup/system.slice/manager.service/user.slice/vm-mine.scope
 check "a user's systemd makes the scope" "$(cat /tmp/mine.out $theirs/pids.max) $(grep -c . $theirs/cgroup.procs)" '9 1'
