@@ -315,3 +315,128 @@ fn killed_in_the_middle() {
     cli.ok(&["rm", "-f", "steady"]);
     cli.ok(&["network", "rm", "steady"]);
 }
+
+/// A name server of the outside, in the network namespace of a container; it answers until the test ends.
+struct Outside {
+    asked: std::sync::Arc<AtomicUsize>,
+}
+
+/// What it says of every name.
+const ANSWER: [u8; 4] = [192, 0, 2, 9];
+
+impl Outside {
+    fn start(pid: u32) -> Self {
+        let asked = std::sync::Arc::new(AtomicUsize::new(0));
+        let udp = within(pid, || UdpSocket::bind("0.0.0.0:53").expect("UDP port 53"));
+        let tcp = within(pid, || std::net::TcpListener::bind("0.0.0.0:53").expect("TCP port 53"));
+        let count = std::sync::Arc::clone(&asked);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, client)) = udp.recv_from(&mut buffer) {
+                count.fetch_add(1, Ordering::Relaxed);
+                let large = buffer[13..].starts_with(b"large");
+                // A large answer does not fit: come back over TCP.
+                udp.send_to(&told(&buffer[..length], usize::from(!large), large), client).expect("answer");
+            }
+        });
+        std::thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let mut stream = stream.expect("a connection");
+                let packet = framed(&mut stream);
+                let answer = told(&packet, 200, false);
+                let length = u16::try_from(answer.len()).expect("64 KiB");
+                stream.write_all(&[&length.to_be_bytes()[..], &answer].concat()).expect("answer");
+            }
+        });
+        Self { asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+fn framed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).expect("a length");
+    let mut packet = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut packet).expect("a message");
+    packet
+}
+
+/// An answer with so many addresses, good for a minute.
+fn told(query: &[u8], count: usize, truncated: bool) -> Vec<u8> {
+    let question = query.iter().skip(12).position(|byte| *byte == 0).expect("a name") + 12 + 5;
+    let mut packet = query[..question].to_vec();
+    packet[2..4].copy_from_slice(&[0x81 | if truncated { 2 } else { 0 }, 0x80]);
+    packet[4..12].copy_from_slice(&[0, 1, 0, u8::try_from(count).expect("a byte"), 0, 0, 0, 0]);
+    for _ in 0..count {
+        packet.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        packet.extend(ANSWER);
+    }
+    packet
+}
+
+/// Names that no network has go to the servers asked for: the second when the first is silent, over TCP what is large,
+/// once only what is known; and from internal networks nowhere.
+#[test]
+fn names_of_the_outside() {
+    let host = Host::new();
+    let (_daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "--subnet", "10.218.0.0/24", "open"]);
+    cli.ok(&["network", "create", "--internal", "shut"]);
+    cli.ok(&["run", "-d", "--name", "outside", "--network", "open", "busybox", "sleep", "1000"]);
+    let outside = Outside::start(pid_of(&cli, "outside"));
+    let servers = ["--dns", "10.218.0.250", "--dns", &address_of(&cli, "outside")];
+    cli.ok(&[
+        &["run", "-d", "--name", "client", "--network", "open"][..],
+        &servers,
+        &["busybox", "sleep", "1000"],
+    ]
+    .concat());
+    cli.ok(&[
+        &["run", "-d", "--name", "inside", "--network", "shut"][..],
+        &servers,
+        &["busybox", "sleep", "1000"],
+    ]
+    .concat());
+
+    let ask = |pid: u32, name: &str| {
+        within(pid, || {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+            socket.connect("127.0.0.11:53").expect("connect");
+            socket.send(&query(7, name)).expect("send");
+            let mut buffer = [0; 4096];
+            let length = socket.recv(&mut buffer).expect("an answer within the time of a stub resolver");
+            buffer[..length].to_vec()
+        })
+    };
+    let client = pid_of(&cli, "client");
+    // Nobody has the first server's address.
+    let answer = ask(client, "www.example.org");
+    assert!(answer.ends_with(&ANSWER), "{answer:?}");
+    assert_eq!(outside.asked(), 1);
+    assert!(ask(client, "WWW.example.org").ends_with(&ANSWER));
+    assert_eq!(outside.asked(), 1, "what is known was asked again");
+    assert!(ask(client, "other.example.org").ends_with(&ANSWER));
+    assert_eq!(outside.asked(), 2);
+
+    let short = ask(client, "large.example.org");
+    assert_eq!(short[2] & 2, 2, "the client must be told to come back over TCP: {short:?}");
+    let large = within(client, || {
+        let mut stream = TcpStream::connect("127.0.0.11:53").expect("connect over TCP");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        let packet = query(7, "large.example.org");
+        let length = u16::try_from(packet.len()).expect("short");
+        stream.write_all(&[&length.to_be_bytes()[..], &packet].concat()).expect("send");
+        framed(&mut stream)
+    });
+    assert!(large.len() > 3000 && large.ends_with(&ANSWER), "{} bytes", large.len());
+    // What came over TCP is known now, and too large for this client's datagrams all the same.
+    assert_eq!(ask(client, "large.example.org")[2] & 2, 2);
+
+    let before = outside.asked();
+    let refused = ask(pid_of(&cli, "inside"), "www.example.org");
+    assert_eq!((refused[3] & 15, outside.asked()), (3, before), "no such name, and nobody was asked");
+}

@@ -1,136 +1,28 @@
 //! Networks: docker's view of the network controller.
 
+mod connect;
+mod endpoint;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::network::{
-    EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkConnectRequest,
-    NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest, PruneNetworksResponse,
+    EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkCreateRequest,
+    NetworkCreateResponse, PruneNetworksResponse,
 };
 use berth_api::{Filters, Time};
-use berth_network::{Endpoint, EndpointRequest, IpamPool, MacAddress, NetworkId, NetworkSpec};
+use berth_network::{Endpoint, EndpointRequest, IpamPool, NetworkId, NetworkSpec};
 
 use crate::containers::filters::{boolean, until};
 use crate::containers::{Container, Definition, ports};
-use crate::dns;
 use crate::engine::Engine;
-use crate::error::{EngineError, IoContext as _, Kind, Result};
+use crate::error::{EngineError, Kind, Result};
+pub(crate) use connect::netns_of;
+use endpoint::request;
+pub(crate) use endpoint::{check_endpoint, endpoint_settings};
 
 const LIST_FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
-
-/// Checks an endpoint's wishes as far as they do not depend on the network's addresses.
-pub(crate) fn check_endpoint(network: &str, settings: &EndpointSettings) -> Result<()> {
-    ipv4(settings)?;
-    ipv6(settings)?;
-    link_local(settings)?;
-    mac(settings)?;
-    endpoint_sysctls(settings, "eth0")?;
-    let ipam = settings.ipam_config.clone().unwrap_or_default();
-    let fixed = !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty();
-    if fixed && matches!(network, "bridge" | "host" | "none") {
-        return Err(EngineError::invalid(
-            "invalid endpoint settings: user specified IP address is supported on user defined networks only",
-        ));
-    }
-    if settings.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(EngineError::not_implemented("links are not supported (EndpointSettings.Links)"));
-    }
-    let aliases = settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty());
-    if aliases && matches!(network, "bridge" | "host" | "none") {
-        return Err(EngineError::invalid(
-            "invalid endpoint settings: network-scoped aliases are only supported for user-defined networks",
-        ));
-    }
-    Ok(())
-}
-
-fn ipv4(settings: &EndpointSettings) -> Result<Option<Ipv4Addr>> {
-    let text = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv4_address.as_str());
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))
-}
-
-fn ipv6(settings: &EndpointSettings) -> Result<Option<Ipv6Addr>> {
-    let text = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv6_address.as_str());
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IPv6 address: {text}")))
-}
-
-fn link_local(settings: &EndpointSettings) -> Result<Vec<IpAddr>> {
-    let texts = settings.ipam_config.as_ref().and_then(|ipam| ipam.link_local_ips.as_ref());
-    let parse = |text: &String| {
-        text.parse().map_err(|_| EngineError::invalid(format!("invalid link-local IP address: {text}")))
-    };
-    texts.into_iter().flatten().map(parse).collect()
-}
-
-const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
-const IFNAME: &str = "com.docker.network.endpoint.ifname";
-
-/// Kernel settings of the interface, `net.ipv4.conf.IFNAME.log_martians=1,…`: only those of this very interface.
-fn endpoint_sysctls(settings: &EndpointSettings, ifname: &str) -> Result<Vec<(String, String)>> {
-    let list = settings.driver_opts.as_ref().and_then(|options| options.get(SYSCTLS));
-    let parse = |entry: &str| {
-        let (name, value) = entry.split_once('=')?;
-        let parts: Vec<&str> = name.split('.').collect();
-        let ["net", family @ ("ipv4" | "ipv6" | "mpls"), group, "IFNAME", key] = parts[..] else {
-            return None;
-        };
-        let plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        (plain(group) && plain(key)).then(|| (format!("{family}/{group}/{ifname}/{key}"), value.to_owned()))
-    };
-    let entries = list.into_iter().flat_map(|list| list.split(',')).filter(|entry| !entry.is_empty());
-    entries
-        .map(|entry| {
-            parse(entry).ok_or_else(|| {
-                EngineError::invalid(format!(
-                    "invalid endpoint sysctl {entry:?}: net.ipv4.conf.IFNAME.NAME=VALUE is expected ({SYSCTLS})"
-                ))
-            })
-        })
-        .collect()
-}
-
-fn mac(settings: &EndpointSettings) -> Result<Option<MacAddress>> {
-    if settings.mac_address.is_empty() {
-        return Ok(None);
-    }
-    let parsed = settings.mac_address.parse::<MacAddress>();
-    parsed.map(Some).map_err(|error| EngineError::invalid(error.to_string()))
-}
-
-/// An endpoint as inspect shows it: the wishes, and what they became while the container runs.
-pub(crate) fn endpoint_settings(
-    wanted: &EndpointSettings,
-    endpoint: Option<&Endpoint>,
-    definition: &Definition,
-    network_id: String,
-    user_network: bool,
-) -> EndpointSettings {
-    let mut settings = EndpointSettings { network_id, ..wanted.clone() };
-    if user_network {
-        settings.dns_names = Some(dns::names(definition, wanted.aliases.as_deref().unwrap_or_default()));
-    }
-    let Some(endpoint) = endpoint else { return settings };
-    settings.endpoint_id.clone_from(&endpoint.id);
-    settings.network_id = endpoint.network.to_string();
-    settings.ip_address = endpoint.ipv4.to_string();
-    settings.ip_prefix_len = endpoint.prefix_len;
-    settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-    settings.mac_address = endpoint.mac.to_string();
-    if let Some((address, bits)) = endpoint.ipv6 {
-        settings.global_ipv6_address = address.to_string();
-        settings.global_ipv6_prefix_len = bits;
-        settings.ipv6_gateway = endpoint.ipv6_gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-    }
-    settings
-}
 
 fn show(network: &berth_network::Network) -> Network {
     let pools: Vec<IpamConfig> = network.ipam.pools.iter().map(show_pool).collect();
@@ -372,221 +264,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Connects a container to a network, running or not.
-    ///
-    /// # Errors
-    /// When there is no such network or container, it is connected already, or shares another's network.
-    pub async fn connect_network(self: &Arc<Self>, name: &str, request: NetworkConnectRequest) -> Result<()> {
-        let container = self.containers.find(&request.container)?;
-        let (engine, name) = (Arc::clone(self), name.to_owned());
-        self.detached(async move {
-            let _operation = container.operation.lock().await;
-            let network = engine.network.network(&name)?;
-            let settings = request.endpoint_config.unwrap_or_default();
-            check_endpoint(&network.name, &settings)?;
-            let definition = container.definition();
-            refuse_shared(&definition, &network)?;
-            if definition.networks.contains_key(&network.name) {
-                return Err(EngineError::forbidden(format!(
-                    "endpoint with name {} already exists in network {}",
-                    definition.name, network.name
-                )));
-            }
-            if container.phase().is_alive() {
-                engine.connect_running(&container, &network, &settings).await?;
-            }
-            container.redefine(&engine.db, |definition| {
-                // `none` means no network; it gives way.
-                definition.networks.remove("none");
-                definition.networks.insert(network.name.clone(), settings);
-            })
-        })
-        .await
-    }
-
-    async fn connect_running(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        network: &berth_network::Network,
-        settings: &EndpointSettings,
-    ) -> Result<()> {
-        let definition = container.definition();
-        let request = EndpointRequest { no_default_route: true, ..request_of(&definition, settings)? };
-        let netns = netns_of(container)?;
-        let (id, this) = (network.id.clone(), Arc::clone(container));
-        let endpoint = self
-            .blocking(move |engine| {
-                let before = engine.network.container_endpoints(&this.id);
-                let served = before.iter().any(|endpoint| dns::resolves_names(&endpoint.network_name));
-                let endpoint = engine.network.attach(netns.as_fd(), &id, request)?;
-                let all = engine.network.container_endpoints(&this.id);
-                if let Err(error) = engine.announce(&this.definition(), &all, netns.as_fd(), served) {
-                    for problem in
-                        engine.network.detach(&this.id, &id, Some(netns.as_fd())).err().unwrap_or_default()
-                    {
-                        tracing::warn!(container = this.id, error = %problem, "giving up a connection");
-                    }
-                    return Err(error);
-                }
-                if !served && dns::resolves_names(&endpoint.network_name) {
-                    engine.write_resolv_conf(&this.definition(), true)?;
-                    let pid = this.status().pid;
-                    engine.watch_names(&this.id, pid, &all)?;
-                }
-                Ok(endpoint)
-            })
-            .await?;
-        self.network_event("connect", &endpoint);
-        container.note(&self.db, |status| {
-            status.endpoints.insert(endpoint.network_name.clone(), endpoint.clone());
-        })?;
-        self.refresh_hosts(&container.id);
-        let mut definition = Definition::clone(&definition);
-        definition.networks.insert(network.name.clone(), settings.clone());
-        self.choose_way_out(container, definition).await
-    }
-
-    /// Leads a running container's default routes through the network that its definition prefers.
-    async fn choose_way_out(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        definition: Definition,
-    ) -> Result<()> {
-        let netns = netns_of(container)?;
-        let id = container.id.clone();
-        self.blocking(move |engine| {
-            let networks = by_preference(&definition).into_iter();
-            let order: Vec<NetworkId> =
-                networks.filter_map(|(name, _)| engine.network.network(name).ok()).map(|n| n.id).collect();
-            Ok(engine.network.choose_way_out(netns.as_fd(), &id, &order)?)
-        })
-        .await
-    }
-
-    async fn disconnect_running(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        endpoint: Endpoint,
-    ) -> Result<()> {
-        let network = endpoint.network.clone();
-        self.detach(&container.id, &network, Some(netns_of(container)?)).await?;
-        self.network_event("disconnect", &endpoint);
-        container.note(&self.db, |status| {
-            status.endpoints.remove(&endpoint.network_name);
-        })?;
-        self.refresh_hosts(&container.id);
-        let mut definition = Definition::clone(&container.definition());
-        definition.networks.remove(&endpoint.network_name);
-        self.choose_way_out(container, definition).await?;
-        let container = Arc::clone(container);
-        self.blocking(move |engine| {
-            engine.withdraw(&container.id, std::slice::from_ref(&endpoint), false)?;
-            let left = engine.network.container_endpoints(&container.id);
-            let netns = netns_of(&container)?;
-            engine.announce(
-                &container.definition(),
-                &left,
-                netns.as_fd(),
-                dns::resolves_names(&endpoint.network_name),
-            )
-        })
-        .await
-    }
-
-    /// Disconnects a container from a network.
-    ///
-    /// # Errors
-    /// When there is no such network or container, or it is not connected.
-    pub async fn disconnect_network(
-        self: &Arc<Self>,
-        name: &str,
-        request: NetworkDisconnectRequest,
-    ) -> Result<()> {
-        let network = self.network.network(name)?;
-        let container = match self.containers.find(&request.container) {
-            Ok(container) => container,
-            Err(_) if request.force => return self.detach(&request.container, &network.id, None).await,
-            Err(error) => return Err(error),
-        };
-        let engine = Arc::clone(self);
-        self.detached(async move {
-            let _operation = container.operation.lock().await;
-            if container.definition().has_host_network() && network.name == "host" {
-                return Err(EngineError::forbidden(
-                    "container cannot be disconnected from host network or connected to host network",
-                ));
-            }
-            if !container.definition().networks.contains_key(&network.name) {
-                return Err(EngineError::forbidden(format!(
-                    "container {} is not connected to network {}",
-                    container.id, network.name
-                )));
-            }
-            let endpoint = container.status().endpoints.remove(&network.name);
-            if let Some(endpoint) = endpoint {
-                engine.disconnect_running(&container, endpoint).await?;
-            }
-            container.redefine(&engine.db, |definition| {
-                definition.networks.remove(&network.name);
-            })
-        })
-        .await
-    }
-
-    /// After a restart: a connection or disconnection of a running container that was cut short, and of which nobody
-    /// was told that it is done, is undone or finished: what is not both wished for and there goes. Blocking.
-    pub(crate) fn reconcile_networks(&self, container: &Container) -> Result<()> {
-        let definition = container.definition();
-        let shares = definition.network_donor().is_some() || definition.has_host_network();
-        if !container.phase().is_alive() || shares {
-            return Ok(());
-        }
-        for endpoint in self.network.container_endpoints(&container.id) {
-            if definition.networks.contains_key(&endpoint.network_name) {
-                continue;
-            }
-            tracing::info!(container = container.id, network = endpoint.network_name, "undoing a connection");
-            let netns = netns_of(container).ok();
-            let netns = netns.as_ref().map(OwnedFd::as_fd);
-            for error in
-                self.network.detach(&container.id, &endpoint.network, netns).err().unwrap_or_default()
-            {
-                tracing::warn!(container = container.id, %error, "undoing a connection");
-            }
-        }
-        let there: BTreeMap<String, Endpoint> = self
-            .network
-            .container_endpoints(&container.id)
-            .into_iter()
-            .map(|endpoint| (endpoint.network_name.clone(), endpoint))
-            .collect();
-        let lost = |name: &String| name != "none" && !there.contains_key(name);
-        if definition.networks.keys().any(lost) {
-            container.redefine(&self.db, |definition| definition.networks.retain(|name, _| !lost(name)))?;
-        }
-        if container.status().endpoints != there {
-            container.note(&self.db, |status| status.endpoints = there)?;
-        }
-        self.refresh_hosts(&container.id);
-        Ok(())
-    }
-
-    async fn detach(
-        self: &Arc<Self>,
-        container: &str,
-        network: &NetworkId,
-        netns: Option<OwnedFd>,
-    ) -> Result<()> {
-        let (container, network) = (container.to_owned(), network.clone());
-        self.blocking(move |engine| {
-            let netns = netns.as_ref().map(OwnedFd::as_fd);
-            let errors = engine.network.detach(&container, &network, netns).err().unwrap_or_default();
-            let errors = errors.into_iter().map(EngineError::from).collect();
-            EngineError::collect("disconnecting", errors).map_or(Ok(()), Err)
-        })
-        .await
-    }
-
     /// Removes the networks that no container uses.
     ///
     /// # Errors
@@ -618,48 +295,6 @@ impl Engine {
     }
 }
 
-fn request_of(definition: &Definition, settings: &EndpointSettings) -> Result<EndpointRequest> {
-    request(definition, settings, Vec::new())
-}
-
-fn request(
-    definition: &Definition,
-    settings: &EndpointSettings,
-    ports: Vec<berth_network::PortRequest>,
-) -> Result<EndpointRequest> {
-    let ifname = settings.driver_opts.as_ref().and_then(|options| options.get(IFNAME)).cloned();
-    Ok(EndpointRequest {
-        container_id: definition.id.clone(),
-        container_name: definition.name.clone(),
-        ifname,
-        ipv4: ipv4(settings)?,
-        ipv6: ipv6(settings)?,
-        link_local: link_local(settings)?,
-        sysctls: endpoint_sysctls(settings, berth_network::IFNAME_PLACEHOLDER)?,
-        mac: mac(settings)?,
-        aliases: settings.aliases.clone().unwrap_or_default(),
-        ports,
-        ..EndpointRequest::default()
-    })
-}
-
-fn refuse_shared(definition: &Definition, network: &berth_network::Network) -> Result<()> {
-    let shares = definition.network_donor().is_some() || definition.has_host_network();
-    let predefined = matches!(network.name.as_str(), "host" | "none");
-    if shares || predefined {
-        return Err(EngineError::invalid(
-            "container sharing network namespace with another container or host cannot be connected to any other network",
-        ));
-    }
-    Ok(())
-}
-
-/// The network namespace of a container that runs.
-pub(crate) fn netns_of(container: &Container) -> Result<OwnedFd> {
-    let path = format!("/proc/{}/ns/net", container.status().pid);
-    Ok(std::fs::File::open(&path).during("open", &path)?.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -684,17 +319,5 @@ mod tests {
         assert!(spec(r#"{"Name":"n","IPAM":{"Config":[{"Subnet":"x"}]}}"#).is_err());
         assert!(spec(r#"{"Name":"n","ConfigOnly":true}"#).unwrap_err().message().contains("ConfigOnly"));
         assert!(spec(r#"{"Name":"n","Scope":"swarm"}"#).is_err());
-    }
-
-    #[test]
-    fn fixed_addresses_need_a_network_of_ones_own() {
-        let settings: EndpointSettings =
-            serde_json::from_str(r#"{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}"#).unwrap();
-        assert!(check_endpoint("mine", &settings).is_ok());
-        assert!(
-            check_endpoint("bridge", &settings).unwrap_err().message().contains("user defined networks only")
-        );
-        let settings: EndpointSettings = serde_json::from_str(r#"{"MacAddress":"zz"}"#).unwrap();
-        assert!(check_endpoint("mine", &settings).is_err());
     }
 }
