@@ -351,7 +351,7 @@ impl Solver<'_> {
         let snapshots = self.shared.store.snapshots();
         let name = format!("build-{}", fresh_id());
         let snapshot = snapshots.create(&name, below)?;
-        let result = work(&snapshot).and_then(|()| Ok(snapshots.commit(&name)?));
+        let result = work(&snapshot).and_then(|()| Ok(snapshots.commit(&name, None)?));
         match result {
             Ok(layer) => Ok((layer.diff_id, layer.size)),
             Err(fault) => {
