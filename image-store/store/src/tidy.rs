@@ -98,7 +98,7 @@ impl Tidier {
             let shown: HashSet<_> = listed.into_iter().collect();
             for name in names(base).during("list", path)?.iter().filter(|name| !shown.contains(*name)) {
                 mknodat(upper, name.as_os_str(), SFlag::S_IFCHR, Mode::empty(), 0)
-                    .during("hide", &path.join(name))?;
+                    .during("hide", path.join(name))?;
                 kept = true;
             }
         }
