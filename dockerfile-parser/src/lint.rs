@@ -39,6 +39,10 @@ const NO_SECRETS: [&str; 3] = ["public", "file", "version"];
 #[must_use]
 pub fn check(program: &Program, environment: &Environment<'_>) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = program.warnings().cloned().collect();
+    for warning in found.iter_mut().filter(|warning| warning.rule == Some("NoEmptyContinuation")) {
+        // As the parser says it, it quotes the whole instruction.
+        warning.message = "Empty continuation line".to_owned();
+    }
     let before = found.len();
     let mut linter = Linter { program, environment, found };
     linter.stage_names();
