@@ -249,7 +249,7 @@ impl StageRun<'_> {
         taken: &[Taken<'_>],
     ) -> Result<(), Fault> {
         let store = &self.solver.shared.store;
-        let root = RootDir::new(store.snapshots().mount(&snapshot.key)?);
+        let root = RootDir::new(store.snapshots().mount_volatile(&snapshot.key)?);
         let owner = match &plan.chown {
             None => None,
             Some(spec) => {
@@ -311,7 +311,7 @@ impl StageRun<'_> {
         let mut key = self.key("tree", "");
         key.add_files(found.digest.as_str(), found.list);
         let record = self.made(&[], &key, &format!("files of {}", source.name), |run, snapshot| {
-            let root = RootDir::new(run.solver.shared.store.snapshots().mount(&snapshot.key)?);
+            let root = RootDir::new(run.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?);
             let changes = Changes::default();
             let copier = Copier::new(&root, &changes, &run.solver.stop);
             selections.iter().try_for_each(|selection| copier.copy(source, selection, "/"))
@@ -332,7 +332,7 @@ impl StageRun<'_> {
         key.add("path", &dir);
         key.add("user", &user);
         self.layer(&key, format!("WORKDIR {dir}"), |run, snapshot| {
-            let root = RootDir::new(run.solver.shared.store.snapshots().mount(&snapshot.key)?);
+            let root = RootDir::new(run.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?);
             let owner = if user.is_empty() {
                 (0, 0)
             } else {

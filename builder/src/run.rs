@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::heredoc;
 use berth_dockerfile_parser::instruction::{Network, Run};
+use berth_oci::DiffId;
 use berth_runtime_client::protocol::{Create, Log, Rootfs, StdinMode, files};
 use berth_runtime_client::{Output, RunRequest, bundle, run_to_completion};
 use berth_store::Snapshot;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::context;
 use crate::fault::{At, Fault};
 use crate::mounts::{self, StepMount};
 use crate::request::NetworkMode;
@@ -151,10 +153,8 @@ impl StageRun<'_> {
         let shared = self.solver.shared;
         let network = &confinement.network;
         let sandbox = shared.sandboxes.acquire(network).map_err(|e| Fault::said(e.to_string()))?;
-        let snapshots = shared.store.snapshots();
-        // Mounted only while nothing runs: two mounts of one upper directory do not mix.
         let (user, points) = {
-            let root = RootDir::new(snapshots.mount(&snapshot.key)?);
+            let root = self.below(&snapshot.layers)?;
             let accounts = Accounts::read(&root).at("read", "/etc/passwd")?;
             let user = accounts.process(self.state.user()).map_err(Fault::said)?;
             let targets = mounts.iter().map(|mount| mount.target.clone());
@@ -196,10 +196,19 @@ impl StageRun<'_> {
             .at("duplicate", "network namespace")?;
         self.container(dir, id, snapshot, netns, &command.args)?;
         drop(binds.held);
-        // Of a step that failed the whole snapshot goes; of this one, what the runtime had to make for it.
-        let root = RootDir::new(snapshots.mount(&snapshot.key)?);
-        points.remove(&root).at("remove", "mount points")?;
-        Ok(())
+        // What the runtime had to make for the container. It was not there below, so that it is in the upper directory
+        // as it is, and nothing has to be hidden when it goes.
+        let root = RootDir::open_host(&snapshot.upper).at("open", &snapshot.upper)?;
+        Ok(points.remove(&root).at("remove", "mount points")?)
+    }
+
+    /// What lies below a step, read-only.
+    fn below(&self, layers: &[DiffId]) -> Result<RootDir, Fault> {
+        if layers.is_empty() {
+            let empty = context::scratch_dir(&self.solver.shared.dirs.builds.join("tmp"))?;
+            return Ok(RootDir::open_host(empty.path()).at("open", empty.path())?);
+        }
+        Ok(RootDir::new(self.solver.shared.store.snapshots().mount_ro(layers)?))
     }
 
     fn container(
@@ -222,6 +231,7 @@ impl StageRun<'_> {
                     lower: snapshot.lower.clone(),
                     upper: snapshot.upper.clone(),
                     work: snapshot.work.clone(),
+                    volatile: true,
                 },
                 terminal: false,
                 console_size: None,

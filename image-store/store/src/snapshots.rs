@@ -170,13 +170,27 @@ impl Snapshots {
     /// # Errors
     /// If the kernel refuses.
     pub fn mount(&self, key: &str) -> Result<OwnedFd> {
+        self.mount_with(key, OPTIONS)
+    }
+
+    /// The same for a snapshot that nobody wants after a crash: when the mount ends nothing is written to the disk.
+    /// (The kernel would flush the whole file system.) Such a snapshot can be mounted only once.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn mount_volatile(&self, key: &str) -> Result<OwnedFd> {
+        let options: Vec<_> = OPTIONS.iter().copied().chain([("volatile", None)]).collect();
+        self.mount_with(key, &options)
+    }
+
+    fn mount_with(&self, key: &str, options: &[(&str, Option<&str>)]) -> Result<OwnedFd> {
         let snapshot = self.required(key)?;
         let lower: Vec<&Path> = snapshot.lower.iter().map(PathBuf::as_path).collect();
         let overlay = Overlay {
             lower: &lower,
             upper: Some(&snapshot.upper),
             work: Some(&snapshot.work),
-            options: OPTIONS,
+            options,
             attrs: 0,
         };
         mountfd::overlay(&overlay).during("mount", &snapshot.upper)
