@@ -9,7 +9,9 @@ set -euo pipefail
 rounds=${1:-3}
 bin=${BERTH_BIN_DIR:?where berth and berthd are}
 buildkit=${BUILDKIT_BIN_DIR:-}
-work=$(mktemp -d /tmp/berth-bench-build.XXXXXX)
+# In small letters: buildah makes an image's name of it.
+work=/tmp/berth-bench-build.$$
+mkdir "$work"
 pids=()
 finish() {
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done

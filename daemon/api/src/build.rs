@@ -264,7 +264,7 @@ pub enum BuildMessage {
     /// Progress of a pull or push.
     Transfer {
         /// As docker tells it.
-        message: ProgressMessage,
+        message: Box<ProgressMessage>,
     },
     /// The image has a name.
     Tagged {

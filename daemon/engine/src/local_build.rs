@@ -149,7 +149,7 @@ impl Engine {
         let forward = tell.clone();
         let pump = tokio::spawn(async move {
             while let Some(message) = transfers.recv().await {
-                forward.tell(BuildMessage::Transfer { message });
+                forward.tell(BuildMessage::Transfer { message: Box::new(message) });
             }
         });
         let resolver = Arc::new(Resolver { engine: Arc::clone(self), auths, progress });
