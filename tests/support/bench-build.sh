@@ -94,7 +94,7 @@ build() { # builder context extra
                 --local "dockerfile=$work/$2" --oci-layout "bench=$work/layout" --opt "context:bench:1=oci-layout://bench@sha256:$manifest" \
                 --output type=image,name=out,unpack=false ${3:+--no-cache} --progress=plain ;;
         classic) docker_ build -q --network none ${3:+--no-cache} -t out "$work/$2" ;;
-        buildah) buildah_ build -q --layers --network none --isolation chroot ${3:+--no-cache} -t out "$work/$2" ;;
+        buildah) buildah_ build -q --layers --network host --isolation chroot ${3:+--no-cache} -t out "$work/$2" ;;
     esac > "$work/log-$1" 2>&1
 }
 
