@@ -120,7 +120,7 @@ pub enum Rootfs {
         work: PathBuf,
         /// Nobody wants `upper` after a crash: it is not written to the disk when the container ends. Such an overlay
         /// can be mounted only once.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         volatile: bool,
     },
     /// A directory.
