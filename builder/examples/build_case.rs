@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,17 +37,33 @@ impl ImageResolver for Resolver {
     }
 }
 
-struct HostNetwork;
+/// The host's network, or none at all.
+struct Network(Option<OwnedFd>);
 
-impl Sandboxes for HostNetwork {
-    fn acquire(&self, _mode: &NetworkMode) -> Result<Box<dyn Sandbox>, SandboxError> {
-        Ok(Box::new(Self))
+struct Networks;
+
+impl Sandboxes for Networks {
+    fn acquire(&self, mode: &NetworkMode) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let none = || -> Result<OwnedFd, AnyError> {
+            let made = std::thread::spawn(|| -> std::io::Result<OwnedFd> {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+                Ok(File::open("/proc/thread-self/ns/net")?.into())
+            });
+            Ok(made.join().map_err(|_| "the thread panicked")??)
+        };
+        match mode {
+            NetworkMode::None => {
+                let netns = none().map_err(|e| SandboxError { message: e.to_string() })?;
+                Ok(Box::new(Network(Some(netns))))
+            }
+            _ => Ok(Box::new(Network(None))),
+        }
     }
 }
 
-impl Sandbox for HostNetwork {
+impl Sandbox for Network {
     fn netns(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.0.as_ref().map(OwnedFd::as_fd)
     }
 
     fn hosts(&self) -> String {
@@ -97,11 +113,11 @@ fn build(args: &[String]) -> Result<(), AnyError> {
     };
     flags(&mut request, &args[4..])?;
     let shim = std::env::var_os("BERTH_SHIM").map_or_else(|| PathBuf::from("berth-shim"), PathBuf::from);
-    let dirs = BuilderDirs { builds: root.join("builds"), run: root.join("run") };
-    let builder = Builder::new(store.clone(), ShimSpawner::new(shim), Arc::new(HostNetwork), dirs);
+    let dirs = BuilderDirs { builds: root.join("builds"), run: root.join("run"), cache_limit: None };
+    let builder = Builder::new(store.clone(), ShimSpawner::new(shim), Arc::new(Networks), dirs);
     let io = BuildIo {
         resolver: Arc::new(Resolver(store.clone())),
-        events: Arc::new(|event| match event {
+        events: Arc::new(|event| match event.what {
             BuildEvent::Output { bytes, .. } => {
                 std::io::stdout().write_all(&bytes).ok();
             }
@@ -133,6 +149,19 @@ fn flags(request: &mut BuildRequest, args: &[String]) -> Result<(), AnyError> {
                 let field = |name: &str| value.split(',').find_map(|f| f.strip_prefix(name));
                 let (id, file) = (field("id=").unwrap_or(""), field("src=").unwrap_or(""));
                 request.secrets.insert(id.to_owned(), Secret(std::fs::read(file)?));
+            }
+            "--ssh" => {
+                let (id, socket) = value.split_once('=').ok_or("--ssh ID=SOCKET")?;
+                request.ssh.insert(id.to_owned(), PathBuf::from(socket));
+            }
+            "--allow" => match value.as_str() {
+                "security.insecure" => request.allow.insecure = true,
+                "network.host" => request.allow.host_network = true,
+                other => return Err(format!("--allow {other}").into()),
+            },
+            "--build-context" => {
+                let (name, dir) = value.split_once('=').ok_or("--build-context NAME=DIR")?;
+                request.named_contexts.insert(name.to_owned(), Context::Directory(PathBuf::from(dir)));
             }
             other => return Err(format!("{other} is not supported yet").into()),
         }

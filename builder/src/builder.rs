@@ -1,25 +1,33 @@
 //! The crate's front door.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use berth_oci::Digest;
 use berth_runtime_client::ShimSpawner;
 use berth_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::{BuildError, BuildEvent, BuildRequest, ImageResolver, Sandboxes, solve};
+use crate::flights::{Flights, Slots};
+use crate::history::{BuildRecord, Recorder};
+use crate::prune::{CacheEntry, PruneOptions, Pruned};
+use crate::transfer::CacheRecords;
+use crate::{BuildError, BuildRequest, Event, ImageResolver, Sandboxes, history, prune, solve, transfer};
 
-/// Receives progress; called from the build's own threads, one call at a time.
-pub type EventSink = Arc<dyn Fn(BuildEvent) + Send + Sync>;
+/// Receives progress; called from the build's own threads, several at a time.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Where the builder keeps its things.
+/// Where the builder keeps its things, and how much of them.
 #[derive(Debug, Clone)]
 pub struct BuilderDirs {
     /// Cache records, cache mounts and contexts in use: `<root>/builds`.
     pub builds: PathBuf,
     /// One directory per running step: `<run root>/builds`.
     pub run: PathBuf,
+    /// Bytes that the cache may take, its records and cache mounts included; none means a fifth of the file system.
+    pub cache_limit: Option<u64>,
 }
 
 /// A build's connections to the outside.
@@ -37,6 +45,8 @@ pub struct BuildIo {
 pub struct BuiltImage {
     /// The image's id: the digest of its config.
     pub id: Digest,
+    /// What the build took from the cache or put into it; see [`Builder::export_cache`].
+    pub records: CacheRecords,
 }
 
 /// Builds images. Cheap to clone; builds may run concurrently.
@@ -50,12 +60,26 @@ pub(crate) struct Shared {
     pub(crate) spawner: ShimSpawner,
     pub(crate) sandboxes: Arc<dyn Sandboxes>,
     pub(crate) dirs: BuilderDirs,
+    /// Work that is being done, so that nobody does it a second time.
+    pub(crate) flights: Flights,
+    pub(crate) slots: Slots,
+    /// Held while the cache is being pruned.
+    pub(crate) pruning: Mutex<()>,
+    /// Bytes in the cache, as far as is known; 0 means not counted yet.
+    pub(crate) cached: AtomicU64,
 }
 
 impl Builder {
     /// A builder over `store`, whose `RUN` steps are started by `spawner` in networks from `sandboxes`.
     pub fn new(store: Store, spawner: ShimSpawner, sandboxes: Arc<dyn Sandboxes>, dirs: BuilderDirs) -> Self {
-        Self { shared: Arc::new(Shared { store, spawner, sandboxes, dirs }) }
+        // Steps wait for disks and networks as well, so that even one core has use for a few of them.
+        const LEAST: usize = 4;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let slots = Slots::new(cores.max(LEAST));
+        let flights = Flights::default();
+        let (pruning, cached) = (Mutex::default(), AtomicU64::new(0));
+        let shared = Shared { store, spawner, sandboxes, dirs, flights, slots, pruning, cached };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Builds one image. Dropping the future cancels the build. Needs a tokio runtime.
@@ -66,14 +90,83 @@ impl Builder {
         let shared = Arc::clone(&self.shared);
         let cancel = io.cancel.child_token();
         let _cancel_when_dropped = cancel.clone().drop_guard();
-        let io = BuildIo { cancel, ..io };
+        let recorder = Recorder::new(&request, Arc::clone(&io.events));
+        let events = Arc::clone(&recorder);
+        let io = BuildIo { cancel, events: Arc::new(move |event| events.tell(event)), ..io };
         let handle = tokio::runtime::Handle::current();
         // The solver reads and copies files and waits for the store: it is a thread's work.
-        let work = tokio::task::spawn_blocking(move || solve::solve(&shared, request, &io, &handle));
+        let work = tokio::task::spawn_blocking(move || {
+            let result = solve::solve(&shared, request, &io, &handle);
+            recorder.finish(&shared.dirs.builds, &result);
+            result
+        });
         match work.await {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(BuildError::Cancelled),
         }
+    }
+
+    /// Makes an image of parts of the cache, so that they can be saved, pushed and pulled like any other. With
+    /// `mounts` the contents of cache mounts come along. Blocking.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub fn export_cache(&self, records: &CacheRecords, mounts: bool) -> Result<Digest, BuildError> {
+        transfer::export(&self.shared, records, mounts)
+    }
+
+    /// Takes over what an image tells of the cache: one made by [`Self::export_cache`], or one that was built with the
+    /// cache inline. Returns how many records it had. Blocking.
+    ///
+    /// # Errors
+    /// If there is no such image or the store refuses.
+    pub fn import_cache(&self, image: &Digest) -> Result<usize, BuildError> {
+        transfer::import(&self.shared, image)
+    }
+
+    /// Writes the files of an image into a directory; everything belongs to `owner`, if one is given. Blocking.
+    ///
+    /// # Errors
+    /// If there is no such image, or the directory cannot be written to.
+    pub fn export_files(
+        &self,
+        image: &Digest,
+        to: OwnedFd,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), BuildError> {
+        transfer::export_files(&self.shared, image, to, owner)
+    }
+
+    /// What the cache holds. Blocking.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn cache(&self) -> Result<Vec<CacheEntry>, BuildError> {
+        prune::entries(&self.shared)
+    }
+
+    /// Removes parts of the cache. Blocking.
+    ///
+    /// # Errors
+    /// If the disk or the store refuses; what was removed until then stays removed.
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, BuildError> {
+        prune::prune(&self.shared, options)
+    }
+
+    /// Builds of the past, the newest first. Blocking.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn history(&self) -> Result<Vec<BuildRecord>, BuildError> {
+        history::list(&self.shared.dirs.builds)
+    }
+
+    /// What a build of the past printed; none if there is no such build. Blocking.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn log(&self, id: &str) -> Result<Option<String>, BuildError> {
+        history::log(&self.shared.dirs.builds, id)
     }
 }

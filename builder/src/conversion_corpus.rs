@@ -10,7 +10,6 @@ use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::instruction::{Instruction, Kind};
 use berth_dockerfile_parser::program;
 use berth_oci::{DiffId, Digest, ImageConfig, Platform};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
@@ -126,7 +125,7 @@ fn step(
         }
         _ => return Ok(()),
     };
-    state.add_layer(DiffId(Digest::of(b"")), Timestamp::UNIX_EPOCH, text);
+    state.add_layer(DiffId(Digest::of(b"")), text);
     Ok(())
 }
 

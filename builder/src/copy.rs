@@ -3,21 +3,29 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::chmod;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, mknodat};
-use nix::unistd::{linkat, symlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, mkdirat, mknodat,
+    utimensat,
+};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 use tokio_util::sync::CancellationToken;
 
 use crate::BuildError;
 use crate::fault::{At, Fault};
 use crate::rootdir::{Kind, Meta, RootDir, clamp};
 use crate::source::{Entry, Selection, Source};
+
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// How files change on the way.
 #[derive(Debug, Default)]
@@ -75,7 +83,19 @@ impl<'a> Copier<'a> {
         let Some(entry) = selection.entries.first() else { return Ok(()) };
         let target = self.file_target(dest, &plain, existing.as_ref(), Path::new(&selection.name))?;
         self.parents(&target)?;
-        self.entry(source, entry, &target)
+        match self.root.meta(&target).at("look at", &target)? {
+            Some(found) if found.is_dir() => {
+                return Err(Fault::said(format!(
+                    "cannot replace to directory /{} with file",
+                    target.display()
+                )));
+            }
+            Some(_) => self.root.unlink(&target).at("remove", &target)?,
+            None => {}
+        }
+        let (from_dir, from) = source.root.parent(&entry.from).at("open", &entry.from)?;
+        let (to_dir, to) = self.root.parent(&target).at("open", &target)?;
+        self.file(source, entry, (&from_dir, &from), (&to_dir, &to), &target)
     }
 
     /// Where a single file goes.
@@ -126,35 +146,78 @@ impl<'a> Copier<'a> {
             return Err(Fault::said(format!("cannot copy to non-directory: /{}", dest.display())));
         }
         self.dirs(dest)?;
-        for entry in &selection.entries {
+        let Some((top, below)) = selection.entries.split_first() else { return Ok(()) };
+        let level = Level {
+            path: PathBuf::new(),
+            from: source.root.open_dir(&top.from).at("open", &top.from)?,
+            to: self.root.open_dir(dest).at("open", dest)?,
+            fresh: existing.is_none(),
+            meta: top.meta.clone(),
+        };
+        let mut levels = vec![level];
+        for entry in below {
             if self.cancel.is_cancelled() {
                 return Err(BuildError::Cancelled.into());
             }
-            if !entry.to.as_os_str().is_empty() {
-                self.entry(source, entry, &dest.join(&entry.to))?;
+            let parent = entry.to.parent().unwrap_or(Path::new(""));
+            while levels.len() > 1 && levels.last().is_some_and(|level| level.path != parent) {
+                self.leave(levels.pop(), dest)?;
+            }
+            let level = levels.last().expect("the top is always there");
+            if let Some(next) = self.entry(source, entry, level, &dest.join(&entry.to))? {
+                levels.push(next);
             }
         }
-        // Only now, since writing into a directory changes its time. The destination itself takes nothing but the
-        // time of the source.
-        for entry in selection.entries.iter().rev().filter(|entry| entry.meta.is_dir()) {
-            let path = dest.join(&entry.to);
-            self.root.set_mtime(&path, entry.meta.mtime).at("set time of", &path)?;
+        while let Some(level) = levels.pop() {
+            self.leave(Some(level), dest)?;
         }
         Ok(())
     }
 
-    fn entry(&self, source: &Source, entry: &Entry, target: &Path) -> Result<(), Fault> {
-        let existing = self.root.meta(target).at("look at", target)?;
+    /// Gives a directory its time. Only when all is in it, since writing into it changes its time. The destination
+    /// itself takes nothing but the time of the source.
+    fn leave(&self, level: Option<Level>, dest: &Path) -> Result<(), Fault> {
+        let Some(level) = level else { return Ok(()) };
+        let time = level.meta.mtime;
+        Ok(futimens(&level.to, &time, &time).at("set time of", dest.join(&level.path))?)
+    }
+
+    /// Copies one entry; of a directory, what is needed to go into it.
+    fn entry(
+        &self,
+        source: &Source,
+        entry: &Entry,
+        level: &Level,
+        target: &Path,
+    ) -> Result<Option<Level>, Fault> {
+        let name = entry.to.file_name().unwrap_or_default();
         let meta = &entry.meta;
+        let existing = if level.fresh {
+            None
+        } else {
+            match fstatat(&level.to, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => Some(Meta::of(&stat)),
+                Err(Errno::ENOENT) => None,
+                Err(error) => return Err(Err::<(), _>(error).at("look at", target).unwrap_err().into()),
+            }
+        };
         if meta.is_dir() {
+            let fresh = existing.is_none();
             match existing {
                 Some(found) if !found.is_dir() => {
                     return Err(Fault::said(format!("cannot copy to non-directory: /{}", target.display())));
                 }
                 Some(_) => {}
-                None => self.dirs(target)?,
+                None => mkdirat(&level.to, name, Mode::from_bits_truncate(0o700)).at("create", target)?,
             }
-            return Ok(self.finish(source, entry, target).at("set metadata of", target)?);
+            let from = openat(&level.from, name, DIRECTORY, Mode::empty()).at("open", &entry.from)?;
+            let to = openat(&level.to, name, DIRECTORY, Mode::empty()).at("open", target)?;
+            let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
+            fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at("set owner of", target)?;
+            let mode = Mode::from_bits_truncate(self.changes.mode_of(meta.mode, true));
+            fchmod(&to, mode).at("set mode of", target)?;
+            let path = entry.to.clone();
+            return Ok(Some(Level { path, from, to, fresh, meta: meta.clone() }));
         }
         match existing {
             Some(found) if found.is_dir() => {
@@ -163,9 +226,23 @@ impl<'a> Copier<'a> {
                     target.display()
                 )));
             }
-            Some(_) => self.root.unlink(target).at("remove", target)?,
+            Some(_) => unlinkat(&level.to, name, UnlinkatFlags::NoRemoveDir).at("remove", target)?,
             None => {}
         }
+        self.file(source, entry, (&level.from, name), (&level.to, name), target)?;
+        Ok(None)
+    }
+
+    /// Makes a new file that is no directory, with everything that belongs to it.
+    fn file(
+        &self,
+        source: &Source,
+        entry: &Entry,
+        from: (&OwnedFd, &OsStr),
+        to: (&OwnedFd, &OsStr),
+        target: &Path,
+    ) -> Result<(), Fault> {
+        let meta = &entry.meta;
         if meta.links > 1 {
             let mut linked = self.linked.borrow_mut();
             if let Some(first) = linked.get(&meta.identity) {
@@ -173,8 +250,54 @@ impl<'a> Copier<'a> {
             }
             linked.insert(meta.identity, target.to_owned());
         }
-        self.create(source, entry, target).at("copy", target)?;
-        Ok(self.finish(source, entry, target).at("set metadata of", target)?)
+        if meta.kind == Kind::File {
+            return Ok(self.regular(source, entry, from, to).at("copy", target)?);
+        }
+        self.special(entry, from, to).at("copy", target)?;
+        let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
+        fchownat(
+            to.0,
+            to.1,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .at("set owner of", target)?;
+        if meta.kind != Kind::Symlink {
+            let mode = Mode::from_bits_truncate(self.changes.mode_of(meta.mode, false));
+            fchmodat(to.0, to.1, mode, FchmodatFlags::FollowSymlink).at("set mode of", target)?;
+        }
+        Ok(utimensat(to.0, to.1, &meta.mtime, &meta.mtime, UtimensatFlags::NoFollowSymlink)
+            .at("set time of", target)?)
+    }
+
+    /// Owner before mode: a change of owner clears setuid; it drops file capabilities as well.
+    fn regular(
+        &self,
+        source: &Source,
+        entry: &Entry,
+        from: (&OwnedFd, &OsStr),
+        to: (&OwnedFd, &OsStr),
+    ) -> io::Result<()> {
+        let meta = &entry.meta;
+        // O_NONBLOCK: if it became a fifo meanwhile, it must not hold us up.
+        let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let mut read = File::from(openat(from.0, from.1, read, Mode::empty())?);
+        let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut write = File::from(openat(to.0, to.1, write, Mode::from_bits_truncate(0o600))?);
+        if meta.size > 0 {
+            // On Linux this is copy_file_range(2), which shares extents where the file system can.
+            io::copy(&mut read, &mut write)?;
+        }
+        let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
+        fchown(&write, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        fchmod(&write, Mode::from_bits_truncate(self.changes.mode_of(meta.mode, false)))?;
+        if source.keeps_owner {
+            for (name, value) in attributes(&read)? {
+                set_attribute(&write, &name, &value)?;
+            }
+        }
+        Ok(futimens(&write, &meta.mtime, &meta.mtime)?)
     }
 
     fn link(&self, first: &Path, target: &Path) -> io::Result<()> {
@@ -183,31 +306,20 @@ impl<'a> Copier<'a> {
         Ok(linkat(&from_dir, from.as_os_str(), &dir, name.as_os_str(), AtFlags::empty())?)
     }
 
-    fn create(&self, source: &Source, entry: &Entry, target: &Path) -> io::Result<()> {
-        let (dir, name) = self.root.parent(target)?;
+    fn special(&self, entry: &Entry, from: (&OwnedFd, &OsStr), to: (&OwnedFd, &OsStr)) -> io::Result<()> {
         let node = |kind: SFlag| -> io::Result<()> {
-            Ok(mknodat(&dir, name.as_os_str(), kind, Mode::from_bits_truncate(0o600), entry.meta.device)?)
+            Ok(mknodat(to.0, to.1, kind, Mode::from_bits_truncate(0o600), entry.meta.device)?)
         };
         match entry.meta.kind {
-            Kind::File => {
-                let mut from = source.root.open_file(&entry.from)?;
-                let mut to = self.new_file(target)?;
-                // On Linux this is copy_file_range(2), which shares extents where the file system can.
-                io::copy(&mut from, &mut to)?;
-                if source.keeps_owner {
-                    copy_xattrs(&from, &to)?;
-                }
-                Ok(())
-            }
             Kind::Symlink => {
-                let link = source.root.read_link(&entry.from)?;
-                Ok(symlinkat(link.as_os_str(), &dir, name.as_os_str())?)
+                let link = readlinkat(from.0, from.1)?;
+                Ok(symlinkat(link.as_os_str(), to.0, to.1)?)
             }
             Kind::Fifo => node(SFlag::S_IFIFO),
             Kind::CharDevice => node(SFlag::S_IFCHR),
             Kind::BlockDevice => node(SFlag::S_IFBLK),
             Kind::Socket => node(SFlag::S_IFSOCK),
-            Kind::Dir => Err(Errno::EISDIR.into()),
+            Kind::Dir | Kind::File => Err(Errno::EINVAL.into()),
         }
     }
 
@@ -215,21 +327,6 @@ impl<'a> Copier<'a> {
     pub(crate) fn new_file(&self, target: &Path) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         Ok(File::from(self.root.open(target, flags, Mode::from_bits_truncate(0o600))?))
-    }
-
-    /// Owner, mode and time, in this order: a change of owner clears setuid.
-    fn finish(&self, source: &Source, entry: &Entry, target: &Path) -> io::Result<()> {
-        let meta = &entry.meta;
-        let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
-        self.root.set_owner(target, uid, gid)?;
-        if meta.kind != Kind::Symlink {
-            self.root.set_mode(target, self.changes.mode_of(meta.mode, meta.is_dir()))?;
-        }
-        // A change of owner drops file capabilities as well.
-        if meta.kind == Kind::File && source.keeps_owner {
-            copy_xattrs(&source.root.open_file(&entry.from)?, &self.root.open_file(target)?)?;
-        }
-        self.root.set_mtime(target, meta.mtime)
     }
 
     /// Writes a file that the Dockerfile itself holds.
@@ -244,30 +341,47 @@ impl<'a> Copier<'a> {
         file.write_all(data).at("write", &target)?;
         let (uid, gid) = self.changes.owner.unwrap_or((0, 0));
         self.root.set_owner(&target, uid, gid).at("set owner of", &target)?;
-        self.root.set_mode(&target, self.changes.mode_of(0o644, false)).at("set mode of", &target)?;
-        Ok(())
+        Ok(self.root.set_mode(&target, self.changes.mode_of(0o644, false)).at("set mode of", &target)?)
     }
 }
 
-/// Copies what an image layer can hold of extended attributes: `user.*` and file capabilities.
-fn copy_xattrs(from: &File, to: &File) -> io::Result<()> {
+/// A directory that is being filled.
+struct Level {
+    /// Below the destination.
+    path: PathBuf,
+    from: OwnedFd,
+    to: OwnedFd,
+    /// It did not exist before: nothing is in it but what was put there.
+    fresh: bool,
+    meta: Meta,
+}
+
+/// What an image layer can hold of a file's extended attributes: `user.*` and file capabilities.
+pub(crate) fn attributes(file: &File) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     use xattr::FileExt;
-    let names = match from.list_xattr() {
+    let names = match file.list_xattr() {
         Ok(names) => names,
-        Err(e) if e.raw_os_error() == Some(nix::libc::ENOTSUP) => return Ok(()),
+        Err(e) if e.raw_os_error() == Some(nix::libc::ENOTSUP) => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
+    let mut found = Vec::new();
     for name in names {
         let wanted = name.to_str().is_some_and(|n| n.starts_with("user.") || n == "security.capability");
-        if wanted && let Some(value) = from.get_xattr(&name)? {
-            match to.set_xattr(&name, &value) {
-                // The file system of the store may know no user attributes.
-                Err(e) if e.raw_os_error() == Some(nix::libc::ENOTSUP) => {}
-                result => result?,
-            }
+        if wanted && let Some(value) = file.get_xattr(&name)? {
+            found.push((name, value));
         }
     }
-    Ok(())
+    found.sort();
+    Ok(found)
+}
+
+fn set_attribute(file: &File, name: &OsStr, value: &[u8]) -> io::Result<()> {
+    use xattr::FileExt;
+    match file.set_xattr(name, value) {
+        // The file system of the store may know no user attributes.
+        Err(e) if e.raw_os_error() == Some(nix::libc::ENOTSUP) => Ok(()),
+        result => result,
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use berth_oci::Digest;
+
 /// A few lines of the Dockerfile around a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt {
@@ -40,7 +42,7 @@ pub enum BuildError {
         excerpt: Option<Excerpt>,
     },
     /// A `RUN` command ended with an error.
-    #[error("The command '{command}' returned a non-zero code: {code}{}{}", killed(*.oom_killed), at(.excerpt))]
+    #[error("The command '{command}' returned a non-zero code: {code}{}{}{}", killed(*.oom_killed), at(.excerpt), kept(.image))]
     Run {
         /// The command as it was executed.
         command: String,
@@ -48,6 +50,8 @@ pub enum BuildError {
         code: i32,
         /// Whether it was killed for using too much memory.
         oom_killed: bool,
+        /// The file system as the command left it, kept until the next build or prune.
+        image: Option<Digest>,
         /// Where.
         excerpt: Option<Excerpt>,
     },
@@ -109,6 +113,15 @@ impl BuildError {
 
 fn at(excerpt: &Option<Excerpt>) -> String {
     excerpt.as_ref().map(|e| format!("\n{e}")).unwrap_or_default()
+}
+
+fn kept(image: &Option<Digest>) -> String {
+    const SHORT: usize = 12;
+    let short = |id: &Digest| id.hex()[..SHORT].to_owned();
+    let line = |id: &Digest| {
+        format!("\nIts file system is kept until the next build: berth run --rm -it {} sh", short(id))
+    };
+    image.as_ref().map(line).unwrap_or_default()
 }
 
 fn killed(oom: bool) -> &'static str {

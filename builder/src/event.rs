@@ -1,4 +1,4 @@
-//! What a build tells while it runs: the classic builder's progress, without its formatting.
+//! What a build tells while it runs.
 
 use berth_oci::Digest;
 use bytes::Bytes;
@@ -10,6 +10,25 @@ pub enum OutputStream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+/// Which step a piece of progress belongs to. Steps of different stages run side by side, so that their events mix;
+/// those of one stage come in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the step in the whole build, from 1.
+    pub step: usize,
+    /// Which of the stages that are built, from 0.
+    pub stage: usize,
+}
+
+/// A piece of progress and the step that it belongs to; none for what concerns the build as a whole.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Where.
+    pub place: Option<Place>,
+    /// What.
+    pub what: BuildEvent,
 }
 
 /// One piece of progress.
@@ -24,6 +43,8 @@ pub enum BuildEvent {
         n: usize,
         /// How many steps this build has.
         total: usize,
+        /// The stage's name, or its number.
+        stage: String,
         /// The instruction, on one line.
         text: String,
     },
@@ -34,6 +55,13 @@ pub enum BuildEvent {
     },
     /// ` ---> Using cache`
     Cached,
+    /// The cache has nothing for this step.
+    Missed {
+        /// Which inputs differ from the last time that this step was built.
+        reasons: Vec<String>,
+    },
+    /// An equal step is running, here or in another build; its result will be used.
+    Waiting,
     /// ` ---> Running in 0123456789ab`
     Running {
         /// Id of the step's container.
@@ -56,6 +84,13 @@ pub enum BuildEvent {
         /// Id of the image as it stands after the step.
         id: Digest,
     },
+    /// The step failed.
+    StepFailed {
+        /// Why.
+        message: String,
+    },
+    /// All steps of a stage are done.
+    StageDone,
     /// `[Warning] text`, or a lint finding.
     Warning {
         /// The text, with rule and line where it has them.

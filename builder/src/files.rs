@@ -1,21 +1,24 @@
 //! The steps that put files into a stage: `COPY`, `ADD`, `WORKDIR`.
 
+use std::cell::OnceCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::instruction::{Add, Copy, Files};
 use berth_dockerfile_parser::syntax::Word;
 use berth_dockerfile_parser::{chmod, ignore};
-use berth_oci::DiffId;
+use berth_oci::{DiffId, Hasher};
 use berth_store::Snapshot;
 
 use crate::copy::{Changes, Copier};
 use crate::fault::{At, Fault};
-use crate::key::KeyInputs;
+use crate::fetch::{self, Remote};
+use crate::key::{KeyInputs, field};
 use crate::rootdir::{Kind, RootDir};
-use crate::solve::Solver;
 use crate::source::{Selection, Source};
 use crate::stage::StageState;
+use crate::step::StageRun;
 use crate::untar::{self, Unpacker};
 use crate::users::Accounts;
 
@@ -28,23 +31,52 @@ pub(crate) struct Plan {
     chown: Option<String>,
     chmod: Option<String>,
     exclude: Vec<String>,
-    /// Archives are unpacked.
-    unpack: bool,
+    /// Files keep the directories they are in.
+    parents: bool,
     /// The files make a layer of their own, whatever lies below.
     link: bool,
     pub(crate) created_by: String,
 }
 
-impl Solver<'_> {
-    pub(crate) fn copy(&self, index: usize, state: &mut StageState, copy: &Copy) -> Result<(), Fault> {
-        if copy.parents {
-            return Err(Fault::said(
-                "COPY --parents is not supported yet; name the directories in the destination",
-            ));
+/// A tree, its layers if it never changes, what is asked of it, and whether archives are unpacked.
+type Origin<'a> = (&'a Source, Option<Vec<DiffId>>, Vec<String>, bool);
+
+/// A tree, and what is taken from it.
+struct Taken<'a> {
+    source: &'a Source,
+    arguments: Vec<String>,
+    parents: bool,
+    exclude: &'a ignore::Matcher,
+    /// Layers that the tree consists of, if it never changes.
+    layers: Option<Vec<DiffId>>,
+    /// Archives are unpacked.
+    unpack: bool,
+    selections: OnceCell<Vec<Selection>>,
+}
+
+impl Taken<'_> {
+    fn selections(&self) -> Result<&[Selection], Fault> {
+        if let Some(known) = self.selections.get() {
+            return Ok(known);
         }
+        let mut found = Vec::new();
+        for argument in &self.arguments {
+            found.extend(if self.parents {
+                self.source.select_parents(argument, self.exclude)?
+            } else {
+                self.source.select(argument, self.exclude)?
+            });
+        }
+        Ok(self.selections.get_or_init(|| found))
+    }
+}
+
+impl StageRun<'_> {
+    pub(crate) fn copy(&mut self, copy: &Copy) -> Result<(), Fault> {
+        let solver = self.solver;
         let mut plan = plan(
-            &self.lexer,
-            state,
+            &solver.lexer,
+            &self.state,
             "COPY",
             &copy.files,
             copy.chown.as_ref(),
@@ -52,71 +84,160 @@ impl Solver<'_> {
             &copy.exclude,
         )?;
         plan.link = copy.link;
-        if let Some(url) = plan.sources.iter().find(|source| is_url(source)) {
-            return Err(Fault::said(format!("source can't be a URL for COPY: {url} (ADD can fetch it)")));
+        plan.parents = copy.parents;
+        if copy.parents {
+            plan.created_by = plan.created_by.replacen("COPY", "COPY --parents", 1);
         }
+        for source in &plan.sources {
+            match fetch::remote(source).map_err(Fault::said)? {
+                Some(Remote::Http(_)) => return Err(Fault::said("source can't be a URL for COPY")),
+                Some(Remote::Git(_)) => return Err(Fault::said("source can't be a git ref for COPY")),
+                None => {}
+            }
+        }
+        let arguments = plan.sources.clone();
         match &copy.from {
-            None => self.put(state, plan, &self.context.source),
+            None => self.put(plan, "COPY", &[(&solver.context.source, None, arguments, false)]),
             Some(from) if from.text.contains('$') => Err(Fault::said(
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
             )),
             Some(from) => {
-                let source = self.source_named(index, &from.text, true)?;
-                self.put(state, plan, &source)
+                let from = solver.source_named(self.index, &from.text, true)?;
+                self.put(plan, "COPY", &[(&from.source, from.layers.clone(), arguments, false)])
             }
         }
     }
 
-    pub(crate) fn add(&self, state: &mut StageState, add: &Add) -> Result<(), Fault> {
+    pub(crate) fn add(&mut self, add: &Add) -> Result<(), Fault> {
+        let solver = self.solver;
         let mut plan = plan(
-            &self.lexer,
-            state,
+            &solver.lexer,
+            &self.state,
             "ADD",
             &add.files,
             add.chown.as_ref(),
             add.chmod.as_ref(),
             &add.exclude,
         )?;
-        plan.unpack = add.unpack.unwrap_or(true);
         plan.link = add.link;
-        if let Some(url) = plan.sources.iter().find(|source| is_url(source)) {
-            return Err(Fault::said(format!(
-                "ADD of {url}: fetching from the network is not supported yet; RUN wget, or put the file into the build context"
-            )));
+        let mut remotes: Vec<Option<Remote>> = Vec::new();
+        for source in &plan.sources {
+            remotes.push(fetch::remote(source).map_err(Fault::said)?);
         }
-        if add.checksum.is_some() {
-            return Err(Fault::said("checksum requires HTTP(S) or Git sources"));
+        let checksum = match &add.checksum {
+            None => None,
+            Some(word) => {
+                if plan.sources.len() != 1 || remotes[0].is_none() {
+                    return Err(Fault::said("checksum requires HTTP(S) or Git sources"));
+                }
+                Some(self.expand(&word.text)?).filter(|text| !text.is_empty())
+            }
+        };
+        let mut fetched: Vec<(Arc<Source>, String)> = Vec::new();
+        for remote in remotes.iter().flatten() {
+            fetched.push(match remote {
+                Remote::Http(url) => solver.fetch_http(url, checksum.as_deref())?,
+                Remote::Git(git) => solver.fetch_git(git, checksum.as_deref(), add.keep_git_dir)?,
+            });
         }
-        self.put(state, plan, &self.context.source)
+        let mut taken = Vec::new();
+        let mut next = fetched.iter();
+        for (argument, remote) in plan.sources.iter().zip(&remotes) {
+            let unpack = add.unpack.unwrap_or(remote.is_none());
+            match remote {
+                None => taken.push((&solver.context.source, None, vec![argument.clone()], unpack)),
+                Some(_) => {
+                    let (source, argument) = next.next().expect("each remote source was fetched");
+                    taken.push((source.as_ref(), None, vec![argument.clone()], unpack));
+                }
+            }
+        }
+        self.put(plan, "ADD", &taken)
     }
 
-    fn put(&self, state: &mut StageState, plan: Plan, source: &Source) -> Result<(), Fault> {
+    fn put(&mut self, plan: Plan, instruction: &str, from: &[Origin<'_>]) -> Result<(), Fault> {
         let exclude =
             ignore::Matcher::new(&plan.exclude).map_err(|e| Fault::said(format!("--exclude: {e}")))?;
         let mode = plan.chmod.as_deref().map(chmod::Mode::parse).transpose();
         let mode = mode.map_err(|e| Fault::said(format!("--chmod: {e}")))?;
-        let mut selections: Vec<Selection> = Vec::new();
-        for argument in &plan.sources {
-            selections.extend(source.select(argument, &exclude)?);
-        }
+        let taken: Vec<Taken<'_>> = from
+            .iter()
+            .map(|(source, layers, arguments, unpack)| Taken {
+                source,
+                arguments: arguments.clone(),
+                parents: plan.parents,
+                exclude: &exclude,
+                layers: layers.clone(),
+                unpack: *unpack,
+                selections: OnceCell::new(),
+            })
+            .collect();
         // A link does not depend on what lies below, but names of owners are looked up there.
-        let parent =
-            if plan.link && plan.chown.is_none() { "link".to_owned() } else { state.filesystem_key() };
-        let mut key = KeyInputs::new(if plan.unpack { "ADD" } else { "COPY" }, &parent);
+        let below_counts = !plan.link || plan.chown.is_some();
+        let parent = if below_counts { self.state.filesystem_key() } else { "link".to_owned() };
+        let mut key = self.key(instruction, &parent);
         key.add("link", plan.link.to_string());
         key.add("dest", &plan.dest);
         key.add("chown", plan.chown.as_deref().unwrap_or(""));
         key.add("chmod", plan.chmod.as_deref().unwrap_or(""));
-        source.add_to_key(&mut key, &selections)?;
+        key.add("unpack", taken.iter().map(|taken| if taken.unpack { '1' } else { '0' }).collect::<String>());
+        self.add_files(&mut key, &taken, &plan)?;
         for (name, data) in &plan.inline {
             key.add(format!("inline {name}"), data);
         }
         let created_by = plan.created_by.clone();
-        let stage_layers = state.layers().to_vec();
+        let stage_layers = self.state.layers().to_vec();
         let below = if plan.link { &[][..] } else { &stage_layers };
-        self.layer_on(below, state, &key, created_by, |snapshot| {
-            self.write(snapshot, &stage_layers, &plan, mode, source, &selections)
+        self.layer_on(below, &key, created_by, |run, snapshot| {
+            run.write(snapshot, &stage_layers, &plan, mode, &taken)
         })
+    }
+
+    /// Adds the files to the key. A tree that never changes is not looked at again for a question that was answered.
+    fn add_files(&mut self, key: &mut KeyInputs, taken: &[Taken<'_>], plan: &Plan) -> Result<(), Fault> {
+        let solver = self.solver;
+        let mut all = Hasher::default();
+        let mut list = Some(Vec::new());
+        let mut newest = 0;
+        for taken in taken {
+            let question = taken.layers.as_ref().map(|layers| {
+                let mut question = KeyInputs::new("select", "");
+                layers.iter().for_each(|layer| question.add("layer", layer.as_str()));
+                taken.arguments.iter().for_each(|argument| question.add("source", argument));
+                plan.exclude.iter().for_each(|pattern| question.add("exclude", pattern));
+                question.add("parents", taken.parents.to_string());
+                question.digest()
+            });
+            let known = question.as_ref().and_then(|question| solver.selected.get(question));
+            let (digest, time) = match known {
+                Some(known) => {
+                    list = None;
+                    known
+                }
+                None => {
+                    let found = taken.source.fingerprint(taken.selections()?)?;
+                    let digest = found.digest.as_str().to_owned();
+                    if let Some(question) = &question {
+                        solver.selected.put(question, &digest, found.newest);
+                    }
+                    if let Some(list) = &mut list {
+                        list.extend(found.list);
+                    }
+                    (digest, found.newest)
+                }
+            };
+            field(&mut all, digest.as_bytes());
+            newest = newest.max(time);
+        }
+        if solver.epoch.is_none() {
+            self.state.advance_clock(newest);
+        }
+        let digest = all.finish();
+        match list {
+            Some(list) => key.add_files(digest.as_str(), list),
+            None => key.add("files", digest.as_str()),
+        }
+        Ok(())
     }
 
     fn write(
@@ -125,15 +246,15 @@ impl Solver<'_> {
         stage_layers: &[DiffId],
         plan: &Plan,
         mode: Option<chmod::Mode>,
-        source: &Source,
-        selections: &[Selection],
+        taken: &[Taken<'_>],
     ) -> Result<(), Fault> {
-        let root = RootDir::new(self.shared.store.snapshots().mount(&snapshot.key)?);
+        let store = &self.solver.shared.store;
+        let root = RootDir::new(store.snapshots().mount_volatile(&snapshot.key)?);
         let owner = match &plan.chown {
             None => None,
             Some(spec) => {
                 let accounts = if plan.link && !stage_layers.is_empty() {
-                    let stage = RootDir::new(self.shared.store.snapshots().mount_ro(stage_layers)?);
+                    let stage = RootDir::new(store.snapshots().mount_ro(stage_layers)?);
                     Accounts::read(&stage).at("read", "/etc/passwd")?
                 } else {
                     Accounts::read(&root).at("read", "/etc/passwd")?
@@ -142,10 +263,12 @@ impl Solver<'_> {
             }
         };
         let changes = Changes { owner, mode };
-        let copier = Copier::new(&root, &changes, &self.io.cancel);
-        for selection in selections {
-            if !(plan.unpack && self.unpack(&root, owner, source, selection, &plan.dest)?) {
-                copier.copy(source, selection, &plan.dest)?;
+        let copier = Copier::new(&root, &changes, &self.solver.stop);
+        for taken in taken {
+            for selection in taken.selections()? {
+                if !(taken.unpack && self.unpack(&root, owner, taken.source, selection, &plan.dest)?) {
+                    copier.copy(taken.source, selection, &plan.dest)?;
+                }
             }
         }
         for (name, data) in &plan.inline {
@@ -171,25 +294,45 @@ impl Solver<'_> {
         let plain = root.resolve(Path::new(dest)).at("resolve", dest)?;
         // `--chmod` says nothing about archives.
         let changes = Changes { owner, mode: None };
-        Copier::new(root, &changes, &self.io.cancel).dirs(&plain)?;
-        Unpacker { root, dest: &plain, owner, cancel: &self.io.cancel }.unpack(reader)?;
+        Copier::new(root, &changes, &self.solver.stop).dirs(&plain)?;
+        let into = root.subtree(&plain).at("open", &plain)?;
+        Unpacker { root: &into, owner, cancel: &self.solver.stop }.unpack(reader)?;
         Ok(true)
     }
 
+    /// A layer that holds nothing but a part of a tree.
+    pub(crate) fn layer_of(&mut self, source: &Source, path: &str) -> Result<DiffId, Fault> {
+        let none = ignore::Matcher::default();
+        let selections = source.select(path, &none)?;
+        let found = source.fingerprint(&selections)?;
+        if self.solver.epoch.is_none() {
+            self.state.advance_clock(found.newest);
+        }
+        let mut key = self.key("tree", "");
+        key.add_files(found.digest.as_str(), found.list);
+        let record = self.made(&[], &key, &format!("files of {}", source.name), |run, snapshot| {
+            let root = RootDir::new(run.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?);
+            let changes = Changes::default();
+            let copier = Copier::new(&root, &changes, &run.solver.stop);
+            selections.iter().try_for_each(|selection| copier.copy(source, selection, "/"))
+        })?;
+        Ok(record.layer)
+    }
+
     /// `WORKDIR` makes the directory, for the current user, and a layer even if there is nothing to make.
-    pub(crate) fn workdir(&self, state: &mut StageState, path: &str) -> Result<(), Fault> {
-        let path = self.expand(state, path)?;
-        let dir = state.set_working_dir(&path);
+    pub(crate) fn workdir(&mut self, path: &str) -> Result<(), Fault> {
+        let path = self.expand(path)?;
+        let dir = self.state.set_working_dir(&path);
         if dir == "/" {
-            state.add_empty(format!("WORKDIR {dir}"));
+            self.state.add_empty(format!("WORKDIR {dir}"));
             return Ok(());
         }
-        let user = state.user().to_owned();
-        let mut key = KeyInputs::new("WORKDIR", &state.filesystem_key());
+        let user = self.state.user().to_owned();
+        let mut key = self.key("WORKDIR", &self.state.filesystem_key());
         key.add("path", &dir);
         key.add("user", &user);
-        self.layer(state, &key, format!("WORKDIR {dir}"), |snapshot| {
-            let root = RootDir::new(self.shared.store.snapshots().mount(&snapshot.key)?);
+        self.layer(&key, format!("WORKDIR {dir}"), |run, snapshot| {
+            let root = RootDir::new(run.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?);
             let owner = if user.is_empty() {
                 (0, 0)
             } else {
@@ -254,9 +397,5 @@ pub(crate) fn plan(
         dest => dest,
     };
     let exclude = exclude.iter().map(|word| word.text.clone()).collect();
-    Ok(Plan { sources, inline, dest, chown, chmod, exclude, unpack: false, link: false, created_by })
-}
-
-fn is_url(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+    Ok(Plan { sources, inline, dest, chown, chmod, exclude, parents: false, link: false, created_by })
 }

@@ -55,7 +55,13 @@ pub(crate) fn stage_named(
         return Ok(Some(found));
     }
     let own = |i: usize| stages[i].name.clone().unwrap_or_else(|| i.to_string());
-    if stages[current..].iter().any(is) {
+    if let Some(later) = stages[current..].iter().position(is) {
+        if leads_to(stages, current + later, current) {
+            let first = own(current);
+            return Err(format!(
+                "circular dependency detected on stage: {first} (it and {name} need each other)"
+            ));
+        }
         return Err(format!(
             "cannot copy from stage {}, it needs to be defined before current stage {}",
             berth_dockerfile_parser::go_quote(name),
@@ -69,6 +75,33 @@ pub(crate) fn stage_named(
         )),
         _ => Ok(None),
     }
+}
+
+/// Whether a stage takes files from another, by way of any others.
+fn leads_to(stages: &[Stage], from: usize, to: usize) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut pending = vec![from];
+    while let Some(i) = pending.pop() {
+        if i == to {
+            return true;
+        }
+        if !seen.insert(i) {
+            continue;
+        }
+        let mut names: Vec<&str> = vec![&stages[i].base.text];
+        for instruction in &stages[i].instructions {
+            match &instruction.kind {
+                Kind::Copy(copy) => names.extend(copy.from.as_ref().map(|from| from.text.as_str())),
+                Kind::Run(run) => names.extend(run.mounts.iter().flat_map(|m| mount_sources(&m.text))),
+                _ => {}
+            }
+        }
+        let named = |name: &str| {
+            stages.iter().rposition(|s| s.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)))
+        };
+        pending.extend(names.into_iter().filter_map(named));
+    }
+    false
 }
 
 /// Names in `from=` of the mounts of a `RUN`.
@@ -124,8 +157,7 @@ fn find_target(stages: &[Stage], target: Option<&str>) -> Result<usize, GraphErr
     let Some(name) = target.filter(|name| !name.is_empty()) else { return Ok(last) };
     let lower = name.to_lowercase();
     let by_name = stages.iter().rposition(|stage| stage.name.as_deref() == Some(lower.as_str()));
-    let by_number = || name.parse().ok().filter(|n| *n <= last);
-    by_name.or_else(by_number).ok_or_else(|| {
+    by_name.ok_or_else(|| {
         let names: Vec<&str> = stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
         let known = match names.as_slice() {
             [] => "the Dockerfile names no stages".to_owned(),
@@ -196,7 +228,7 @@ mod tests {
     #[test]
     fn only_what_is_needed() {
         assert_eq!(graph(THREE, None).unwrap().order, [3]);
-        assert_eq!(graph(THREE, Some("2")).unwrap().order, [0, 1, 2]);
+        assert!(graph(THREE, Some("2")).is_err(), "a target has a name");
         assert_eq!(graph(THREE, Some("TWO")).unwrap().order, [0, 1]);
         assert_eq!(graph(THREE, None).unwrap().nodes[3].base, Base::Image("c:3".into()));
         assert_eq!(graph(THREE, None).unwrap().nodes[2].base, Base::Stage(1));
@@ -210,7 +242,9 @@ mod tests {
 
     #[test]
     fn faults() {
-        let later = "FROM a AS x\nCOPY --from=y / /\nFROM b AS y\nCOPY --from=x / /\n";
+        let circle = "FROM a AS x\nCOPY --from=y / /\nFROM b AS y\nCOPY --from=x / /\n";
+        assert!(graph(circle, None).unwrap_err().starts_with("circular dependency detected on stage: x"));
+        let later = "FROM a AS x\nCOPY --from=y / /\nFROM b AS y\nFROM x\n";
         assert_eq!(
             graph(later, None).unwrap_err(),
             "cannot copy from stage \"y\", it needs to be defined before current stage \"x\""

@@ -4,18 +4,20 @@
 use berth_oci::{Digest, Hasher};
 
 /// Bumped when the meaning of keys changes.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Collects the inputs of a step.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyInputs {
     pub(crate) inputs: Vec<(String, String)>,
+    /// The files that the input `files` is the digest of: names, and what tells their states apart.
+    pub(crate) files: Option<(String, Vec<(String, String)>)>,
 }
 
 impl KeyInputs {
     /// Inputs of an instruction on top of a file system.
     pub(crate) fn new(instruction: &str, parent: &str) -> Self {
-        let mut key = Self { inputs: Vec::new() };
+        let mut key = Self { inputs: Vec::new(), files: None };
         key.add("version", VERSION);
         key.add("instruction", instruction);
         key.add("parent", parent);
@@ -24,6 +26,12 @@ impl KeyInputs {
 
     pub(crate) fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.inputs.push((name.into(), value.into()));
+    }
+
+    /// Adds files by a digest over all of them.
+    pub(crate) fn add_files(&mut self, digest: &str, list: Vec<(String, String)>) {
+        self.add("files", digest);
+        self.files = Some((digest.to_owned(), list));
     }
 
     pub(crate) fn digest(&self) -> Digest {

@@ -12,6 +12,7 @@
 //!                                                                        else run | copy -> layer
 //! ```
 
+mod agent;
 mod builder;
 mod cache;
 mod context;
@@ -20,11 +21,19 @@ mod conversion_corpus;
 mod copy;
 mod error;
 mod event;
+mod failed;
 mod fault;
+mod fetch;
 mod files;
+mod flights;
+mod git;
 mod graph;
+mod history;
 mod key;
+mod lowers;
+mod memory;
 mod mounts;
+mod prune;
 mod request;
 mod resolve;
 mod rootdir;
@@ -34,13 +43,19 @@ mod solve;
 mod source;
 mod spec;
 mod stage;
+mod stats;
+mod step;
 mod traces;
+mod transfer;
 mod untar;
 mod users;
 
 pub use builder::{BuildIo, Builder, BuilderDirs, BuiltImage, EventSink};
 pub use error::{BuildError, Excerpt};
-pub use event::{BuildEvent, OutputStream};
-pub use request::{BuildRequest, Context, DockerfileSource, Limits, NetworkMode, Secret};
+pub use event::{BuildEvent, Event, OutputStream, Place};
+pub use history::{BuildRecord, StepRecord};
+pub use prune::{CacheEntry, PruneOptions, Pruned};
+pub use request::{BuildRequest, Context, DockerfileSource, Entitlements, Limits, NetworkMode, Secret};
 pub use resolve::{BoxFuture, ImageResolver, ResolveError};
 pub use sandbox::{Sandbox, SandboxError, Sandboxes};
+pub use transfer::CacheRecords;

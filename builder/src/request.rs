@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use berth_oci::{Platform, Reference};
@@ -39,6 +40,32 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, Secret>,
     /// Parent cgroup for `RUN` steps; none means `/berth/builds`.
     pub cgroup_parent: Option<String>,
+    /// What this build is called, from one time to the next: what changed is told against the last build of that
+    /// name. None means the first tag, or else the Dockerfile's name.
+    pub name: Option<String>,
+    /// Stages whose steps are run whatever the cache says.
+    pub no_cache_filter: Vec<String>,
+    /// `--build-context`: trees and images by the name that `FROM` and `--from` use.
+    pub named_contexts: BTreeMap<String, Context>,
+    /// Sockets of ssh agents that `RUN --mount=type=ssh` may use, by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// What steps may ask for beyond Docker's default confinement.
+    pub allow: Entitlements,
+    /// Nothing in a new layer is newer than `SOURCE_DATE_EPOCH`.
+    pub rewrite_timestamp: bool,
+    /// What the image's layers were made of goes into its config, so that others can build on from it.
+    pub inline_cache: bool,
+    /// Limits of setrlimit(2) in `RUN` steps.
+    pub ulimits: Vec<oci_spec::runtime::PosixRlimit>,
+}
+
+/// What steps may ask for: `docker build --allow`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// `RUN --security=insecure`
+    pub insecure: bool,
+    /// `RUN --network=host`
+    pub host_network: bool,
 }
 
 impl BuildRequest {
@@ -60,6 +87,14 @@ impl BuildRequest {
             extra_hosts: Vec::new(),
             secrets: BTreeMap::new(),
             cgroup_parent: None,
+            name: None,
+            no_cache_filter: Vec::new(),
+            named_contexts: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            allow: Entitlements::default(),
+            rewrite_timestamp: false,
+            inline_cache: false,
+            ulimits: Vec::new(),
         }
     }
 }
@@ -67,10 +102,16 @@ impl BuildRequest {
 /// Where a build's files come from.
 #[derive(Debug)]
 pub enum Context {
-    /// A tar stream in a file, plain or compressed (gzip, zstd).
+    /// A tar stream in a file, plain or compressed (gzip, bzip2, xz, zstd).
     Tar(File),
     /// A directory of this machine. It is read in place, never written.
     Directory(PathBuf),
+    /// The same, already open.
+    Open(OwnedFd),
+    /// A git repository, an archive or a single Dockerfile, by its URL.
+    Url(String),
+    /// The files of an image. Not as the main context.
+    Image(String),
     /// No files at all.
     Empty,
 }

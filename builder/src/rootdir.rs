@@ -48,6 +48,8 @@ pub(crate) struct Meta {
     pub(crate) gid: u32,
     pub(crate) size: u64,
     pub(crate) mtime: TimeSpec,
+    /// When contents or metadata changed last; nobody can set it.
+    pub(crate) ctime: TimeSpec,
     pub(crate) device: u64,
     /// Device and inode number: the file's identity.
     pub(crate) identity: (u64, u64),
@@ -55,7 +57,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    fn of(stat: &FileStat) -> Self {
+    pub(crate) fn of(stat: &FileStat) -> Self {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFDIR => Kind::Dir,
             SFlag::S_IFLNK => Kind::Symlink,
@@ -72,6 +74,7 @@ impl Meta {
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: TimeSpec::new(stat.st_ctime, stat.st_ctime_nsec),
             device: stat.st_rdev,
             identity: (stat.st_dev, stat.st_ino),
             links: stat.st_nlink,
@@ -92,6 +95,11 @@ impl RootDir {
     pub(crate) fn open_host(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Self::new(nix::fcntl::open(path, flags, Mode::empty())?))
+    }
+
+    /// A directory of this tree, by its plain path, as a tree of its own.
+    pub(crate) fn subtree(&self, path: &Path) -> io::Result<Self> {
+        self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).map(Self::new)
     }
 
     /// Opens a plain path.
@@ -135,18 +143,7 @@ impl RootDir {
 
     /// Names in a directory, sorted.
     pub(crate) fn read_dir(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        use std::os::unix::ffi::OsStrExt;
-        let mut dir = nix::dir::Dir::from_fd(self.open_dir(path)?)?;
-        let mut names = Vec::new();
-        for entry in dir.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
-            }
-        }
-        names.sort();
-        Ok(names)
+        names(self.open_dir(path)?)
     }
 
     /// The plain path that `path` leads to: all symlinks followed within the root, `..` clamped at it. A part that
@@ -276,6 +273,22 @@ impl RootDir {
         self.open_file(&plain)?.take(max).read_to_end(&mut bytes)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
+}
+
+/// Names in an open directory, sorted.
+pub(crate) fn names(directory: OwnedFd) -> io::Result<Vec<OsString>> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut dir = nix::dir::Dir::from_fd(directory)?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The names in a path; `.` and `/` are dropped, `..` stays.

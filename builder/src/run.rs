@@ -4,20 +4,22 @@ use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::heredoc;
 use berth_dockerfile_parser::instruction::{Network, Run};
+use berth_oci::DiffId;
 use berth_runtime_client::protocol::{Create, Log, Rootfs, StdinMode, files};
 use berth_runtime_client::{Output, RunRequest, bundle, run_to_completion};
 use berth_store::Snapshot;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::context;
 use crate::fault::{At, Fault};
-use crate::key::KeyInputs;
 use crate::mounts::{self, StepMount};
 use crate::request::NetworkMode;
 use crate::rootdir::RootDir;
-use crate::solve::{Solver, fresh_id};
+use crate::solve::fresh_id;
 use crate::spec::{self, StepProcess};
 use crate::stage::StageState;
+use crate::step::StageRun;
 use crate::traces::MountPoints;
 use crate::users::Accounts;
 use crate::{BuildError, BuildEvent, OutputStream};
@@ -71,92 +73,98 @@ fn last_words(dir: &Path) -> Option<String> {
     (!last.is_empty()).then_some(last)
 }
 
-impl Solver<'_> {
-    pub(crate) fn run(&self, index: usize, state: &mut StageState, run: &Run) -> Result<(), Fault> {
-        for (given, flag, instead) in [
-            (run.insecure, "--security=insecure", "steps run with Docker's default confinement"),
-            (!run.devices.is_empty(), "--device", "steps see the default devices only"),
-        ] {
-            if given {
-                return Err(Fault::said(format!("RUN {flag} is not supported yet; {instead}")));
-            }
+/// What a step may do and see.
+struct Confinement {
+    network: NetworkMode,
+    insecure: bool,
+}
+
+impl StageRun<'_> {
+    pub(crate) fn run(&mut self, run: &Run) -> Result<(), Fault> {
+        let request = self.solver.request;
+        if !run.devices.is_empty() {
+            return Err(Fault::said("RUN --device: no device is offered to build steps"));
+        }
+        let denied =
+            |what: &str| Err(Fault::said(format!("{what} is not allowed (build with --allow {what})")));
+        if run.insecure && !request.allow.insecure {
+            return denied("security.insecure");
         }
         let network = match run.network {
-            Network::Default => self.request.network_mode.clone(),
+            Network::Default => request.network_mode.clone(),
             Network::None => NetworkMode::None,
+            Network::Host if !request.allow.host_network && request.network_mode != NetworkMode::Host => {
+                return denied("network.host");
+            }
             Network::Host => NetworkMode::Host,
         };
-        let command = command(state, run);
+        let command = command(&self.state, run);
         if command.args.is_empty() {
             return Err(Fault::said("arguments are required: RUN [] names no program"));
         }
-        let mounts = self.step_mounts(index, state, run)?;
-        let mut key = KeyInputs::new("RUN", &state.filesystem_key());
+        let mounts = self.step_mounts(run)?;
+        let mut key = self.key("RUN", &self.state.filesystem_key());
         key.add("command", command.args.join("\0"));
         if let Some((_, body)) = &command.script {
             key.add("script", body);
         }
-        for entry in &state.env {
+        for entry in &self.state.env {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             key.add(format!("env {name}"), value);
         }
-        key.add("user", state.user());
-        key.add("workdir", state.working_dir());
+        key.add("user", self.state.user());
+        key.add("workdir", self.state.working_dir());
         key.add("network", format!("{network:?}"));
+        key.add("insecure", run.insecure.to_string());
         for mount in &mounts {
-            mount.add_to_key(&mut key)?;
+            mount.add_to_key(&mut key);
         }
-        let created_by = created_by(state, &command);
-        let before = state.clone();
-        self.layer(state, &key, created_by, |snapshot| {
-            self.execute(snapshot, &before, &command, &mounts, &network)
-        })
+        let created_by = created_by(&self.state, &command);
+        let confinement = Confinement { network, insecure: run.insecure };
+        self.layer(&key, created_by, |run, snapshot| run.execute(snapshot, &command, &mounts, &confinement))
     }
 
     fn execute(
         &self,
         snapshot: &Snapshot,
-        state: &StageState,
         command: &Command,
         mounts: &[StepMount],
-        network: &NetworkMode,
+        confinement: &Confinement,
     ) -> Result<(), Fault> {
         let id = fresh_id();
-        let dir = self.shared.dirs.run.join(&id);
+        let dir = self.solver.shared.dirs.run.join(&id);
         std::fs::create_dir_all(&dir).at("create directory", &dir)?;
-        let result = self.execute_in(&dir, &id, snapshot, state, command, mounts, network);
+        let result = self.execute_in(&dir, &id, snapshot, command, mounts, confinement);
         if let Err(error) = bundle::remove(&dir) {
             tracing::warn!(%error, "a step's run directory stays behind");
         }
         result
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn execute_in(
         &self,
         dir: &Path,
         id: &str,
         snapshot: &Snapshot,
-        state: &StageState,
         command: &Command,
         mounts: &[StepMount],
-        network: &NetworkMode,
+        confinement: &Confinement,
     ) -> Result<(), Fault> {
-        let sandbox = self.shared.sandboxes.acquire(network).map_err(|e| Fault::said(e.to_string()))?;
-        let snapshots = self.shared.store.snapshots();
-        // Mounted only while nothing runs: two mounts of one upper directory do not mix.
+        let shared = self.solver.shared;
+        let network = &confinement.network;
+        let sandbox = shared.sandboxes.acquire(network).map_err(|e| Fault::said(e.to_string()))?;
         let (user, points) = {
-            let root = RootDir::new(snapshots.mount(&snapshot.key)?);
+            let root = self.below(&snapshot.layers)?;
             let accounts = Accounts::read(&root).at("read", "/etc/passwd")?;
-            let user = accounts.process(state.user()).map_err(Fault::said)?;
+            let user = accounts.process(self.state.user()).map_err(Fault::said)?;
             let targets = mounts.iter().map(|mount| mount.target.clone());
-            let own = ["/proc", "/dev", "/sys", "/etc/hosts", "/etc/resolv.conf"].map(PathBuf::from);
+            let own = ["/etc/hosts", "/etc/resolv.conf"].map(PathBuf::from);
             let points =
                 MountPoints::look(&root, own.into_iter().chain(targets)).at("look for", "mount points")?;
             (user, points)
         };
         let mut hosts = sandbox.hosts();
-        for entry in &self.request.extra_hosts {
+        for entry in &self.solver.request.extra_hosts {
             if let Some((name, address)) = entry.split_once(':') {
                 hosts.push_str(&format!("{address}\t{name}\n"));
             }
@@ -172,12 +180,14 @@ impl Solver<'_> {
         if let Some((name, body)) = &command.script {
             binds.mounts.push(mounts::script(dir, name, body, SCRIPTS)?);
         }
-        let mut env = state.env.clone();
-        env.extend(self.arguments.proxies());
+        let mut env = self.state.env.clone();
+        env.extend(self.solver.arguments.proxies());
         env.append(&mut binds.env);
-        let process = StepProcess { args: &command.args, env, cwd: state.working_dir(), user: &user };
+        let insecure = confinement.insecure;
+        let cwd = self.state.working_dir();
+        let process = StepProcess { args: &command.args, env, cwd, user: &user, insecure };
         let with_netns = sandbox.netns().is_some();
-        let spec = spec::step_spec(id, self.request, process, binds.mounts, with_netns)?;
+        let spec = spec::step_spec(id, self.solver.request, process, binds.mounts, with_netns)?;
         bundle::write(dir, &spec).map_err(|e| Fault::said(e.to_string()))?;
         let netns = sandbox
             .netns()
@@ -185,13 +195,20 @@ impl Solver<'_> {
             .transpose()
             .at("duplicate", "network namespace")?;
         self.container(dir, id, snapshot, netns, &command.args)?;
-        drop(binds.locks);
-        // Of a step that failed the whole snapshot goes; of this one, what the runtime had to make for it.
-        let root = RootDir::new(snapshots.mount(&snapshot.key)?);
-        points.remove(&root).at("remove", "mount points")?;
-        drop(root);
-        points.forget_copies(&snapshot.upper).at("tidy up", &snapshot.upper)?;
-        Ok(())
+        drop(binds.held);
+        // What the runtime had to make for the container. It was not there below, so that it is in the upper directory
+        // as it is, and nothing has to be hidden when it goes.
+        let root = RootDir::open_host(&snapshot.upper).at("open", &snapshot.upper)?;
+        Ok(points.remove(&root).at("remove", "mount points")?)
+    }
+
+    /// What lies below a step, read-only.
+    fn below(&self, layers: &[DiffId]) -> Result<RootDir, Fault> {
+        if layers.is_empty() {
+            let empty = context::scratch_dir(&self.solver.shared.dirs.builds.join("tmp"))?;
+            return Ok(RootDir::open_host(empty.path()).at("open", empty.path())?);
+        }
+        Ok(RootDir::new(self.solver.shared.store.snapshots().mount_ro(layers)?))
     }
 
     fn container(
@@ -214,6 +231,7 @@ impl Solver<'_> {
                     lower: snapshot.lower.clone(),
                     upper: snapshot.upper.clone(),
                     work: snapshot.work.clone(),
+                    volatile: true,
                 },
                 terminal: false,
                 console_size: None,
@@ -222,10 +240,10 @@ impl Solver<'_> {
             },
             netns,
             output,
-            cancel: self.io.cancel.clone(),
+            cancel: self.solver.stop.clone(),
         };
-        let outcome = self.handle.block_on(async {
-            let run = run_to_completion(&self.shared.spawner, request);
+        let outcome = self.solver.handle.block_on(async {
+            let run = run_to_completion(&self.solver.shared.spawner, request);
             let forward = async {
                 while let Some((stream, bytes)) = received.recv().await {
                     let stream = match stream {
@@ -237,7 +255,7 @@ impl Solver<'_> {
             };
             tokio::join!(run, forward).0
         });
-        if self.io.cancel.is_cancelled() {
+        if self.solver.stop.is_cancelled() {
             return Err(BuildError::Cancelled.into());
         }
         let record = outcome.map_err(|error| {
@@ -252,6 +270,7 @@ impl Solver<'_> {
             command: args.join(" "),
             code: record.code,
             oom_killed: record.oom_killed,
+            image: None,
             excerpt: None,
         }
         .into())

@@ -1,17 +1,23 @@
 //! Where `COPY` takes files from: a filtered tree, and the selection of paths in it.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use berth_dockerfile_parser::{glob, ignore};
 use berth_oci::{Digest, Hasher};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 
 use crate::fault::{At, Fault};
-use crate::key::{KeyInputs, field};
-use crate::rootdir::{Kind, Meta, RootDir, clamp};
+use crate::key::field;
+use crate::rootdir::{Kind, Meta, RootDir, clamp, names};
+use crate::stats::Stats;
 
 /// A tree that files are copied from.
 #[derive(Debug)]
@@ -23,7 +29,9 @@ pub(crate) struct Source {
     pub(crate) keeps_owner: bool,
     /// For messages: `the build context`, `stage "x"`.
     pub(crate) name: String,
-    hashes: RefCell<HashMap<PathBuf, Digest>>,
+    /// Digests of files that were read the last time.
+    pub(crate) stats: Option<Stats>,
+    hashes: Mutex<HashMap<PathBuf, Digest>>,
 }
 
 /// One file to copy.
@@ -51,9 +59,24 @@ impl Selection {
     }
 }
 
+/// Selected files by what makes a difference for a copy: everything but the time.
+pub(crate) struct Fingerprint {
+    pub(crate) digest: Digest,
+    /// Each file's name and state.
+    pub(crate) list: Vec<(String, String)>,
+    /// The newest modification time, in seconds.
+    pub(crate) newest: i64,
+}
+
 impl Source {
     pub(crate) fn new(root: RootDir, ignore: ignore::Matcher, keeps_owner: bool, name: String) -> Self {
-        Self { root, ignore, keeps_owner, name, hashes: RefCell::default() }
+        Self { root, ignore, keeps_owner, name, stats: None, hashes: Mutex::default() }
+    }
+
+    /// Uses digests of the last time.
+    pub(crate) fn with_stats(mut self, stats: Stats) -> Self {
+        self.stats = Some(stats);
+        self
     }
 
     fn is_ignored(&self, path: &Path) -> Result<bool, Fault> {
@@ -123,7 +146,7 @@ impl Source {
         let mut entries = vec![Entry { from: plain.clone(), to: PathBuf::new(), meta }];
         if is_dir {
             let start = entries.len();
-            self.walk(&plain, &mut entries, exclude)?;
+            self.walk(&plain, &mut entries, exclude, None)?;
             // A directory that is left out still counts if something below it is taken back in.
             if entries.len() == start && self.is_ignored(&plain)? {
                 return Ok(None);
@@ -134,48 +157,155 @@ impl Source {
         Ok(Some(Selection { name, entries }))
     }
 
-    /// Adds everything below `top` that is not left out.
-    fn walk(&self, top: &Path, entries: &mut Vec<Entry>, exclude: &ignore::Matcher) -> Result<(), Fault> {
-        let mut walk = Walk { source: self, exclude, top, entries };
-        let state = walk.state_of(top)?;
-        walk.dir(top, &state, &ignore::DirState::default())
+    /// What `COPY --parents` selects: files keep the directories they are in, as seen from the pivot (`a/./b/c`:
+    /// from `a`).
+    pub(crate) fn select_parents(
+        &self,
+        argument: &str,
+        exclude: &ignore::Matcher,
+    ) -> Result<Vec<Selection>, Fault> {
+        let (pivot, pattern) = argument.split_once("/./").unwrap_or(("", argument));
+        // `x/y/./` means everything in x/y.
+        let pivot = pivot.strip_suffix("/.").unwrap_or(pivot);
+        let (pivot, pattern) = match pattern.strip_suffix("/.") {
+            Some(dir) if !argument.contains("/./") => (dir, ""),
+            _ => (pivot, pattern),
+        };
+        let top_path = clamp(Path::new(pivot));
+        let top = self.root.resolve(&top_path).at("resolve", &top_path)?;
+        let Some(meta) = self.root.meta(&top).at("look at", &top)?.filter(Meta::is_dir) else {
+            return Err(self.not_found(argument, &top_path));
+        };
+        let pattern = clamp(Path::new(pattern)).to_string_lossy().into_owned();
+        if !pattern.is_empty() && !glob::has_wildcards(&pattern) {
+            let required = top.join(&pattern);
+            let there = self.root.meta(&required).at("look at", &required)?.is_some();
+            if !there || self.is_ignored(&required)? {
+                return Err(self.not_found(argument, &clamp(Path::new(argument))));
+            }
+        }
+        let include = match pattern.as_str() {
+            "" => None,
+            pattern => {
+                Some(ignore::Matcher::new([pattern]).map_err(|e| Fault::said(format!("{e}: {argument}")))?)
+            }
+        };
+        let mut entries = vec![Entry { from: top.clone(), to: PathBuf::new(), meta }];
+        self.walk(&top, &mut entries, exclude, include.as_ref())?;
+        Ok(vec![Selection { name: OsString::new(), entries }])
     }
 
-    /// Adds what makes a difference for a copy of these entries to a key: everything but the time.
-    pub(crate) fn add_to_key(&self, key: &mut KeyInputs, selections: &[Selection]) -> Result<(), Fault> {
+    /// Adds everything below `top` that is not left out.
+    fn walk(
+        &self,
+        top: &Path,
+        entries: &mut Vec<Entry>,
+        exclude: &ignore::Matcher,
+        include: Option<&ignore::Matcher>,
+    ) -> Result<(), Fault> {
+        let mut walk = Walk { source: self, exclude, include, top, entries };
+        let ignored = walk.state_of(top)?;
+        let states = States { ignored, ..States::default() };
+        let directory = self.root.open_dir(top).at("open", top)?;
+        walk.dir(&directory, top, &states)
+    }
+
+    /// What a copy of these files depends on.
+    pub(crate) fn fingerprint(&self, selections: &[Selection]) -> Result<Fingerprint, Fault> {
+        let entries: Vec<&Entry> = selections.iter().flat_map(|selection| &selection.entries).collect();
+        self.read(&entries)?;
         let mut files = Hasher::default();
+        let mut list = Vec::with_capacity(entries.len());
+        let mut newest = 0;
         for selection in selections {
             field(&mut files, selection.name.as_encoded_bytes());
             for entry in &selection.entries {
+                let state = self.state(entry)?;
                 field(&mut files, entry.to.as_os_str().as_encoded_bytes());
-                let meta = &entry.meta;
-                let (uid, gid) = if self.keeps_owner { (meta.uid, meta.gid) } else { (0, 0) };
-                field(
-                    &mut files,
-                    format!("{:?} {:o} {uid} {gid} {}", meta.kind, meta.mode, meta.device).as_bytes(),
-                );
-                match meta.kind {
-                    Kind::File => field(&mut files, self.content(&entry.from)?.as_str().as_bytes()),
-                    Kind::Symlink => {
-                        let target = self.root.read_link(&entry.from).at("read link", &entry.from)?;
-                        field(&mut files, target.as_encoded_bytes());
-                    }
-                    _ => {}
-                }
+                field(&mut files, state.as_bytes());
+                newest = newest.max(entry.meta.mtime.tv_sec());
+                list.push((entry.from.to_string_lossy().into_owned(), short(&state)));
             }
         }
-        key.add("files", files.finish().as_str());
-        Ok(())
+        Ok(Fingerprint { digest: files.finish(), list, newest })
+    }
+
+    /// Everything of a file that a copy of it has, but the time.
+    fn state(&self, entry: &Entry) -> Result<String, Fault> {
+        let meta = &entry.meta;
+        let (uid, gid) = if self.keeps_owner { (meta.uid, meta.gid) } else { (0, 0) };
+        let rest = match meta.kind {
+            Kind::File => self.content(entry)?.as_str().to_owned(),
+            Kind::Symlink => {
+                let target = self.root.read_link(&entry.from).at("read link", &entry.from)?;
+                format!("{target:?}")
+            }
+            _ => String::new(),
+        };
+        let attributes = if self.keeps_owner && meta.kind == Kind::File {
+            let file = self.root.open_file(&entry.from).at("open", &entry.from)?;
+            crate::copy::attributes(&file).at("read attributes of", &entry.from)?
+        } else {
+            Vec::new()
+        };
+        Ok(format!("{:?} {:o} {uid} {gid} {} {rest} {attributes:?}", meta.kind, meta.mode, meta.device))
     }
 
     /// Digest of a file's contents.
-    fn content(&self, path: &Path) -> Result<Digest, Fault> {
-        if let Some(known) = self.hashes.borrow().get(path) {
-            return Ok(known.clone());
+    fn content(&self, entry: &Entry) -> Result<Digest, Fault> {
+        let known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).get(&entry.from).cloned();
+        match known {
+            Some(known) => Ok(known),
+            None => self.digest(entry),
         }
-        let digest = self.hash(path).at("read", path)?;
-        self.hashes.borrow_mut().insert(path.to_owned(), digest.clone());
+    }
+
+    fn digest(&self, entry: &Entry) -> Result<Digest, Fault> {
+        let before = SystemTime::now();
+        let digest = match self.stats.as_ref().and_then(|stats| stats.get(&entry.meta)) {
+            Some(digest) => digest,
+            None => {
+                let digest = self.hash(&entry.from).at("read", &entry.from)?;
+                if let Some(stats) = &self.stats {
+                    stats.put(&entry.meta, &digest, before);
+                }
+                digest
+            }
+        };
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.insert(entry.from.clone(), digest.clone());
         Ok(digest)
+    }
+
+    /// Makes the digests of files, on all cores if they are many.
+    fn read(&self, entries: &[&Entry]) -> Result<(), Fault> {
+        const FEW: usize = 32;
+        const SMALL: u64 = 4 << 20;
+        let files: Vec<&Entry> = {
+            let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = |entry: &&&Entry| {
+                entry.meta.kind == Kind::File
+                    && !hashes.contains_key(&entry.from)
+                    && self.stats.as_ref().is_none_or(|stats| stats.get(&entry.meta).is_none())
+            };
+            entries.iter().filter(wanted).copied().collect()
+        };
+        let bytes: u64 = files.iter().map(|entry| entry.meta.size).sum();
+        if files.len() < FEW && bytes < SMALL {
+            return Ok(());
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), Fault> {
+            while let Some(entry) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.digest(entry)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads.min(files.len())).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("hashing does not panic"))
+        })
     }
 
     fn hash(&self, path: &Path) -> io::Result<Digest> {
@@ -191,65 +321,93 @@ impl Source {
     }
 }
 
+/// Enough of a state to tell it from others.
+fn short(state: &str) -> String {
+    const DIGITS: usize = 16;
+    Digest::of(state.as_bytes()).hex()[..DIGITS].to_owned()
+}
+
+/// What the patterns made of a directory and those above it.
+#[derive(Default)]
+struct States {
+    ignored: ignore::DirState,
+    excluded: ignore::DirState,
+    included: ignore::DirState,
+}
+
 /// A walk over one directory.
 struct Walk<'a> {
     source: &'a Source,
     exclude: &'a ignore::Matcher,
+    /// Only what these match; none means everything.
+    include: Option<&'a ignore::Matcher>,
     top: &'a Path,
     entries: &'a mut Vec<Entry>,
 }
 
 impl Walk<'_> {
-    /// What the ignore patterns made of a directory and those above it.
     fn state_of(&self, path: &Path) -> Result<ignore::DirState, Fault> {
         let mut state = ignore::DirState::default();
         let mut at = PathBuf::new();
         for part in path {
             at.push(part);
-            state = self.step(&self.source.ignore, &at, &state)?.1;
+            state = step(&self.source.ignore, &at, &state)?.1;
         }
         Ok(state)
     }
 
-    fn step(
-        &self,
-        matcher: &ignore::Matcher,
-        path: &Path,
-        parent: &ignore::DirState,
-    ) -> Result<(bool, ignore::DirState), Fault> {
-        matcher.step(&path.to_string_lossy(), parent).map_err(|e| Fault::said(format!("ignore pattern: {e}")))
-    }
-
-    fn dir(
-        &mut self,
-        dir: &Path,
-        ignored: &ignore::DirState,
-        excluded: &ignore::DirState,
-    ) -> Result<(), Fault> {
-        let root = &self.source.root;
-        for name in root.read_dir(dir).at("read directory", dir)? {
-            let from = dir.join(&name);
+    fn dir(&mut self, directory: &OwnedFd, path: &Path, states: &States) -> Result<(), Fault> {
+        let listing = directory.try_clone().at("open", path)?;
+        for name in names(reopened(&listing).at("open", path)?).at("read directory", path)? {
+            let from = path.join(&name);
             let to = from.strip_prefix(self.top).unwrap_or(&from).to_owned();
-            let (is_ignored, ignored) = self.step(&self.source.ignore, &from, ignored)?;
-            let (is_excluded, excluded) = self.step(self.exclude, &to, excluded)?;
-            let left_out = is_ignored || is_excluded;
-            let Some(meta) = root.meta(&from).at("look at", &from)? else { continue };
+            let (is_ignored, ignored) = step(&self.source.ignore, &from, &states.ignored)?;
+            let (is_excluded, excluded) = step(self.exclude, &to, &states.excluded)?;
+            let (is_included, included) = match self.include {
+                Some(include) => step(include, &to, &states.included)?,
+                None => (true, ignore::DirState::default()),
+            };
+            let stat = match fstatat(directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                // It went away while we looked.
+                Err(nix::errno::Errno::ENOENT) => continue,
+                stat => stat.at("look at", &from)?,
+            };
+            let meta = Meta::of(&stat);
             let is_dir = meta.is_dir();
+            let left_out = is_ignored || is_excluded;
             let may_return = self.source.ignore.has_exceptions() || self.exclude.has_exceptions();
-            if left_out && !(is_dir && may_return) {
+            if left_out && !(is_dir && may_return) || !is_included && !is_dir {
                 continue;
             }
             let before = self.entries.len();
             self.entries.push(Entry { from: from.clone(), to, meta });
             if is_dir {
-                self.dir(&from, &ignored, &excluded)?;
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let below = openat(directory, name.as_os_str(), flags, Mode::empty()).at("open", &from)?;
+                self.dir(&below, &from, &States { ignored, excluded, included })?;
             }
-            if left_out && self.entries.len() == before + 1 {
+            if (left_out || !is_included) && self.entries.len() == before + 1 {
                 self.entries.truncate(before);
             }
         }
         Ok(())
     }
+}
+
+/// A descriptor of its own: reading a directory moves the position that duplicates share.
+fn reopened(directory: &OwnedFd) -> nix::Result<OwnedFd> {
+    openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn step(
+    matcher: &ignore::Matcher,
+    path: &Path,
+    parent: &ignore::DirState,
+) -> Result<(bool, ignore::DirState), Fault> {
+    if matcher.is_empty() {
+        return Ok((false, ignore::DirState::default()));
+    }
+    matcher.step(&path.to_string_lossy(), parent).map_err(|e| Fault::said(format!("ignore pattern: {e}")))
 }
 
 #[cfg(test)]
@@ -305,15 +463,28 @@ mod tests {
         let dir = tree();
         let key = || {
             let source = source(dir.path(), "");
-            let mut key = KeyInputs::new("COPY", "p");
             let found = source.select("a", &ignore::Matcher::default()).unwrap();
-            source.add_to_key(&mut key, &found).unwrap();
-            key.digest()
+            source.fingerprint(&found).unwrap().digest
         };
         let first = key();
         fs::write(dir.path().join("a/x"), "a/x").unwrap();
         assert_eq!(first, key(), "rewritten with the same contents");
         fs::write(dir.path().join("a/x"), "a/X").unwrap();
         assert_ne!(first, key());
+    }
+
+    #[test]
+    fn parents_are_kept() {
+        let dir = tree();
+        let all = source(dir.path(), "");
+        let targets = |argument: &str| -> Vec<String> {
+            let found = all.select_parents(argument, &ignore::Matcher::default()).unwrap();
+            found[0].entries.iter().map(|e| e.to.display().to_string()).collect()
+        };
+        assert_eq!(targets("a/b/z"), ["", "a", "a/b", "a/b/z"]);
+        assert_eq!(targets("./a/./b"), ["", "b", "b/y.txt", "b/z"]);
+        assert_eq!(targets("**/*.txt"), ["", "a", "a/b", "a/b/y.txt", "top.txt"]);
+        assert_eq!(targets("a/b/./"), ["", "y.txt", "z"]);
+        assert!(all.select_parents("a/none", &ignore::Matcher::default()).is_err());
     }
 }

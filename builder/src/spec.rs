@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use berth_runtime_client::protocol::NETNS_PLACEHOLDER;
-use berth_spec::defaults::{NamespaceMode, docker_spec};
+use berth_spec::defaults::{NamespaceMode, all_capabilities, docker_spec};
 use oci_spec::runtime as oci;
 
 use crate::BuildRequest;
@@ -23,6 +23,8 @@ pub(crate) struct StepProcess<'a> {
     pub(crate) env: Vec<String>,
     pub(crate) cwd: &'a str,
     pub(crate) user: &'a User,
+    /// `RUN --security=insecure`: everything that the builder itself may do.
+    pub(crate) insecure: bool,
 }
 
 /// The step's configuration.
@@ -53,6 +55,12 @@ pub(crate) fn step_spec(
         } else {
             NamespaceMode::Host
         });
+    if process.insecure {
+        spec = spec.privileged(true).capabilities(all_capabilities(bounding_capabilities()));
+    }
+    if !request.ulimits.is_empty() {
+        spec = spec.ulimits(request.ulimits.clone());
+    }
     if let Some(size) = request.shm_size.and_then(|size| i64::try_from(size).ok()) {
         spec = spec.shm_size(Some(size));
     }
@@ -61,6 +69,13 @@ pub(crate) fn step_spec(
         spec = spec.cgroup(NamespaceMode::Host);
     }
     Ok(spec.build())
+}
+
+/// What the builder itself may hand on (`CapBnd` of proc_pid_status(5)).
+fn bounding_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn resources(limits: &Limits) -> Result<oci::LinuxResources, Fault> {

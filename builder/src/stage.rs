@@ -26,8 +26,9 @@ pub(crate) struct StageState {
     args: Vec<(String, Option<String>)>,
     /// A `CMD` stood in this stage.
     cmd_given: bool,
-    /// When the newest layer was made.
-    created: Option<Timestamp>,
+    /// The time of everything that is made here: that of the newest input, so that the same inputs make the same
+    /// image on any day.
+    clock: Timestamp,
     /// Triggers of this stage's base, to run first.
     pub(crate) triggers: Vec<String>,
 }
@@ -39,6 +40,8 @@ pub(crate) struct Arguments {
     pub(crate) given: BTreeMap<String, String>,
     /// Global `ARG`s and the predefined ones.
     pub(crate) globals: BTreeMap<String, String>,
+    /// The predefined ones alone.
+    pub(crate) predefined: BTreeMap<String, String>,
 }
 
 impl Arguments {
@@ -74,6 +77,7 @@ impl Arguments {
                 value.clone_into(predefined);
             }
         }
+        let predefined = globals.clone();
         let lexer = Lexer::new(escape);
         for instruction in global {
             let Kind::Arg(pairs) = &instruction.kind else { continue };
@@ -86,7 +90,7 @@ impl Arguments {
                 globals.insert(pair.key.clone(), value);
             }
         }
-        Ok(Self { given, globals })
+        Ok(Self { given, globals, predefined })
     }
 
     /// The proxy variables that were given, in both cases.
@@ -112,14 +116,14 @@ impl StageState {
 
     /// A stage on an image, or on another stage's image.
     pub(crate) fn on(mut config: ImageConfig) -> Self {
-        let created = config.created;
+        let clock = config.created.unwrap_or(Timestamp::UNIX_EPOCH);
         let runtime = config.runtime_mut();
         if !runtime.env.iter().any(|entry| entry.starts_with("PATH=")) {
             runtime.env.push(DEFAULT_PATH.into());
         }
         let triggers = runtime.on_build.take().unwrap_or_default();
         let env = runtime.env.clone();
-        Self { config, env, args: Vec::new(), cmd_given: false, created, triggers }
+        Self { config, env, args: Vec::new(), cmd_given: false, clock, triggers }
     }
 
     /// A stage on this one: it inherits arguments, too.
@@ -127,7 +131,7 @@ impl StageState {
         let mut next = Self::on(self.config.clone());
         next.env.clone_from(&self.env);
         next.args.clone_from(&self.args);
-        next.created = self.created;
+        next.clock = self.clock;
         next
     }
 
@@ -140,22 +144,38 @@ impl StageState {
         chain_id(self.layers()).map_or_else(|| "scratch".to_owned(), |id| id.as_str().to_owned())
     }
 
+    /// The time that new files get.
+    pub(crate) fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
+    /// Takes the time of an input into account (`SOURCE_DATE_EPOCH` has the last word: see [`Self::fix_clock`]).
+    pub(crate) fn advance_clock(&mut self, seconds: i64) {
+        if let Ok(time) = Timestamp::from_second(seconds) {
+            self.clock = self.clock.max(time);
+        }
+    }
+
+    /// Sets the time of everything made from now on.
+    pub(crate) fn fix_clock(&mut self, time: Timestamp) {
+        self.clock = time;
+    }
+
     /// Adds a step that made a layer.
-    pub(crate) fn add_layer(&mut self, layer: DiffId, created: Timestamp, created_by: String) {
+    pub(crate) fn add_layer(&mut self, layer: DiffId, created_by: String) {
         self.config.rootfs.diff_ids.push(layer);
-        self.created = Some(created);
         self.history(created_by, false);
     }
 
     fn history(&mut self, created_by: String, empty_layer: bool) {
         self.config.history.push(History {
-            created: self.created,
+            created: Some(self.clock),
             created_by: Some(created_by),
             comment: Some(HISTORY_COMMENT.into()),
             empty_layer,
             ..History::default()
         });
-        self.config.created = self.created;
+        self.config.created = Some(self.clock);
     }
 
     /// Puts a shell-form text behind the stage's shell.

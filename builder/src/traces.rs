@@ -2,7 +2,7 @@
 //! not the mount points that the runtime had to make for it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::rootdir::{Kind, Meta, RootDir};
 
@@ -57,28 +57,6 @@ impl MountPoints {
         }
         Ok(())
     }
-
-    /// Making a mount point copied the directory it is in up from below. If nothing else happened there, the copy
-    /// goes. Only while the snapshot is not mounted.
-    pub(crate) fn forget_copies(&self, upper: &Path) -> io::Result<()> {
-        let root = RootDir::open_host(upper)?;
-        for (path, before) in self.parents.iter().rev().filter(|(path, _)| !path.as_os_str().is_empty()) {
-            let Some(now) = root.meta(path)?.filter(Meta::is_dir) else { continue };
-            let same = (now.mode, now.uid, now.gid, now.mtime)
-                == (before.mode, before.uid, before.gid, before.mtime);
-            if same && root.read_dir(path)?.is_empty() && !is_opaque(&root, path)? {
-                root.rmdir(path)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a directory hides what lies below it.
-fn is_opaque(root: &RootDir, path: &Path) -> io::Result<bool> {
-    use xattr::FileExt;
-    let dir = std::fs::File::from(root.open_dir(path)?);
-    Ok(dir.get_xattr("trusted.overlay.opaque")?.is_some())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BuildError;
 use crate::fault::{At, Fault};
-use crate::rootdir::{RootDir, clamp};
+use crate::rootdir::{Kind, RootDir, clamp};
 
 /// What the first bytes of a file say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +73,31 @@ pub(crate) fn open(mut file: File) -> Result<Option<Box<dyn Read>>, Fault> {
             file.rewind().at("read", "archive")?;
             Box::new(zstd::Decoder::new(file).at("read", "archive")?)
         }
-        Format::Bzip2 | Format::Xz => {
-            return Err(Fault::said(format!(
-                "unpacking {format:?} archives is not supported yet; compress it with gzip or zstd"
-            )));
+        Format::Bzip2 => {
+            let again = file.try_clone().at("read", "archive")?;
+            if !holds_tar(bzip2::read::MultiBzDecoder::new(BufReader::new(again))) {
+                return Ok(None);
+            }
+            file.rewind().at("read", "archive")?;
+            Box::new(bzip2::read::MultiBzDecoder::new(BufReader::new(file)))
+        }
+        Format::Xz => {
+            let again = file.try_clone().at("read", "archive")?;
+            if !holds_tar(xz(again)) {
+                return Ok(None);
+            }
+            file.rewind().at("read", "archive")?;
+            Box::new(xz(file))
         }
     };
     Ok(Some(reader))
+}
+
+/// Several streams one after the other are one archive. A dictionary larger than xz's own largest preset is refused:
+/// it is memory that a stranger asks for.
+fn xz(file: File) -> impl Read {
+    const DICTIONARY_KIB: u32 = 65 << 10;
+    lzma_rust2::XzReader::new_mem_limit(BufReader::new(file), true, DICTIONARY_KIB)
 }
 
 /// Whether what a decompressor gives begins like a tar archive.
@@ -88,10 +106,9 @@ fn holds_tar(mut reader: impl Read) -> bool {
     reader.by_ref().take(512).read_to_end(&mut head).is_ok() && is_tar_header(&head)
 }
 
-/// Unpacks into directory `dest` (a plain path) of a root.
+/// Unpacks into a root: the archive cannot name anything outside of it.
 pub(crate) struct Unpacker<'a> {
     pub(crate) root: &'a RootDir,
-    pub(crate) dest: &'a Path,
     /// Everything belongs to them; otherwise to whom the archive says.
     pub(crate) owner: Option<(u32, u32)>,
     pub(crate) cancel: &'a CancellationToken,
@@ -120,10 +137,27 @@ impl Unpacker<'_> {
     fn place(&self, name: &Path) -> io::Result<Option<PathBuf>> {
         let name = clamp(name);
         let Some(last) = name.file_name() else { return Ok(None) };
-        let parent = self.root.resolve(&self.dest.join(name.parent().unwrap_or(Path::new(""))))?;
-        // Directories that the archive only implies are nobody's but root's.
-        self.root.make_dirs(&parent, &|_, _| Ok(()))?;
+        let written = name.parent().unwrap_or(Path::new(""));
+        let parent = self.root.resolve(written)?;
+        if self.root.meta(&parent)?.is_none() {
+            self.refuse_dangling(written)?;
+            // Directories that the archive only implies are nobody's but root's.
+            self.root.make_dirs(&parent, &|_, _| Ok(()))?;
+        }
         Ok(Some(parent.join(last)))
+    }
+
+    /// A directory is not made through a link that leads to nothing.
+    fn refuse_dangling(&self, path: &Path) -> io::Result<()> {
+        let mut at = PathBuf::new();
+        for part in path {
+            at = self.root.resolve(&at)?.join(part);
+            let is_link = self.root.meta(&at)?.is_some_and(|meta| meta.kind == Kind::Symlink);
+            if is_link && self.root.meta(&self.root.resolve(&at)?)?.is_none() {
+                return Err(nix::errno::Errno::ENOENT.into());
+            }
+        }
+        Ok(())
     }
 
     fn entry<R: Read>(
@@ -139,7 +173,7 @@ impl Unpacker<'_> {
         let place = match self.place(name)? {
             Some(place) => place,
             // The archive's own root.
-            None if kind == EntryType::Directory => self.dest.to_owned(),
+            None if kind == EntryType::Directory => PathBuf::new(),
             None => return Ok(()),
         };
         let existing = self.root.meta(&place)?;
@@ -186,8 +220,7 @@ impl Unpacker<'_> {
             EntryType::Link => {
                 // The name of another entry, by the same rules.
                 let first = clamp(&target()?);
-                let first_parent =
-                    self.root.resolve(&self.dest.join(first.parent().unwrap_or(Path::new(""))))?;
+                let first_parent = self.root.resolve(first.parent().unwrap_or(Path::new("")))?;
                 let first = first_parent.join(first.file_name().unwrap_or_default());
                 let (from_dir, from) = self.root.parent(&first)?;
                 Ok(linkat(&from_dir, from.as_os_str(), &dir, name.as_os_str(), AtFlags::empty())?)
@@ -260,8 +293,7 @@ mod tests {
 
     fn unpack(bytes: &[u8], dir: &Path) -> Result<(), Fault> {
         let root = RootDir::open_host(dir).unwrap();
-        let unpacker =
-            Unpacker { root: &root, dest: Path::new(""), owner: None, cancel: &CancellationToken::new() };
+        let unpacker = Unpacker { root: &root, owner: None, cancel: &CancellationToken::new() };
         unpacker.unpack(bytes)
     }
 
@@ -275,10 +307,13 @@ mod tests {
         let bytes = archive(|b| {
             raw(b, "../../evil", EntryType::Regular, "", b"1");
             raw(b, "/abs", EntryType::Regular, "", b"2");
+        });
+        unpack(&bytes, &dir).unwrap();
+        let bytes = archive(|b| {
             raw(b, "link", EntryType::Symlink, outer.path().to_str().unwrap(), b"");
             raw(b, "link/through", EntryType::Regular, "", b"3");
         });
-        unpack(&bytes, &dir).unwrap();
+        assert!(unpack(&bytes, &dir).is_err(), "a link leads nowhere outside");
         assert!(dir.join("evil").exists() && dir.join("abs").exists());
         assert!(!outer.path().join("evil").exists() && !outer.path().join("through").exists());
         let bytes = archive(|b| raw(b, "hard", EntryType::Link, secret.to_str().unwrap(), b""));

@@ -59,8 +59,12 @@ impl Accounts {
             .ok_or_else(|| format!("unable to find group {group}: no matching entries in group file"))
     }
 
-    /// Who a process of `USER` runs as.
+    /// Who a process of `USER` runs as. Its own group is always one of its supplementary groups, too.
     pub(crate) fn process(&self, spec: &str) -> Result<User, String> {
+        if spec.is_empty() {
+            let home = self.users().find(|(_, uid, ..)| *uid == 0).map(|(.., home)| home.to_owned());
+            return Ok(User { uid: 0, gid: 0, groups: vec![0], home: home.filter(|home| !home.is_empty()) });
+        }
         let (name, group) = match spec.split_once(':') {
             Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
             None => (spec, None),
@@ -80,10 +84,12 @@ impl Accounts {
         };
         let home = home.filter(|home| !home.is_empty());
         if let Some(group) = group {
-            return Ok(User { uid, gid: self.gid(group)?, groups: Vec::new(), home });
+            let gid = self.gid(group)?;
+            return Ok(User { uid, gid, groups: vec![gid], home });
         }
         let member = |members: &str| login.is_some_and(|login| members.split(',').any(|m| m == login));
-        let groups = self.groups().filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid).collect();
+        let others = self.groups().filter(|(_, other, members)| *other != gid && member(members));
+        let groups = [gid].into_iter().chain(others.map(|(_, gid, _)| gid)).collect();
         Ok(User { uid, gid, groups, home })
     }
 
@@ -99,7 +105,7 @@ impl Accounts {
             None if name.is_empty() => (0, 0),
             None => {
                 let uid = number(name).ok_or_else(|| {
-                    format!("--chown={spec}: there is no user {name} in the image's /etc/passwd; add it before, or use its number")
+                    format!("invalid user index: --chown={spec}: there is no user {name} in the image's /etc/passwd; add it before, or use its number")
                 })?;
                 (uid, uid)
             }
@@ -135,14 +141,14 @@ mod tests {
         let user = |spec: &str| accounts().process(spec).unwrap();
         assert_eq!(
             user("app"),
-            User { uid: 100, gid: 101, groups: vec![200], home: Some("/home/app".into()) }
+            User { uid: 100, gid: 101, groups: vec![101, 200], home: Some("/home/app".into()) }
         );
         assert_eq!(
             user("app:extra"),
-            User { uid: 100, gid: 200, groups: vec![], home: Some("/home/app".into()) }
+            User { uid: 100, gid: 200, groups: vec![200], home: Some("/home/app".into()) }
         );
         assert_eq!(user("100").gid, 101);
-        assert_eq!(user("7"), User { uid: 7, gid: 0, groups: vec![], home: None });
+        assert_eq!(user("7"), User { uid: 7, gid: 0, groups: vec![0], home: None });
         assert_eq!(user("").uid, 0);
         assert!(accounts().process("nobody").unwrap_err().contains("unable to find user nobody"));
     }

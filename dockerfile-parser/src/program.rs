@@ -63,10 +63,14 @@ impl Program {
 
     /// Warnings that are on by default and not turned off by a `check` directive.
     pub fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
-        let file_wide =
-            self.syntax.check_directive().map(|d| Silenced::from_value(&d.value)).unwrap_or_default();
+        let file_wide = self.silenced();
         let on = move |rule: &str| rule != EXPERIMENTAL && !file_wide.covers(rule);
         self.diagnostics.iter().filter(move |d| d.severity == Severity::Warning && d.rule.is_none_or(&on))
+    }
+
+    /// What a `check` directive turns off in the whole file.
+    pub(crate) fn silenced(&self) -> Silenced {
+        self.syntax.check_directive().map(|d| Silenced::from_value(&d.value)).unwrap_or_default()
     }
 
     /// Whether a `check` directive says `error=true`: warnings fail the build then.
@@ -168,7 +172,7 @@ fn instruction(node: &Node, kind: Kind) -> Instruction {
 
 /// Rules that a `check` directive, or a `# check=` comment above an instruction, turns off.
 #[derive(Debug, Clone, Default)]
-struct Silenced {
+pub(crate) struct Silenced {
     rules: Vec<String>,
 }
 
@@ -180,11 +184,15 @@ impl Silenced {
     }
 
     fn above(node: &Node) -> Self {
-        let check = node.comments.iter().find_map(|comment| comment.strip_prefix("check="));
+        Self::in_comments(&node.comments)
+    }
+
+    pub(crate) fn in_comments(comments: &[String]) -> Self {
+        let check = comments.iter().find_map(|comment| comment.strip_prefix("check="));
         check.map(|value| Self::from_value(value.split(' ').next().unwrap_or(""))).unwrap_or_default()
     }
 
-    fn covers(&self, rule: &str) -> bool {
+    pub(crate) fn covers(&self, rule: &str) -> bool {
         self.rules.iter().any(|skipped| skipped == rule || (skipped == "all" && rule != EXPERIMENTAL))
     }
 }

@@ -16,6 +16,16 @@ pub(crate) fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
         .map(|(_, option)| option)
 }
 
+/// The nearest where case counts: names of variables.
+pub(crate) fn did_you_mean_exactly<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
+    const FARTHEST: usize = 2;
+    if word.chars().count() > 64 {
+        return None;
+    }
+    let near = options.iter().map(|option| (distance(word, option), *option));
+    near.filter(|(d, _)| *d <= FARTHEST).min().map(|(_, option)| option)
+}
+
 /// [`nearest`] as a sentence.
 pub(crate) fn did_you_mean(word: &str, options: &[&str]) -> Option<String> {
     nearest(word, options).map(|option| format!("did you mean {option}?"))

@@ -174,8 +174,16 @@ fn faults_name_their_place() {
     for (dockerfile, wanted) in [
         ("FROM busybox\n\nCOPY none /\n", "\"/none\": not found in the build context"),
         ("FROM busybox\n\nCOPY --chown=nobody Dockerfile /\n", "no user nobody"),
-        ("FROM busybox\n\nADD https://example.org/x /\n", "not supported yet"),
-        ("FROM busybox\n\nCOPY --parents Dockerfile /\n", "--parents is not supported yet"),
+        ("FROM busybox\n\nADD http://127.0.0.1:1/x /\n", "cannot fetch http://127.0.0.1:1/x"),
+        (
+            "FROM busybox\n\nADD http://127.0.0.1:1/x.git /\n",
+            "git ls-remote for http://127.0.0.1:1/x.git failed",
+        ),
+        (
+            "FROM busybox\n\nADD --checksum=sha256:1 Dockerfile /\n",
+            "checksum requires HTTP(S) or Git sources",
+        ),
+        ("FROM busybox\n\nCOPY --parents a/none /\n", "\"/a/none\": not found in the build context"),
         ("FROM busybox\n\nENV A=${B:?gone}\n", "B: gone"),
         ("FROM scratch\n\nFROM none-such\n", "No such image: none-such"),
         ("FROM busybox\n\nCOYP a b\n", "unknown instruction: COYP (did you mean COPY?)"),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use berth_builder::{
-    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Builder, BuilderDirs, Context, ImageResolver,
-    NetworkMode, OutputStream, ResolveError, Sandbox, SandboxError, Sandboxes,
+    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Builder, BuilderDirs, CacheRecords, Context,
+    ImageResolver, NetworkMode, OutputStream, ResolveError, Sandbox, SandboxError, Sandboxes,
 };
 use berth_oci::{Digest, ImageConfig, Platform, Reference};
 use berth_runtime_client::ShimSpawner;
@@ -27,6 +27,8 @@ pub(crate) struct Harness {
 pub(crate) struct Outcome {
     pub(crate) result: Result<Digest, BuildError>,
     pub(crate) events: Vec<BuildEvent>,
+    /// What the build took from the cache or put into it.
+    pub(crate) records: Option<CacheRecords>,
 }
 
 impl Outcome {
@@ -38,6 +40,15 @@ impl Outcome {
         self.result.as_ref().expect_err("the build should have failed")
     }
 
+    /// Why steps missed the cache.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let reasons = |event: &BuildEvent| match event {
+            BuildEvent::Missed { reasons } => Some(reasons.join("; ")),
+            _ => None,
+        };
+        self.events.iter().filter_map(reasons).collect()
+    }
+
     /// How many steps came from the cache.
     pub(crate) fn cached(&self) -> usize {
         self.events.iter().filter(|event| matches!(event, BuildEvent::Cached)).count()
@@ -45,7 +56,7 @@ impl Outcome {
 
     pub(crate) fn steps(&self) -> Vec<String> {
         let text = |event: &BuildEvent| match event {
-            BuildEvent::StepStart { n, total, text } => Some(format!("{n}/{total} {text}")),
+            BuildEvent::StepStart { n, total, text, .. } => Some(format!("{n}/{total} {text}")),
             _ => None,
         };
         self.events.iter().filter_map(text).collect()
@@ -64,13 +75,20 @@ impl Outcome {
 
 impl Harness {
     pub(crate) fn new() -> Self {
+        Self::with_limit(None)
+    }
+
+    /// With a bound on the cache, in bytes.
+    pub(crate) fn with_limit(cache_limit: Option<u64>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path().join("store")).unwrap();
         let reference = Reference::parse("busybox").unwrap();
         let mut config = ImageConfig::new(&Platform::host());
         config.runtime_mut().cmd = Some(vec!["sh".into()]);
+        config.created = Some(jiff::Timestamp::UNIX_EPOCH);
         store.import(busybox().as_slice(), config, Some("base"), Some(&reference)).unwrap();
-        let dirs = BuilderDirs { builds: root.path().join("builds"), run: root.path().join("run") };
+        let dirs =
+            BuilderDirs { builds: root.path().join("builds"), run: root.path().join("run"), cache_limit };
         let builder = Builder::new(store.clone(), ShimSpawner::new(shim()), Arc::new(HostNetwork), dirs);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -99,12 +117,14 @@ impl Harness {
         let sink = Arc::clone(&events);
         let io = BuildIo {
             resolver: Arc::new(StoreResolver(self.store.clone())),
-            events: Arc::new(move |event| sink.lock().unwrap().push(event)),
+            events: Arc::new(move |event: berth_builder::Event| sink.lock().unwrap().push(event.what)),
             cancel,
         };
-        let result = self.runtime.block_on(self.builder.build(request, io)).map(|image| image.id);
+        let result = self.runtime.block_on(self.builder.build(request, io));
+        let records = result.as_ref().ok().map(|image| image.records.clone());
+        let result = result.map(|image| image.id);
         let events = std::mem::take(&mut *events.lock().unwrap());
-        Outcome { result, events }
+        Outcome { result, events, records }
     }
 
     pub(crate) fn config(&self, id: &Digest) -> Value {

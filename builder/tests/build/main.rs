@@ -2,4 +2,5 @@
 
 mod files;
 mod harness;
+mod solver;
 mod steps;

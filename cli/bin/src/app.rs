@@ -6,9 +6,9 @@ use clap::{Parser, Subcommand};
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, commit, cp, create, diff, events, exec, history, images, import, info, inspect,
-    lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run, search, start, stats, system,
-    tag, top, update, version, volume,
+    archive, attach, build, builder, commit, cp, create, diff, events, exec, history, images, import, info,
+    inspect, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run, search, start,
+    stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
 use crate::session::Session;
@@ -46,6 +46,8 @@ enum Command {
     /// Commands for images
     #[command(subcommand, name = "image")]
     ImagesGroup(ImageGroup),
+    #[command(subcommand, visible_alias = "buildx")]
+    Builder(builder::Builder),
     /// Commands for networks
     #[command(subcommand)]
     Network(NetworkGroup),
@@ -187,6 +189,7 @@ impl App {
                 ContainerGroup::Inspect(what) => inspect::of(session, Some(Kind::Container), what).await,
                 ContainerGroup::Prune(args) => prune::containers(session, args).await,
             },
+            Command::Builder(command) => builder::run(session, command).await,
             Command::ImagesGroup(command) => match command {
                 ImageGroup::Common(command) => image(session, command).await,
                 ImageGroup::Ls(args) => images::run(session, args).await,

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use berth_api::{
     Filters,
-    build::{BuildOptions, PruneBuildResponse},
+    build::{BuildOptions, PastBuild, PruneBuildResponse},
     progress::ProgressMessage,
     registry::RegistryAuths,
 };
@@ -25,6 +25,16 @@ impl Client {
             .header("x-registry-config", URL_SAFE.encode(auths))
             .upload("application/x-tar", context);
         Ok(JsonStream::new(self.send(call).await?))
+    }
+
+    /// Builds of the past, the newest first. Only Berth remembers them.
+    pub async fn past_builds(&self) -> Result<Vec<PastBuild>> {
+        self.fetch(Call::get("/berth/builds", &Query::new())).await
+    }
+
+    /// What a build of the past printed.
+    pub async fn past_build_log(&self, id: &str) -> Result<String> {
+        self.fetch(Call::get(format!("/berth/builds/{id}/log"), &Query::new())).await
     }
 
     /// Cancels a build that was given an id.

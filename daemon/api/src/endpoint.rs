@@ -159,6 +159,9 @@ endpoints! {
     Delete "/configs/{id}"                       Swarm               30;
     Post   "/configs/{id}/update"                Swarm               30;
 
+    Post   "/berth/build"                        BerthBuild          24;
+    Get    "/berth/builds"                       BerthBuilds         24;
+    Get    "/berth/builds/{id}/log"              BerthBuildLog       24;
     Post   "/berth/shutdown"                     BerthShutdown       24;
     Post   "/berth/check"                        BerthCheck          24;
 }

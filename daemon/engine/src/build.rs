@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use berth_api::Filters;
-use berth_api::build::{BuildOptions, PruneBuildResponse};
+use berth_api::build::{BuildCacheRecord, BuildOptions, PruneBuildResponse};
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
-    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, ImageResolver,
-    Limits, NetworkMode, ResolveError, Sandbox, SandboxError, Sandboxes,
+    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, Event,
+    ImageResolver, Limits, NetworkMode, PruneOptions, ResolveError, Sandbox, SandboxError, Sandboxes,
 };
 use berth_network::{EndpointRequest, NetworkController};
 use berth_oci::{Digest, Platform, Reference};
@@ -114,14 +115,19 @@ impl Drop for EngineSandbox {
 }
 
 /// Finds the images of one build.
-struct Resolver {
-    engine: Arc<Engine>,
-    auths: RegistryAuths,
-    progress: Progress,
+pub(crate) struct Resolver {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) auths: RegistryAuths,
+    pub(crate) progress: Progress,
 }
 
 impl Resolver {
-    async fn find(&self, reference: &Reference, platform: Option<&Platform>, pull: bool) -> Result<Digest> {
+    pub(crate) async fn find(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        pull: bool,
+    ) -> Result<Digest> {
         let images = self.engine.store.images();
         if !pull && let Ok(image) = images.resolve(&reference.to_string()) {
             let offered = images.config_of(&image.id)?.platform();
@@ -144,7 +150,7 @@ impl Resolver {
     }
 
     /// The credentials for a registry; docker's own has several names.
-    fn auth(&self, domain: &str) -> AuthConfig {
+    pub(crate) fn auth(&self, domain: &str) -> AuthConfig {
         let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
         let host = |key: &str| {
             let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
@@ -186,13 +192,19 @@ impl Engine {
     ) -> Result<()> {
         let quiet = options.quiet;
         let build_id = options.build_id.clone();
+        let context = match options.remote.as_str() {
+            "" => Context::Tar(context),
+            remote => Context::Url(remote.to_owned()),
+        };
         let request = request(options, context)?;
         let (tell, pump) = images::funnel(progress.clone());
+        let lines = Mutex::new(Lines::default());
         let io = BuildIo {
             resolver: Arc::new(Resolver { engine: Arc::clone(self), auths, progress: progress.clone() }),
             events: Arc::new(move |event| {
                 if !quiet {
-                    messages(event).into_iter().for_each(&tell);
+                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                    lines.take(event).into_iter().for_each(&tell);
                 }
             }),
             cancel: cancel.clone(),
@@ -227,9 +239,9 @@ impl Engine {
     /// # Errors
     /// A filter that is unknown; the builder's reasons.
     pub async fn prune_build_cache(
-        &self,
-        _all: bool,
-        _keep: i64,
+        self: &Arc<Self>,
+        all: bool,
+        keep: i64,
         filters: &Filters,
     ) -> Result<PruneBuildResponse> {
         if let Some(key) = filters.unknown_key(&[
@@ -244,7 +256,52 @@ impl Engine {
         ]) {
             return Err(EngineError::invalid(format!("invalid filter '{key}'")));
         }
-        Err(EngineError::not_implemented("pruning the build cache is not supported yet"))
+        let values = |key: &str| filters.get(key).to_vec();
+        let unused_for = match values("until").first() {
+            None => None,
+            Some(text) => Some(age(text)?),
+        };
+        let options = PruneOptions {
+            all,
+            keep_bytes: u64::try_from(keep).unwrap_or(0),
+            unused_for,
+            ids: values("id"),
+            kinds: values("type"),
+        };
+        let pruned = self
+            .blocking(move |engine| {
+                engine.builder.prune(&options).map_err(|error| EngineError::internal(error.to_string()))
+            })
+            .await?;
+        self.events.publish("builder", "prune", "", BTreeMap::new());
+        Ok(PruneBuildResponse {
+            caches_deleted: (!pruned.ids.is_empty()).then_some(pruned.ids),
+            space_reclaimed: pruned.bytes,
+        })
+    }
+
+    /// What the build cache holds.
+    pub(crate) async fn build_cache(self: &Arc<Self>) -> Result<Vec<BuildCacheRecord>> {
+        let entries = self
+            .blocking(|engine| {
+                engine.builder.cache().map_err(|error| EngineError::internal(error.to_string()))
+            })
+            .await?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| BuildCacheRecord {
+                id: entry.id,
+                parents: None,
+                kind: entry.kind.to_owned(),
+                description: entry.description,
+                in_use: entry.in_use,
+                shared: entry.shared,
+                size: i64::try_from(entry.size).unwrap_or(i64::MAX),
+                created_at: entry.created.into(),
+                last_used_at: Some(entry.used.into()),
+                usage_count: i64::try_from(entry.uses).unwrap_or(i64::MAX),
+            })
+            .collect())
     }
 }
 
@@ -269,7 +326,52 @@ impl Drop for Registered {
     }
 }
 
-fn failure(error: BuildError) -> EngineError {
+/// `24h`, as docker's filter `until` has it for caches.
+fn age(text: &str) -> Result<Duration> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| EngineError::invalid(format!("until={text}: a duration such as 24h")))?;
+    Ok(span.unsigned_abs())
+}
+
+/// Brings the events of stages that run side by side into an order that reads well: one stage after the other.
+#[derive(Default)]
+struct Lines {
+    /// The stage that is shown.
+    live: usize,
+    /// What others said meanwhile; true for one that is done.
+    waiting: BTreeMap<usize, (Vec<ProgressMessage>, bool)>,
+}
+
+impl Lines {
+    fn take(&mut self, event: Event) -> Vec<ProgressMessage> {
+        let done = matches!(event.what, BuildEvent::StageDone);
+        // A failure ends the build: what it says must not wait.
+        let failed = matches!(event.what, BuildEvent::StepFailed { .. });
+        let said = messages(event.what);
+        let Some(place) = event.place else { return said };
+        if place.stage != self.live {
+            let waiting = self.waiting.entry(place.stage).or_default();
+            waiting.0.extend(said);
+            waiting.1 |= done;
+            return if failed { std::mem::take(&mut waiting.0) } else { Vec::new() };
+        }
+        let mut said = said;
+        let mut next = done;
+        while next {
+            self.live += 1;
+            next = match self.waiting.remove(&self.live) {
+                Some((waited, done)) => {
+                    said.extend(waited);
+                    done
+                }
+                None => false,
+            };
+        }
+        said
+    }
+}
+
+pub(crate) fn failure(error: BuildError) -> EngineError {
     let code = error.exit_code().map(i64::from);
     let message = error.to_string();
     let error = if error.is_invalid_request() {
@@ -280,21 +382,24 @@ fn failure(error: BuildError) -> EngineError {
     error.with_exit_code(code)
 }
 
-fn request(options: BuildOptions, context: File) -> Result<BuildRequest> {
+pub(crate) fn request(options: BuildOptions, context: Context) -> Result<BuildRequest> {
     let unsupported = |given: bool, field: &str| match given {
         true => {
             Err(EngineError::not_implemented(format!("this build option is not supported yet ({field})")))
         }
         false => Ok(()),
     };
-    if !options.remote.is_empty() {
-        let remote = &options.remote;
+    if let Context::Url(remote) = &context
+        && !["http://", "https://", "git://", "git@", "ssh://", "github.com/"]
+            .iter()
+            .any(|start| remote.starts_with(start))
+    {
         return Err(EngineError::internal(format!("remoteURL ({remote}) could not be recognized as URL")));
     }
     unsupported(options.squash, "squash")?;
     unsupported(!options.outputs.is_empty(), "outputs")?;
     unsupported(!options.security_opt.is_empty(), "securityopt")?;
-    unsupported(!options.ulimits.is_empty(), "ulimits")?;
+    let ulimits = crate::spec::resources::ulimits(Some(&options.ulimits))?;
     let tags = options.tags.iter().map(|tag| Ok(Reference::parse(tag)?)).collect::<Result<Vec<_>>>()?;
     let number = |value: i64| (value != 0).then_some(value);
     let text = |value: String| (!value.is_empty()).then_some(value);
@@ -328,7 +433,8 @@ fn request(options: BuildOptions, context: File) -> Result<BuildRequest> {
         shm_size: u64::try_from(options.shm_size).ok().filter(|size| *size > 0),
         extra_hosts: options.extra_hosts,
         cgroup_parent: text(options.cgroup_parent),
-        ..BuildRequest::new(Context::Tar(context))
+        ulimits,
+        ..BuildRequest::new(context)
     })
 }
 
@@ -336,7 +442,7 @@ fn request(options: BuildOptions, context: File) -> Result<BuildRequest> {
 fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
     let stream = |text: String| vec![ProgressMessage::stream(text)];
     match event {
-        BuildEvent::StepStart { n, total, text } => stream(format!("Step {n}/{total} : {text}\n")),
+        BuildEvent::StepStart { n, total, text, .. } => stream(format!("Step {n}/{total} : {text}\n")),
         BuildEvent::Triggers { count: 1 } => stream("# Executing 1 build trigger\n".to_owned()),
         BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
         BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
@@ -352,6 +458,8 @@ fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
             ProgressMessage::stream(format!("Successfully built {}\n", ids::short(id.hex()))),
         ],
         BuildEvent::Tagged { reference } => stream(format!("Successfully tagged {reference}\n")),
+        // What it says is the error that ends the stream.
+        BuildEvent::StepFailed { .. } | BuildEvent::StageDone => Vec::new(),
         other => {
             tracing::debug!(?other, "progress of a build that is not shown");
             Vec::new()
@@ -364,7 +472,11 @@ mod tests {
     use super::*;
 
     fn parse(options: BuildOptions) -> Result<BuildRequest> {
-        request(options, tempfile::tempfile().unwrap())
+        let context = match options.remote.as_str() {
+            "" => Context::Empty,
+            remote => Context::Url(remote.to_owned()),
+        };
+        request(options, context)
     }
 
     #[test]
@@ -395,8 +507,27 @@ mod tests {
     #[test]
     fn progress_is_the_classic_builders() {
         let text = |event| messages(event)[0].stream.clone().unwrap();
-        let step = BuildEvent::StepStart { n: 1, total: 2, text: "RUN x".into() };
+        let step = BuildEvent::StepStart { n: 1, total: 2, stage: String::new(), text: "RUN x".into() };
         assert_eq!(text(step), "Step 1/2 : RUN x\n");
         assert_eq!(text(BuildEvent::Cached), " ---> Using cache\n");
+    }
+
+    #[test]
+    fn stages_are_told_one_after_the_other() {
+        let mut lines = Lines::default();
+        let mut tell = |stage, text: &str| -> Vec<String> {
+            let what = match text {
+                "done" => BuildEvent::StageDone,
+                text => BuildEvent::Warning { text: text.to_owned() },
+            };
+            let event = Event { place: Some(berth_builder::Place { step: 1, stage }), what };
+            lines.take(event).into_iter().filter_map(|message| message.stream).collect()
+        };
+        assert_eq!(tell(1, "b"), [] as [&str; 0]);
+        assert_eq!(tell(0, "a"), ["[Warning] a\n"]);
+        assert_eq!(tell(2, "c"), [] as [&str; 0]);
+        assert_eq!(tell(2, "done"), [] as [&str; 0]);
+        assert_eq!(tell(0, "done"), ["[Warning] b\n"]);
+        assert_eq!(tell(1, "done"), ["[Warning] c\n"]);
     }
 }

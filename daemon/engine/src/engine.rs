@@ -107,7 +107,11 @@ impl Engine {
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);
         let sandboxes = EngineSandboxes::new(Arc::clone(&network), config.dns.clone());
-        let dirs = BuilderDirs { builds: config.root.join("builds"), run: config.run_root.join("builds") };
+        let dirs = BuilderDirs {
+            builds: config.root.join("builds"),
+            run: config.run_root.join("builds"),
+            cache_limit: None,
+        };
         let builder = Builder::new(store.clone(), spawner.clone(), Arc::new(sandboxes), dirs);
         let names = NameService::new(config.run_root.clone(), config.dns_program.clone());
         Ok(Self {

@@ -34,6 +34,7 @@ mod fsutil;
 mod ids;
 mod images;
 mod items;
+mod local_build;
 mod logs;
 mod names;
 mod networks;

@@ -228,7 +228,7 @@ impl Engine {
             usage.volumes = Some(self.volumes_with_usage().await?);
         }
         if kinds.build_cache {
-            usage.build_cache = Some(Vec::new());
+            usage.build_cache = Some(self.build_cache().await?);
         }
         Ok(usage)
     }

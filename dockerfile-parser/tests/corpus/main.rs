@@ -8,6 +8,8 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use berth_dockerfile_parser::expand::Lexer;
+use berth_dockerfile_parser::giturl::GitRef;
+use berth_dockerfile_parser::lint::{self, Environment};
 use berth_dockerfile_parser::{chmod, glob, ignore, mount};
 use serde_json::{Value, json};
 
@@ -153,6 +155,102 @@ fn globs() {
             Ok(got) => same("match", &want["match"], &json!(got)),
             Err(_) if want["error"].is_string() => Ok(()),
             Err(error) => Err(error.to_string()),
+        }
+    });
+}
+
+#[test]
+fn git_references() {
+    compare("giturl", 0, |input, want| match GitRef::parse(input["ref"].as_str().unwrap()) {
+        Ok(None) => same("is a repository", &want["is_git"], &json!(false)),
+        Err(error) => same("error", &want["error"], &json!(error.to_string())),
+        Ok(Some(git)) => {
+            let got = json!({
+                "Remote": git.remote, "ShortName": git.short_name, "Ref": git.reference,
+                "Checksum": git.checksum, "SubDir": git.subdir,
+                "IndistinguishableFromLocal": git.looks_local, "UnencryptedTCP": git.unencrypted,
+                "KeepGitDir": git.keep_git_dir, "Submodules": git.submodules, "MTime": git.mtime,
+                "FetchByCommit": git.fetch_by_commit,
+            });
+            same("reference", &want["ref"], &got)
+        }
+    });
+}
+
+#[test]
+fn lint_rules() {
+    let predefined: BTreeMap<String, String> = [
+        ("TARGETPLATFORM", "linux/amd64"),
+        ("TARGETOS", "linux"),
+        ("TARGETARCH", "amd64"),
+        ("BUILDPLATFORM", "linux/amd64"),
+        ("BUILDOS", "linux"),
+        ("BUILDARCH", "amd64"),
+        ("TARGETVARIANT", ""),
+        ("BUILDVARIANT", ""),
+        ("TARGETOSVERSION", ""),
+        ("BUILDOSVERSION", ""),
+        ("TARGETSTAGE", "default"),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into();
+    compare("llb", 0, |input, want| {
+        // A conversion that fails stops in the middle of its warnings.
+        if want["error"].is_object() || !input["target"].is_null() || !input["platform"].is_null() {
+            return Ok(());
+        }
+        let program = berth_dockerfile_parser::read(input["dockerfile"].as_str().unwrap());
+        let given = input["build_args"].as_object().into_iter().flatten();
+        let given = given.map(|(k, v)| (k.clone(), v.as_str().unwrap_or("").to_owned())).collect();
+        let image_env = |name: &str| {
+            let config = input["images"].get(name).or_else(|| input["images"].get("*"));
+            Some(config.map_or_else(Vec::new, |config| strings(&config["config"]["Env"])))
+        };
+        let is_image_name = |name: &str| {
+            let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:@".contains(c);
+            let path = name.rsplit_once(':').map_or(name, |(path, _)| path);
+            !name.is_empty()
+                && path.chars().all(part)
+                && !name.starts_with(['-', '/', ':', '.'])
+                && !name.ends_with(['-', '/', ':', '.'])
+        };
+        let environment = Environment {
+            build_args: &given,
+            predefined: &predefined,
+            ignore: &[],
+            stages: None,
+            image_env: &image_env,
+            is_image_name: &is_image_name,
+        };
+        let plain = |message: &str| message.split(" (did you mean").next().unwrap().to_owned();
+        let got: Vec<String> = lint::check(&program, &environment)
+            .iter()
+            .map(|w| {
+                format!("{} {}-{} {}", w.rule.unwrap_or(""), w.lines.start, w.lines.end, plain(&w.message))
+            })
+            .collect();
+        let wanted: Vec<String> = want["lint"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|w| {
+                let text = plain(w["msg"].as_str().unwrap());
+                format!("{} {}-{} {text}", w["rule"].as_str().unwrap(), w["lines"][0], w["lines"][1])
+            })
+            .collect();
+        // Stages that are not built are checked only if all are.
+        let last = program.stages.len().saturating_sub(1);
+        let unreached = |line: &str| {
+            let number = line.split([' ', '-']).nth(1).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+            program.stages.get(last).is_some_and(|stage| number < stage.lines.start)
+        };
+        let missing: Vec<&String> = wanted.iter().filter(|line| !got.contains(line)).collect();
+        let extra: Vec<&String> =
+            got.iter().filter(|line| !wanted.contains(line) && !unreached(line)).collect();
+        if missing.is_empty() && extra.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("missing {missing:?}, too many {extra:?}"))
         }
     });
 }

@@ -107,6 +107,28 @@ impl Layers {
         self.row(diff_id)?.ok_or_else(|| StoreError::NotFound { kind: "layer", key: diff_id.to_string() })
     }
 
+    /// Keeps a layer from [`crate::Store::gc`], whether or not an image has it, until [`Self::let_go`].
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn keep(&self, diff_id: &DiffId) -> Result<()> {
+        self.shared.db.with("keep a layer", |db| {
+            db.prepare_cached(crate::pins::HOLD)?.execute((diff_id.as_str(), i64::MAX))
+        })?;
+        Ok(())
+    }
+
+    /// Ends [`Self::keep`].
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn let_go(&self, diff_id: &DiffId) -> Result<()> {
+        self.shared.db.with("let a layer go", |db| {
+            db.execute("DELETE FROM held WHERE digest = ?1", [diff_id.as_str()])
+        })?;
+        Ok(())
+    }
+
     /// Its directory.
     pub fn path(&self, diff_id: &DiffId) -> PathBuf {
         self.shared.layer_path(diff_id)

@@ -40,6 +40,7 @@ mod shared;
 mod snapshots;
 mod store;
 mod tarball;
+mod tidy;
 pub mod unpack;
 mod usage;
 
@@ -56,3 +57,4 @@ pub use layers::{LayerInfo, Layers};
 pub use pins::Lease;
 pub use snapshots::{Snapshot, Snapshots};
 pub use store::Store;
+pub use tidy::Retime;

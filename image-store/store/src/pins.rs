@@ -14,6 +14,10 @@ use jiff::Timestamp;
 use crate::db::Db;
 use crate::error::Result;
 
+/// What is kept for good stays kept.
+pub(crate) const HOLD: &str = "INSERT INTO held (digest, until) VALUES (?1, ?2)
+    ON CONFLICT (digest) DO UPDATE SET until = excluded.until WHERE until < 9223372036854775807";
+
 #[derive(Default)]
 pub(crate) struct Pinned {
     leases: usize,
@@ -76,7 +80,7 @@ impl Lease {
         let until = Timestamp::now().as_second().saturating_add_unsigned(time.as_secs());
         let digests = self.touched();
         self.db.transaction("keep a lease", |tx| {
-            let mut insert = tx.prepare("INSERT OR REPLACE INTO held (digest, until) VALUES (?1, ?2)")?;
+            let mut insert = tx.prepare(HOLD)?;
             for digest in &digests {
                 insert.execute((digest.as_str(), until))?;
             }

@@ -8,7 +8,6 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,18 +15,23 @@ use std::sync::Arc;
 
 use berth_oci::DiffId;
 use berth_sys::mountfd::{self, Overlay};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use crate::error::{IoContext, Result, StoreError};
 use crate::fixup::{Attributes, lower_directories, root_attributes};
 use crate::layers::{LayerInfo, Layers, Row, canonical_digest, pack_error};
-use crate::pack::{Form, pack_without};
+use crate::pack::{Form, names, pack_without};
 use crate::pipe::{CHUNK, pipe};
 use crate::shared::{Shared, open_directory};
+use crate::tidy::{Retime, tidy};
 
 /// What an upper directory may use must be understood by a plain lower one: no redirects, no metadata-only
 /// copies, no index.
 const OPTIONS: &[(&str, Option<&str>)] =
     &[("redirect_dir", Some("off")), ("metacopy", Some("off")), ("index", Some("off"))];
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// A writable tree on top of layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,13 +170,27 @@ impl Snapshots {
     /// # Errors
     /// If the kernel refuses.
     pub fn mount(&self, key: &str) -> Result<OwnedFd> {
+        self.mount_with(key, OPTIONS)
+    }
+
+    /// The same for a snapshot that nobody wants after a crash: when the mount ends nothing is written to the disk.
+    /// (The kernel would flush the whole file system.) Such a snapshot can be mounted only once.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn mount_volatile(&self, key: &str) -> Result<OwnedFd> {
+        let options: Vec<_> = OPTIONS.iter().copied().chain([("volatile", None)]).collect();
+        self.mount_with(key, &options)
+    }
+
+    fn mount_with(&self, key: &str, options: &[(&str, Option<&str>)]) -> Result<OwnedFd> {
         let snapshot = self.required(key)?;
         let lower: Vec<&Path> = snapshot.lower.iter().map(PathBuf::as_path).collect();
         let overlay = Overlay {
             lower: &lower,
             upper: Some(&snapshot.upper),
             work: Some(&snapshot.work),
-            options: OPTIONS,
+            options,
             attrs: 0,
         };
         mountfd::overlay(&overlay).during("mount", &snapshot.upper)
@@ -197,14 +215,24 @@ impl Snapshots {
         mountfd::overlay(&overlay).during("mount", lower[0])
     }
 
-    /// Upper becomes a layer, without copying; the snapshot is gone. Nothing may have it mounted any more.
+    /// Upper becomes a layer, without copying; the snapshot is gone. Nothing may have it mounted any more. What upper
+    /// holds is first reduced to what differs from the layers below, and what is as new as `retime` says gets the
+    /// time it names.
     ///
     /// # Errors
     /// If upper cannot be read or moved; the snapshot is then still there.
-    pub fn commit(&self, key: &str) -> Result<LayerInfo> {
+    pub fn commit(&self, key: &str, retime: Option<Retime>) -> Result<LayerInfo> {
         let snapshot = self.required(key)?;
+        let upper = open_directory(&snapshot.upper)?;
         let form = self.form(&snapshot)?;
-        strip_overlay_attributes(&snapshot.upper)?;
+        let base = if snapshot.layers.is_empty() || names(&upper).during("list", &snapshot.upper)?.is_empty()
+        {
+            None
+        } else {
+            let mount = self.mount_ro(&snapshot.layers)?;
+            Some(openat(&mount, ".", DIRECTORY, Mode::empty()).during("open", &snapshot.upper)?)
+        };
+        tidy(&upper, base.as_ref(), retime, &snapshot.upper)?;
         let (digest, packed) = canonical_digest(&snapshot.upper, form)?;
         let row = row_of(form, packed.size, packed.tar_size);
         let info = self.layers().adopt(&snapshot.upper, DiffId(digest), &row)?;
@@ -274,25 +302,6 @@ fn check_name(key: &str) -> Result<()> {
     let sound = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     if key.is_empty() || key.len() > 128 || key.starts_with('.') || !key.bytes().all(sound) {
         return Err(StoreError::SnapshotName(key.to_owned()));
-    }
-    Ok(())
-}
-
-/// The kernel's bookkeeping of an upper directory means nothing in a lower one.
-fn strip_overlay_attributes(tree: &Path) -> Result<()> {
-    let root = open_directory(tree)?;
-    strip(&root, OsStr::new("."), tree)?;
-    crate::usage::walk(&root, tree, &mut |at, name, _, path| strip(at, name, path))
-}
-
-fn strip(at: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
-    let link = berth_sys::path::magic_link(at).join(name);
-    for key in xattr::list(&link).during("list attributes of", path)? {
-        let text = key.to_string_lossy();
-        let kept = text == crate::unpack::OPAQUE;
-        if text.starts_with("trusted.overlay.") && !kept {
-            xattr::remove(&link, &key).during("remove an attribute of", path)?;
-        }
     }
     Ok(())
 }

@@ -122,6 +122,10 @@ pub enum Rootfs {
         upper: PathBuf,
         /// overlayfs' work directory, on the file system of `upper`.
         work: PathBuf,
+        /// Nobody wants `upper` after a crash: it is not written to the disk when the container ends. Such an overlay
+        /// can be mounted only once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        volatile: bool,
     },
     /// A directory.
     Path(PathBuf),

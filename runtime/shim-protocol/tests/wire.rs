@@ -35,7 +35,12 @@ fn requests() {
     let create = Create {
         id: "c".into(),
         bundle: "/b".into(),
-        rootfs: Rootfs::Overlay { lower: vec!["/l".into()], upper: "/u".into(), work: "/w".into() },
+        rootfs: Rootfs::Overlay {
+            lower: vec!["/l".into()],
+            upper: "/u".into(),
+            work: "/w".into(),
+            volatile: false,
+        },
         terminal: true,
         console_size: Some(WindowSize { rows: 24, cols: 80 }),
         stdin: StdinMode::OpenOnce,

@@ -26,6 +26,11 @@ use crate::{
     stdio::{Console, has_terminal},
 };
 
+/// What lands in the upper directory of a build step becomes a layer: nothing that a plain lower directory would not
+/// understand. And the kernel need not flush the whole file system when the step ends.
+const VOLATILE: &[(&str, Option<&str>)] =
+    &[("redirect_dir", Some("off")), ("metacopy", Some("off")), ("index", Some("off")), ("volatile", None)];
+
 /// A container that was created.
 pub(crate) struct Container {
     core: CreatedContainer,
@@ -244,10 +249,10 @@ fn read_spec(
 fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console), Failure> {
     let rootfs = match &create.rootfs {
         Rootfs::Path(_) => RootfsSource::Path,
-        Rootfs::Overlay { lower, upper, work } => {
+        Rootfs::Overlay { lower, upper, work, volatile } => {
             let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
-            let request =
-                Overlay { lower: &lower, upper: Some(upper), work: Some(work), options: &[], attrs: 0 };
+            let options = if *volatile { VOLATILE } else { &[] };
+            let request = Overlay { lower: &lower, upper: Some(upper), work: Some(work), options, attrs: 0 };
             RootfsSource::Detached(overlay(&request).map_err(system)?)
         }
     };

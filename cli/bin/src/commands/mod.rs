@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod build;
+pub(crate) mod builder;
 pub(crate) mod commit;
 pub(crate) mod cp;
 pub(crate) mod create;

@@ -247,7 +247,12 @@ impl Engine {
         let create = Create {
             id: id.clone(),
             bundle: self.run_dir(id),
-            rootfs: Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work },
+            rootfs: Rootfs::Overlay {
+                lower: snapshot.lower,
+                upper: snapshot.upper,
+                work: snapshot.work,
+                volatile: false,
+            },
             terminal: config.tty,
             console_size: (size != [0, 0]).then_some(WindowSize { rows: size[0], cols: size[1] }),
             stdin: match (config.open_stdin, config.stdin_once) {

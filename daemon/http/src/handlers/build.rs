@@ -7,7 +7,7 @@ use crate::{
     body::{self, Body},
     context::Context,
     error::{ApiError, ApiResult},
-    handlers::{progress, transfer, upload::BodyReader},
+    handlers::{Reply, attach::client_gone, progress, transfer, upload::BodyReader},
     query::Query,
 };
 
@@ -61,6 +61,28 @@ fn options(query: &Query) -> ApiResult<BuildOptions> {
         ulimits: query.json("ulimits")?,
         security_opt: query.all("securityopt").to_vec(),
     })
+}
+
+/// A client on the same machine: it passes directories and files as descriptors over the connection itself.
+pub(super) async fn local(mut context: Context) -> ApiResult<Reply> {
+    body::drain(context.take_body()).await?;
+    let taken = context.take_over.clone().take().await.map_err(client_gone)?;
+    let (socket, ahead) = taken.into_parts().map_err(client_gone)?;
+    if !ahead.is_empty() {
+        return Err(ApiError::bad_request("nothing may be sent before the connection is taken over"));
+    }
+    let greeting = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: berth-build\r\n\r\n";
+    context.engine().serve_local_build(socket, greeting.as_bytes()).await?;
+    Ok(Reply::TakenOver)
+}
+
+pub(super) async fn history(context: Context) -> ApiResult<Response<Body>> {
+    Ok(body::json(StatusCode::OK, &context.engine().past_builds().await?))
+}
+
+pub(super) async fn log(context: Context) -> ApiResult<Response<Body>> {
+    let log = context.engine().past_build_log(context.name()).await?;
+    Ok(body::json(StatusCode::OK, &log))
 }
 
 pub(super) async fn prune(context: Context) -> ApiResult<Response<Body>> {

@@ -176,6 +176,9 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::VolumeUpdate | E::Swarm => swarm::not_a_manager()?,
         E::VolumeRemove => volumes::remove(context).await?,
         E::PluginList => swarm::no_plugins(),
+        E::BerthBuild => return build::local(context).await,
+        E::BerthBuilds => build::history(context).await?,
+        E::BerthBuildLog => build::log(context).await?,
         E::BerthShutdown => berth::shutdown(context).await?,
         E::BerthCheck => berth::check(context).await?,
     };

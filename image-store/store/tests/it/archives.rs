@@ -18,7 +18,7 @@ fn two_images(f: &Fixture) -> (Digest, Digest) {
     let layers = f.store.images().get(&pulled).unwrap().unwrap().layers;
     let upper = f.store.snapshots().create("s", &layers).unwrap().upper;
     fs::write(upper.join("built"), "here").unwrap();
-    let top = f.store.snapshots().commit("s").unwrap().diff_id;
+    let top = f.store.snapshots().commit("s", None).unwrap().diff_id;
     let built = f.built("built", &[layers, vec![top]].concat(), None);
     f.store.images().tag(&reference("pulled:1"), &pulled).unwrap();
     f.store.images().tag(&reference("built:1"), &built).unwrap();

@@ -164,7 +164,7 @@ fn a_push_manifest_keeps_pulled_blobs_and_makes_local_ones_once() {
     let layer = f.layer(&Tar::default().file("b", "2").end());
     f.store.snapshots().create("s", std::slice::from_ref(&layer)).unwrap();
     std::fs::write(f.store.snapshots().get("s").unwrap().unwrap().upper.join("n"), "n").unwrap();
-    let top = f.store.snapshots().commit("s").unwrap().diff_id;
+    let top = f.store.snapshots().commit("s", None).unwrap().diff_id;
     let built = f.built("b", std::slice::from_ref(&top), None);
     let first = f.store.images().manifest(&built, Compression::Gzip).unwrap();
     assert_eq!(f.store.images().manifest(&built, Compression::Gzip).unwrap(), first);

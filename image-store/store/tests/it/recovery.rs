@@ -63,7 +63,7 @@ fn trees_that_were_not_synced_before_a_power_cut_are_unpacked_again() {
     f.store.images().tag(&"pulled:1".parse().unwrap(), &id).unwrap();
     f.store.snapshots().create("s", &[]).unwrap();
     fs::write(f.store.snapshots().get("s").unwrap().unwrap().upper.join("n"), "built").unwrap();
-    let local = f.store.snapshots().commit("s").unwrap().diff_id;
+    let local = f.store.snapshots().commit("s", None).unwrap().diff_id;
     let built = f.built("b", std::slice::from_ref(&local), None);
     f.store.images().tag(&"built:1".parse().unwrap(), &built).unwrap();
     let late = f.layer(&Tar::default().file("late", "").end());

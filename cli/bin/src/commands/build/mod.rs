@@ -1,4 +1,10 @@
-//! `berth build`: packs the context, sends it, shows what is built.
+//! `berth build`. To an engine on this machine directories go as descriptors ([`local`]); any other gets the context
+//! packed as an archive, as docker does it.
+
+mod check;
+mod local;
+mod options;
+mod show;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -74,6 +80,29 @@ pub(crate) struct Build {
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Memory and swap limit of a step
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_memory_or_unlimited, allow_negative_numbers = true)]
+    memory_swap: Option<i64>,
+    /// Processors of a step, as a number such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = units::parse_cpus, conflicts_with = "cpu_quota")]
+    cpus: Option<i64>,
+    /// Weight of a step's processor time
+    #[arg(long)]
+    cpu_shares: Option<i64>,
+    /// Period of the processor time in microseconds
+    #[arg(long)]
+    cpu_period: Option<i64>,
+    /// Processors of a step by number: 0-2,7
+    #[arg(long, default_value = "")]
+    cpuset_cpus: String,
+    /// Memory nodes of a step
+    #[arg(long, default_value = "")]
+    cpuset_mems: String,
+    /// Parent cgroup of the steps
+    #[arg(long, default_value = "")]
+    cgroup_parent: String,
+    #[command(flatten)]
+    more: local::More,
     /// Directory, URL, or - for a Dockerfile or an archive on standard input
     context: String,
 }
@@ -87,28 +116,15 @@ struct Sent {
 }
 
 pub(crate) async fn run(session: &Session, args: Build) -> Result<Exit> {
-    let context = context(&args).await?;
+    if args.more.check {
+        return check::run(&args).await;
+    }
     let client = session.client().await?;
-    let options = BuildOptions {
-        dockerfile: context.dockerfile,
-        remote: context.remote,
-        tags: args.tag.clone(),
-        extra_hosts: args.add_host.iter().map(|line| line.replacen('=', ":", 1)).collect(),
-        quiet: args.quiet,
-        no_cache: args.no_cache,
-        pull: args.pull,
-        remove: args.rm,
-        force_remove: args.force_rm,
-        memory: args.memory.unwrap_or(0),
-        cpu_quota: args.cpu_quota.unwrap_or(0),
-        shm_size: args.shm_size.unwrap_or(0),
-        build_args: build_args(&args.build_arg),
-        labels: args.label.iter().map(|label| environment::pair(label)).collect(),
-        network_mode: args.network.clone(),
-        platform: args.platform.clone(),
-        target: args.target.clone(),
-        ..BuildOptions::default()
-    };
+    if let Some(exit) = local::run(&client, &args).await? {
+        return Ok(exit);
+    }
+    let context = context(&args).await?;
+    let options = BuildOptions { dockerfile: context.dockerfile, remote: context.remote, ..options(&args) };
     let stream = begin(&client, &options, context.upload, context.making).await?;
     let id =
         if args.quiet { quietly(stream).await? } else { id_of(&progress::show(stream, Show::All).await?) };
@@ -120,6 +136,37 @@ pub(crate) async fn run(session: &Session, args: Build) -> Result<Exit> {
         std::fs::write(path, id).with_context(|| format!("--iidfile {}", path.display()))?;
     }
     Ok(Exit::Success)
+}
+
+/// What both ways have in common.
+fn options(args: &Build) -> BuildOptions {
+    const PERIOD: i64 = 100_000;
+    const NANO: i64 = 1_000_000_000;
+    let quota = args.cpus.map(|nano| nano * (PERIOD / 1000) / (NANO / 1000)).or(args.cpu_quota);
+    BuildOptions {
+        tags: args.tag.clone(),
+        extra_hosts: args.add_host.iter().map(|line| line.replacen('=', ":", 1)).collect(),
+        quiet: args.quiet,
+        no_cache: args.no_cache,
+        pull: args.pull,
+        remove: args.rm,
+        force_remove: args.force_rm,
+        memory: args.memory.unwrap_or(0),
+        memory_swap: args.memory_swap.unwrap_or(0),
+        cpu_quota: quota.unwrap_or(0),
+        cpu_period: args.cpu_period.unwrap_or(if args.cpus.is_some() { PERIOD } else { 0 }),
+        cpu_shares: args.cpu_shares.unwrap_or(0),
+        cpuset_cpus: args.cpuset_cpus.clone(),
+        cpuset_mems: args.cpuset_mems.clone(),
+        cgroup_parent: args.cgroup_parent.clone(),
+        shm_size: args.shm_size.unwrap_or(0),
+        build_args: build_args(&args.build_arg),
+        labels: args.label.iter().map(|label| environment::pair(label)).collect(),
+        network_mode: args.network.clone(),
+        platform: args.platform.clone(),
+        target: args.target.clone(),
+        ..BuildOptions::default()
+    }
 }
 
 async fn begin(
@@ -141,7 +188,12 @@ fn build_args(flags: &[String]) -> BTreeMap<String, Option<String>> {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => own(flag),
     };
-    flags.iter().map(pair).collect()
+    let mut all: BTreeMap<_, _> = flags.iter().map(pair).collect();
+    // As buildx has it.
+    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+        all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(Some(epoch));
+    }
+    all
 }
 
 fn id_of(aux: &[serde_json::Value]) -> Option<String> {

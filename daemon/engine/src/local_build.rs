@@ -1,0 +1,436 @@
+//! Builds of a client on the same machine. Directories, files and archives come as descriptors over the client's own
+//! connection; nothing of the context is copied.
+//!
+//! ```text
+//! client                                   engine
+//!   │ ◀───────────────────────────── 101 ── │
+//!   │ ── length + descriptors, LocalBuild ▶ │
+//!   │ ◀──────────── BuildMessage, one a line │   the client's end cancels the build
+//!   │ ◀────────────── Finished or Error ──── │
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+
+use berth_api::build::{
+    BuildMessage, LocalBuild, LocalCache, LocalContext, LocalOutput, PastBuild, PastStep,
+};
+use berth_api::progress::ProgressMessage;
+use berth_builder::{
+    BuildEvent, BuildIo, BuildRecord, BuildRequest, BuiltImage, Context, DockerfileSource, Entitlements,
+    Event, OutputStream, Secret,
+};
+use berth_oci::{Digest, Reference};
+use nix::sys::socket::MsgFlags;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::{Resolver, failure, request};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::ids;
+use crate::images::{self, credentials};
+
+/// A longer request is refused.
+const MAX_REQUEST: u64 = 64 << 20;
+/// Messages under way; a build waits for a client that does not read.
+const BACKLOG: usize = 1024;
+
+/// Descriptors by their number; each can be taken once.
+struct Handed(Vec<Option<OwnedFd>>);
+
+impl Handed {
+    fn take(&mut self, number: usize) -> Result<OwnedFd> {
+        let missing = || EngineError::invalid(format!("the request has no descriptor {number}"));
+        self.0.get_mut(number).and_then(Option::take).ok_or_else(missing)
+    }
+
+    fn context(&mut self, context: LocalContext) -> Result<Context> {
+        Ok(match context {
+            LocalContext::Empty => Context::Empty,
+            LocalContext::Directory(number) => Context::Open(self.take(number)?),
+            LocalContext::Archive(number) => Context::Tar(File::from(self.take(number)?)),
+            LocalContext::Url(url) => Context::Url(url),
+            LocalContext::Image(image) => Context::Image(image),
+        })
+    }
+}
+
+/// Tells the client something; that it has gone is told by the cancellation.
+#[derive(Clone)]
+struct Tell(mpsc::UnboundedSender<BuildMessage>);
+
+impl Tell {
+    fn tell(&self, message: BuildMessage) {
+        self.0.send(message).ok();
+    }
+}
+
+impl Engine {
+    /// Builds for the client at the other end of `socket`, whose connection was taken over. `greeting` is sent first.
+    ///
+    /// # Errors
+    /// When the request cannot be received; what becomes of the build is told to the client.
+    pub async fn serve_local_build(self: &Arc<Self>, socket: OwnedFd, greeting: &[u8]) -> Result<()> {
+        let lost =
+            |error: std::io::Error| EngineError::internal(format!("a client's build request: {error}"));
+        let socket = StdUnixStream::from(socket);
+        let mut stream = UnixStream::from_std(socket.try_clone().map_err(lost)?).map_err(lost)?;
+        stream.write_all(greeting).await.map_err(lost)?;
+        let received = tokio::task::spawn_blocking(move || receive(&socket)).await?;
+        let (build, fds) = received.map_err(lost)?;
+        let (mut from_client, mut to_client) = stream.into_split();
+        let cancel = CancellationToken::new();
+        let _ended = cancel.clone().drop_guard();
+        let gone = cancel.clone();
+        let watch = tokio::spawn(async move {
+            // A client says nothing more: whatever comes is its end.
+            from_client.read_u8().await.ok();
+            gone.cancel();
+        });
+        let (sender, mut messages) = mpsc::unbounded_channel();
+        let tell = Tell(sender);
+        let engine = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let last = match engine.local_build(build, fds, &tell, cancel).await {
+                Ok((id, digest)) => BuildMessage::Finished { id, digest },
+                Err(error) => BuildMessage::Error { message: error.to_string(), code: error.exit_code() },
+            };
+            tell.tell(last);
+        });
+        let mut batch = Vec::new();
+        while messages.recv_many(&mut batch, BACKLOG).await > 0 {
+            let mut bytes = Vec::new();
+            for message in batch.drain(..) {
+                serde_json::to_writer(&mut bytes, &message).expect("messages have text keys");
+                bytes.push(b'\n');
+            }
+            if to_client.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        watch.abort();
+        work.await?;
+        Ok(())
+    }
+
+    async fn local_build(
+        self: &Arc<Self>,
+        build: LocalBuild,
+        fds: Vec<OwnedFd>,
+        tell: &Tell,
+        cancel: CancellationToken,
+    ) -> Result<(String, Option<String>)> {
+        let mut handed = Handed(fds.into_iter().map(Some).collect());
+        let LocalBuild { mut options, auths, context, named_contexts, outputs, cache_from, cache_to, .. } =
+            build;
+        options.outputs = String::new();
+        let mut asked = request(options, handed.context(context)?)?;
+        if let Some(text) = build.dockerfile_text {
+            asked.dockerfile = DockerfileSource::Inline(text.into_bytes());
+        }
+        asked.name = (!build.name.is_empty()).then_some(build.name);
+        asked.no_cache_filter = build.no_cache_filter;
+        asked.secrets = build.secrets.into_iter().map(|(id, value)| (id, Secret(value))).collect();
+        asked.ssh = build.ssh.into_iter().map(|(id, path)| (id, path.into())).collect();
+        asked.allow = entitlements(&build.allow)?;
+        asked.inline_cache = cache_to.contains(&LocalCache::Inline);
+        asked.rewrite_timestamp = build.rewrite_timestamp;
+        for (name, context) in named_contexts {
+            asked.named_contexts.insert(name, handed.context(context)?);
+        }
+        let (progress, mut transfers) = mpsc::channel::<ProgressMessage>(BACKLOG);
+        let forward = tell.clone();
+        let pump = tokio::spawn(async move {
+            while let Some(message) = transfers.recv().await {
+                forward.tell(BuildMessage::Transfer { message: Box::new(message) });
+            }
+        });
+        let resolver = Arc::new(Resolver { engine: Arc::clone(self), auths, progress });
+        for cache in cache_from {
+            self.take_cache(cache, &resolver, &mut handed, tell).await?;
+        }
+        let built = self.run_local(asked, &resolver, tell, cancel).await?;
+        for output in outputs {
+            self.output(output, &built, &resolver, &mut handed).await?;
+        }
+        for cache in cache_to {
+            self.give_cache(cache, &built, &resolver, &mut handed, tell).await?;
+        }
+        drop(resolver);
+        pump.await?;
+        let id = built.id.to_string();
+        self.events.publish("builder", "build", &id, BTreeMap::new());
+        let image = self.store.images().get(&built.id)?;
+        let digest = image.and_then(|image| image.manifest).map(|manifest| manifest.digest.to_string());
+        Ok((id, digest))
+    }
+
+    async fn run_local(
+        self: &Arc<Self>,
+        asked: BuildRequest,
+        resolver: &Arc<Resolver>,
+        tell: &Tell,
+        cancel: CancellationToken,
+    ) -> Result<BuiltImage> {
+        let events = tell.clone();
+        let io = BuildIo {
+            resolver: Arc::clone(resolver) as _,
+            events: Arc::new(move |event| {
+                if let Some(message) = message(event) {
+                    events.tell(message);
+                }
+            }),
+            cancel,
+        };
+        self.builder.build(asked, io).await.map_err(failure)
+    }
+
+    /// Takes over what a cache has. One that is not there is no failure: the first build has none.
+    async fn take_cache(
+        self: &Arc<Self>,
+        cache: LocalCache,
+        resolver: &Resolver,
+        handed: &mut Handed,
+        tell: &Tell,
+    ) -> Result<()> {
+        let (name, image) = match cache {
+            LocalCache::Inline => return Ok(()),
+            LocalCache::Registry { reference, .. } => {
+                let parsed = Reference::parse(&reference)?;
+                (reference, resolver.find(&parsed, None, true).await)
+            }
+            LocalCache::File { file, .. } => {
+                let file = File::from(handed.take(file)?);
+                let loaded = self.blocking(move |engine| Ok(engine.store.load(file, &|_| {})?)).await;
+                let first = loaded.and_then(|loaded| {
+                    let missing = || EngineError::invalid("the cache's archive holds no image");
+                    loaded.into_iter().next().map(|loaded| loaded.id).ok_or_else(missing)
+                });
+                ("the archive".to_owned(), first)
+            }
+        };
+        let image = match image {
+            Ok(image) => image,
+            Err(error) => {
+                tell.tell(BuildMessage::Warning { text: format!("no cache from {name}: {error}") });
+                return Ok(());
+            }
+        };
+        let count = self
+            .blocking(move |engine| {
+                let count = engine.builder.import_cache(&image).map_err(failure)?;
+                // Only the layers are wanted, and the cache keeps them.
+                engine.store.images().remove(image.as_str(), true, false)?;
+                Ok(count)
+            })
+            .await?;
+        tell.tell(BuildMessage::Cache { text: format!("{count} new results from {name}") });
+        Ok(())
+    }
+
+    async fn give_cache(
+        self: &Arc<Self>,
+        cache: LocalCache,
+        built: &BuiltImage,
+        resolver: &Resolver,
+        handed: &mut Handed,
+        tell: &Tell,
+    ) -> Result<()> {
+        let (LocalCache::Registry { mounts, .. } | LocalCache::File { mounts, .. }) = cache else {
+            return Ok(());
+        };
+        let records = built.records.clone();
+        let image = self
+            .blocking(move |engine| engine.builder.export_cache(&records, mounts).map_err(failure))
+            .await?;
+        let given = match cache {
+            LocalCache::Registry { reference, .. } => {
+                let parsed = Reference::parse(&reference)?;
+                let pushed = self.push_to(&parsed, &image, resolver).await;
+                pushed.map(|()| reference)
+            }
+            LocalCache::File { file, .. } => {
+                let file = File::from(handed.take(file)?);
+                let wanted = image.clone();
+                let saved = self.blocking(move |engine| Ok(engine.store.save(&[wanted.as_str()], file)?));
+                saved.await.map(|()| "the archive".to_owned())
+            }
+            LocalCache::Inline => Ok(String::new()),
+        };
+        self.blocking(move |engine| Ok(engine.store.images().remove(image.as_str(), true, false)?)).await?;
+        tell.tell(BuildMessage::Cache { text: format!("the cache went to {}", given?) });
+        Ok(())
+    }
+
+    async fn push_to(&self, reference: &Reference, image: &Digest, resolver: &Resolver) -> Result<()> {
+        let (tell, pump) = images::funnel(resolver.progress.clone());
+        let credentials = credentials(&resolver.auth(reference.domain()));
+        let options = berth_registry::PushOptions::default();
+        let told = move |event| tell(images::message(event));
+        let pushed = self.registry.push(reference, image, &credentials, &options, told);
+        let pushed = pushed.await;
+        pump.await?;
+        pushed?;
+        Ok(())
+    }
+
+    async fn output(
+        self: &Arc<Self>,
+        output: LocalOutput,
+        built: &BuiltImage,
+        resolver: &Resolver,
+        handed: &mut Handed,
+    ) -> Result<()> {
+        let id = built.id.clone();
+        match output {
+            LocalOutput::Push => {
+                let image = self.store.images().get(&id)?;
+                let tags = image.map(|image| image.tags).unwrap_or_default();
+                if tags.is_empty() {
+                    return Err(EngineError::invalid("an image without a name cannot be pushed; add --tag"));
+                }
+                for tag in tags {
+                    self.push_to(&tag, &id, resolver).await?;
+                }
+                Ok(())
+            }
+            LocalOutput::Files { directory, owner } => {
+                let directory = handed.take(directory)?;
+                // Who is not root could not even remove what belongs to others.
+                let owner = (owner.0 != 0).then_some(owner);
+                self.blocking(move |engine| {
+                    engine.builder.export_files(&id, directory, owner).map_err(failure)
+                })
+                .await
+            }
+            LocalOutput::Image(file) => {
+                let file = File::from(handed.take(file)?);
+                self.blocking(move |engine| {
+                    let image = engine.store.images().get(&id)?;
+                    let mut names: Vec<String> =
+                        image.map(|i| i.tags.iter().map(Reference::familiar).collect()).unwrap_or_default();
+                    if names.is_empty() {
+                        names.push(id.to_string());
+                    }
+                    Ok(engine.store.save(&names, file)?)
+                })
+                .await
+            }
+            LocalOutput::Tar(file) => {
+                let file = File::from(handed.take(file)?);
+                self.blocking(move |engine| {
+                    let layers = engine.store.images().config_of(&id)?.diff_ids().to_vec();
+                    let snapshots = engine.store.snapshots();
+                    let key = format!("output-{}", ids::random());
+                    snapshots.create(&key, &layers)?;
+                    let written = engine.store.export(&key, std::io::BufWriter::new(file));
+                    snapshots.remove(&key)?;
+                    Ok(written?)
+                })
+                .await
+            }
+        }
+    }
+
+    /// Builds of the past, the newest first.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub async fn past_builds(self: &Arc<Self>) -> Result<Vec<PastBuild>> {
+        let builds = self.blocking(|engine| engine.builder.history().map_err(failure)).await?;
+        Ok(builds.into_iter().map(past).collect())
+    }
+
+    /// What a build of the past printed, by its name or the beginning of it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn past_build_log(self: &Arc<Self>, id: &str) -> Result<String> {
+        let wanted = id.to_owned();
+        let log = self.blocking(move |engine| engine.builder.log(&wanted).map_err(failure)).await?;
+        log.ok_or_else(|| EngineError::not_found(format!("no build {id} is remembered")))
+    }
+}
+
+fn past(build: BuildRecord) -> PastBuild {
+    let seconds = |from: jiff::Timestamp, to: jiff::Timestamp| to.duration_since(from).as_secs_f64();
+    PastBuild {
+        id: build.id,
+        name: build.name,
+        started: build.started.into(),
+        seconds: seconds(build.started, build.finished),
+        image: build.image,
+        error: build.error,
+        steps: build
+            .steps
+            .into_iter()
+            .map(|step| PastStep {
+                number: step.number,
+                stage: step.stage,
+                text: step.text,
+                seconds: step.started.zip(step.finished).map(|(from, to)| seconds(from, to)),
+                cached: step.cached,
+                missed: step.missed,
+                error: step.error,
+            })
+            .collect(),
+    }
+}
+
+fn entitlements(allow: &[String]) -> Result<Entitlements> {
+    let mut granted = Entitlements::default();
+    for name in allow {
+        match name.as_str() {
+            "security.insecure" => granted.insecure = true,
+            "network.host" => granted.host_network = true,
+            other => {
+                return Err(EngineError::invalid(format!(
+                    "--allow {other}: there are security.insecure and network.host"
+                )));
+            }
+        }
+    }
+    Ok(granted)
+}
+
+/// Receives the request: its length with the descriptors, then its text.
+fn receive(socket: &StdUnixStream) -> std::io::Result<(LocalBuild, Vec<OwnedFd>)> {
+    socket.set_nonblocking(false)?;
+    let mut length = [0; 8];
+    let (n, fds) = berth_sys::socket::recv_with_fds(socket, &mut length, MsgFlags::MSG_WAITALL)?;
+    let size = u64::from_le_bytes(length);
+    if n != length.len() || size > MAX_REQUEST {
+        return Err(std::io::Error::other("it does not begin with its length"));
+    }
+    let mut text = Vec::new();
+    socket.take(size).read_to_end(&mut text)?;
+    socket.set_nonblocking(true)?;
+    Ok((serde_json::from_slice(&text)?, fds))
+}
+
+fn message(event: Event) -> Option<BuildMessage> {
+    let step = event.place.map_or(0, |place| place.step);
+    Some(match event.what {
+        BuildEvent::StepStart { total, stage, text, .. } => BuildMessage::Step { step, total, stage, text },
+        BuildEvent::Cached => BuildMessage::Cached { step },
+        BuildEvent::Missed { reasons } => BuildMessage::Missed { step, reasons },
+        BuildEvent::Waiting => BuildMessage::Waiting { step },
+        BuildEvent::Output { stream, bytes } => BuildMessage::Output {
+            step,
+            stderr: stream == OutputStream::Stderr,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        },
+        BuildEvent::StepDone { .. } => BuildMessage::Done { step },
+        BuildEvent::StepFailed { .. } => BuildMessage::Failed { step },
+        BuildEvent::Warning { text } => BuildMessage::Warning { text },
+        BuildEvent::Tagged { reference } => BuildMessage::Tagged { reference },
+        _ => return None,
+    })
+}
