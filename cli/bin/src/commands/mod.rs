@@ -8,6 +8,7 @@ pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod build;
 pub(crate) mod commit;
+pub(crate) mod compose;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod diff;
