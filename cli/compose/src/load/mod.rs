@@ -48,6 +48,7 @@ pub(crate) use fault::Fault;
 pub use fault::{LoadError, Problem, Sources};
 pub(crate) use interpolate::boolean;
 pub use options::{Options, normalize_name};
+pub(crate) use short::{mount as short_mount, published as short_ports};
 pub use template::Variable;
 
 use crate::yaml::{self, Map, Node, Path, Value};

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::model::{BindOptions, Mount, Port, VolumeOptions};
+
 /// A volume in one line, `source:target:options`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ShortVolume {
@@ -155,6 +157,44 @@ pub(crate) fn ports(text: &str) -> Result<Vec<ShortPort>, String> {
         .collect();
     ports.sort_by_key(|port| format!("{}/{}", port.target, port.protocol));
     Ok(ports)
+}
+
+/// A port's short form in the model's words.
+pub(crate) fn published(text: &str) -> Result<Vec<Port>, String> {
+    let ports = ports(text)?.into_iter().map(|port| Port {
+        mode: "ingress".to_owned(),
+        host_ip: port.host_ip,
+        target: u32::from(port.target),
+        published: port.published,
+        protocol: port.protocol,
+        ..Port::default()
+    });
+    Ok(ports.collect())
+}
+
+/// A volume's short form in the model's words; a relative source is seen from the current directory.
+pub(crate) fn mount(text: &str) -> Result<Mount, String> {
+    let short = volume(text)?;
+    let is_bind = short.is_bind();
+    let absolute = |path: &str| {
+        let here =
+            std::env::current_dir().map_err(|error| format!("cannot tell the current directory: {error}"))?;
+        Ok::<_, String>(super::paths::absolute(path, &here, std::env::var("HOME").ok().as_deref()))
+    };
+    Ok(Mount {
+        r#type: if is_bind { "bind" } else { "volume" }.to_owned(),
+        source: if is_bind { absolute(&short.source)? } else { short.source },
+        target: super::paths::clean(&short.target),
+        read_only: short.read_only,
+        bind: is_bind.then(|| BindOptions {
+            selinux: short.selinux.unwrap_or_default(),
+            propagation: short.propagation.unwrap_or_default(),
+            create_host_path: true,
+            recursive: String::new(),
+        }),
+        volume: (!is_bind).then(|| VolumeOptions { nocopy: short.no_copy, ..VolumeOptions::default() }),
+        ..Mount::default()
+    })
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {

@@ -16,6 +16,14 @@ mod resources;
 mod scalars;
 mod service;
 
+use berth_client::api::container::Ulimit as ApiUlimit;
+
+/// Resource limits in the engine's words.
+#[must_use]
+pub fn ulimits_of(limits: &std::collections::BTreeMap<String, Ulimit>) -> Vec<ApiUlimit> {
+    crate::request::ulimits(limits)
+}
+
 pub use build::{Build, SshKeys};
 pub(crate) use decode::decode;
 pub use deploy::{

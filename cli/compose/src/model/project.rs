@@ -40,6 +40,8 @@ pub struct Project {
     pub environment: Environment,
     /// Profiles that were asked for.
     pub profiles: Vec<String>,
+    /// Files of variables that were named, for the containers' labels.
+    pub env_files: Vec<PathBuf>,
 }
 
 /// Which others come with selected services.
@@ -82,6 +84,7 @@ impl Project {
             models: section(tree, "models")?,
             environment: tree.environment.clone(),
             profiles: Vec::new(),
+            env_files: Vec::new(),
         };
         project.enable_profiles(tree.profiles.clone());
         if consistent {
@@ -93,6 +96,26 @@ impl Project {
             }
         }
         Ok(project)
+    }
+
+    /// A project of which nothing is known but its name.
+    #[must_use]
+    pub fn empty(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            working_dir: PathBuf::new(),
+            files: Vec::new(),
+            services: Services::new(),
+            disabled: Services::new(),
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            models: BTreeMap::new(),
+            environment: Environment::new(),
+            profiles: Vec::new(),
+            env_files: Vec::new(),
+        }
     }
 
     /// Enables the services of these profiles, and only those.

@@ -559,6 +559,30 @@ impl Service {
         }
     }
 
+    /// Publishes more ports, given in the short form.
+    ///
+    /// # Errors
+    /// What is wrong with one, for people.
+    pub fn add_ports(&mut self, ports: &[String]) -> Result<(), String> {
+        for port in ports {
+            self.ports.extend(crate::load::short_ports(port)?);
+        }
+        Ok(())
+    }
+
+    /// Mounts more volumes, given in the short form; one at the same place is replaced.
+    ///
+    /// # Errors
+    /// What is wrong with one, for people.
+    pub fn add_volumes(&mut self, volumes: &[String]) -> Result<(), String> {
+        for volume in volumes {
+            let mount = crate::load::short_mount(volume)?;
+            self.volumes.retain(|other| other.target != mount.target);
+            self.volumes.push(mount);
+        }
+        Ok(())
+    }
+
     /// Its networks, the most important first.
     #[must_use]
     pub fn networks_by_priority(&self) -> Vec<&str> {

@@ -1,6 +1,6 @@
 //! From text to trees: events of saphyr-parser, then anchors, merge keys and the tags `!reset` and `!override`.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{borrow::Cow, collections::HashMap, rc::Rc};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, SpannedEventReceiver};
 
@@ -21,16 +21,35 @@ pub(crate) struct Document {
 
 /// The documents of one file.
 pub(crate) fn parse(text: &str, file: u16) -> Result<Vec<Document>, Fault> {
-    let mut builder = Builder { file, ..Builder::default() };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    Parser::new_from_str(text).load(&mut builder, true).map_err(|error| {
-        let mark = mark(file, error.marker().line(), error.marker().col());
-        Fault::new(mark, &Path::root(), format!("this is not YAML: {}", error.info()))
-    })?;
+    let mut text = Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let builder = loop {
+        let mut builder = Builder { file, ..Builder::default() };
+        let Err(error) = Parser::new_from_str(&text).load(&mut builder, true) else { break builder };
+        match indent_closing_bracket(&text, error.marker().line()) {
+            Some(indented) => text = Cow::Owned(indented),
+            None => {
+                let mark = mark(file, error.marker().line(), error.marker().col());
+                return Err(Fault::new(mark, &Path::root(), format!("this is not YAML: {}", error.info())));
+            }
+        }
+    };
     if let Some(fault) = builder.fault {
         return Err(fault);
     }
     builder.documents.iter().map(|raw| Resolver::default().document(raw)).collect()
+}
+
+/// A bracket that closes at the indentation of its key is no YAML to the letter, but libyaml and go-yaml take it, and
+/// people write it. Gives the text with the bracket of a refused line moved to the right, once per line.
+fn indent_closing_bracket(text: &str, line: usize) -> Option<String> {
+    const MOVED: &str = "                                ";
+    let mut lines: Vec<Cow<'_, str>> = text.split('\n').map(Cow::Borrowed).collect();
+    let refused = lines.get_mut(line.checked_sub(1)?)?;
+    if !refused.trim_start().starts_with([']', '}']) || refused.starts_with(MOVED) {
+        return None;
+    }
+    *refused = Cow::Owned(format!("{MOVED}{refused}"));
+    Some(lines.join("\n"))
 }
 
 fn mark(file: u16, line: usize, column: usize) -> Mark {
@@ -293,6 +312,15 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
         }
         assert!(wrong(&bomb).1.contains("aliases"));
+    }
+
+    #[test]
+    fn brackets_may_close_at_the_key() {
+        assert_eq!(
+            json("a:\n  b: [\n    1,\n  ]\n  c: {\n    d: 2\n  }\n"),
+            r#"{"a":{"b":[1],"c":{"d":2}}}"#
+        );
+        assert!(parse("a:\n  ]\n", 0).is_err());
     }
 
     #[test]

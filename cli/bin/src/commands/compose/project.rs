@@ -4,9 +4,14 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use berth_client::Client;
 use berth_compose::load::{Options, Tree, load};
 use berth_compose::model::{Dependencies, Project};
+use berth_compose::{Engine, observe};
 use clap::Args;
+
+use super::progress;
+use crate::session::Session;
 
 /// Which project.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,7 +38,7 @@ pub(crate) struct ProjectArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) project_directory: Option<PathBuf>,
     #[arg(long, hide = true, conflicts_with = "project_directory")]
-    workdir: Option<PathBuf>,
+    pub(super) workdir: Option<PathBuf>,
     /// How progress is shown: auto, tty, plain, json, quiet
     #[arg(long, value_name = "KIND", env = "COMPOSE_PROGRESS", hide_env = true)]
     pub(super) progress: Option<String>,
@@ -119,6 +124,63 @@ impl ProjectArgs {
         }
         Ok((tree, project))
     }
+}
+
+impl ProjectArgs {
+    /// The project ready to be brought up: environments and labels complete.
+    pub(super) fn ready(&self, services: &[String]) -> Result<Project> {
+        let (_, mut project) = self.load(services, Reading::FULL)?;
+        project.resolve_labels(false)?;
+        project.resolve_environment()?;
+        project.apply_platforms(true)?;
+        unique_names(&project)?;
+        let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        project.env_files = self.env_files.iter().map(absolute).collect();
+        Ok(project)
+    }
+
+    /// The project of the files; of what the engine has if only a name is given.
+    pub(super) async fn found(&self, client: &Client, services: &[String]) -> Result<Project> {
+        let named = self.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
+        match named.filter(|name| !name.is_empty() && self.files.is_empty()) {
+            None => Ok(self.load(services, Reading::FULL)?.1),
+            Some(name) => match self.load(services, Reading::FULL) {
+                Ok((_, project)) => Ok(project),
+                // Without a file its containers, networks and volumes tell what the project is.
+                Err(error) if is_no_file(&error) => Ok(observe::project_of(client, &name).await?),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// The project's name.
+    pub(super) fn name(&self) -> Result<String> {
+        let named = self.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
+        match named.filter(|name| !name.is_empty()) {
+            Some(name) => Ok(name),
+            None => Ok(self.tree(Reading::FULL)?.name),
+        }
+    }
+
+    /// The operations on the session's engine.
+    pub(super) async fn engine(&self, session: &Session, quiet: bool) -> Result<Engine> {
+        let screen = progress::screen(self, quiet)?;
+        let mut engine = Engine::new(session.client().await?, screen);
+        if let Some(limit) =
+            self.parallel.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0)
+        {
+            engine = engine.with_limit(limit);
+        }
+        if self.compatibility {
+            engine.separator = '_';
+        }
+        Ok(engine)
+    }
+}
+
+fn is_no_file(error: &anyhow::Error) -> bool {
+    use berth_compose::LoadError;
+    matches!(error.downcast_ref::<LoadError>(), Some(LoadError::NoFile { .. } | LoadError::NoSuchService(_)))
 }
 
 /// Fails if two services want the same container name.
