@@ -47,7 +47,7 @@ const SHOP: &str = "\
 services:
   db:
     image: busybox
-    init: true
+    stop_signal: SIGKILL
     command: sh -c 'sleep 0.3; touch /state/ready; exec sleep 1000'
     volumes: [state:/state]
     healthcheck: {test: test -e /state/ready, interval: 1s, retries: 20}
@@ -58,7 +58,7 @@ services:
     depends_on: {db: {condition: service_healthy}}
   web:
     image: busybox
-    init: true
+    stop_signal: SIGKILL
     command: sleep 1000
     environment: {COLOUR: blue}
     volumes: [state:/state]
@@ -112,7 +112,7 @@ fn scales_and_runs(cli: &Cli, directory: &Path) {
     let project = Project::new(
         cli,
         directory,
-        "services:\n  w: {image: busybox, init: true, command: sh -c 'echo line; exec sleep 1000', stop_grace_period: 1s}\n",
+        "services:\n  w: {image: busybox, stop_signal: SIGKILL, command: sh -c 'echo line; exec sleep 1000', stop_grace_period: 1s}\n",
     );
     project.ok(&["up", "-d", "--scale", "w=3"]);
     let three = project.ids();
@@ -138,7 +138,7 @@ fn attached_ends_with_the_exit_code(cli: &Cli, directory: &Path) {
     let project = Project::new(
         cli,
         directory,
-        "services:\n  a: {image: busybox, init: true, command: sleep 1000, stop_grace_period: 1s}\n  b: {image: busybox, command: sh -c 'echo from b; exit 3'}\n",
+        "services:\n  a: {image: busybox, stop_signal: SIGKILL, command: sleep 1000, stop_grace_period: 1s}\n  b: {image: busybox, command: sh -c 'echo from b; exit 3'}\n",
     );
     let up = cli.run(&project.args(&["up", "--exit-code-from", "b"]));
     assert_eq!(up.code, 3, "{}{}", up.stdout, up.stderr);
@@ -155,7 +155,7 @@ fn failures_say_what_is_wrong(cli: &Cli, directory: &Path) {
         cli.run(&project.args(&["down", "-t", "1"]));
         outcome.stderr
     };
-    let unhealthy = "services:\n  a: {image: busybox, init: true, command: sleep 1000, healthcheck: {test: 'false', interval: 1s, retries: 1}}\n  b: {image: busybox, command: 'true', depends_on: {a: {condition: service_healthy}}}\n";
+    let unhealthy = "services:\n  a: {image: busybox, stop_signal: SIGKILL, command: sleep 1000, healthcheck: {test: 'false', interval: 1s, retries: 1}}\n  b: {image: busybox, command: 'true', depends_on: {a: {condition: service_healthy}}}\n";
     assert!(wrong("unhealthy", unhealthy, &["up", "-d"]).contains("unhealthy-a-1 is unhealthy"));
     let failed = "services:\n  a: {image: busybox, command: sh -c 'exit 4'}\n  b: {image: busybox, command: 'true', depends_on: {a: {condition: service_completed_successfully}}}\n";
     assert!(wrong("failed", failed, &["up", "-d"]).contains("didn't complete successfully: exit 4"));

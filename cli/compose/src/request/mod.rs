@@ -95,8 +95,8 @@ impl Wanted<'_> {
             annotations: some(service.annotations.0.clone()),
             binds: list(binds),
             mounts: list(mounts),
-            cap_add: list(service.cap_add.clone()),
-            cap_drop: list(service.cap_drop.clone()),
+            cap_add: list(capabilities(&service.cap_add)),
+            cap_drop: list(capabilities(&service.cap_drop)),
             network_mode: mode,
             init: service.init,
             ipc_mode: service.ipc.clone(),
@@ -111,7 +111,7 @@ impl Wanted<'_> {
             dns: list(service.dns.0.clone()),
             dns_search: list(service.dns_search.0.clone()),
             dns_options: list(service.dns_opt.clone()),
-            extra_hosts: list(service.extra_hosts.lines(":")),
+            extra_hosts: Some(service.extra_hosts.lines(":")),
             security_opt: list(security_opt),
             storage_opt: some(service.storage_opt.0.clone()),
             userns_mode: service.userns_mode.clone(),
@@ -148,6 +148,15 @@ impl Wanted<'_> {
 
 fn some(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     Some(map).filter(|map| !map.is_empty())
+}
+
+/// Capabilities by their kernel names, each once: what docker's client makes of them.
+fn capabilities(names: &[String]) -> Vec<String> {
+    let full = |name: &String| match name.trim().to_uppercase() {
+        name if name == "ALL" || name.starts_with("CAP_") => name,
+        name => format!("CAP_{name}"),
+    };
+    names.iter().map(full).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 /// A list that says something; engines keep an empty one apart from none.
