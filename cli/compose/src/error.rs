@@ -15,7 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The engine refused.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Engine {
         /// What was tried.
         what: String,

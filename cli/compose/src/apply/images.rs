@@ -257,15 +257,8 @@ fn step(
     match service.pull_policy.as_str() {
         "build" if !no_build && buildable => return make("pull_policy is build"),
         "always" if !buildable => return pull("pull_policy is always"),
-        policy
-            if policy == "daily"
-                || policy == "weekly"
-                || policy.starts_with("every_")
-                || policy == "refresh" =>
-        {
-            if !buildable && is_stale(policy, images.get(&image)) {
-                return pull("it is older than pull_policy allows");
-            }
+        policy if !buildable && is_aging(policy) && is_stale(policy, images.get(&image)) => {
+            return pull("it is older than pull_policy allows");
         }
         _ => {}
     }
@@ -286,6 +279,11 @@ fn step(
         }
         (false, _) => pull("it is not there"),
     }
+}
+
+/// Whether a policy lets images grow old.
+fn is_aging(policy: &str) -> bool {
+    matches!(policy, "daily" | "weekly" | "refresh") || policy.starts_with("every_")
 }
 
 /// Whether an image got its name too long ago.

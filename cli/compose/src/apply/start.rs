@@ -174,8 +174,9 @@ impl Engine {
             };
             match waited {
                 Err(error) if !config.required.0 => {
-                    self.progress
-                        .warn(&format!("optional dependency {dependency:?} failed to start: {error}"));
+                    let why = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                    let why = format!("{error}{}", why.unwrap_or_default());
+                    self.progress.warn(&format!("optional dependency {dependency:?} failed to start: {why}"));
                     Ok(())
                 }
                 other => other,

@@ -46,7 +46,7 @@ mapping! {
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let entries: Entries<Option<String>> = Entries::deserialize(deserializer)?;
-        let entries = entries.with(|text| Ok(Some(text.to_owned())))?;
+        let entries = entries.with(|text| Some(text.to_owned())).into_iter();
         Ok(Self(entries.map(|(key, value)| (key, value.flatten().unwrap_or_default())).collect()))
     }
 }
@@ -55,7 +55,7 @@ impl<'de> Deserialize<'de> for Variables {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let entries: Entries<Option<String>> = Entries::deserialize(deserializer)?;
         let mut map = BTreeMap::new();
-        for (key, value) in entries.with(|text| Ok(Some(text.to_owned())))? {
+        for (key, value) in entries.with(|text| Some(text.to_owned())) {
             if key.ends_with(char::is_whitespace) {
                 return Err(de::Error::custom(format!(
                     "environment variable {key} is declared with a trailing space"
@@ -75,26 +75,17 @@ enum Entries<V> {
 
 impl<V> Entries<V> {
     /// The entries; those of a list with what `read` makes of the text behind `=`.
-    fn with<E>(
-        self,
-        read: impl Fn(&str) -> Result<V, E>,
-    ) -> Result<Box<dyn Iterator<Item = (String, Option<V>)>>, E>
-    where
-        V: 'static,
-    {
-        Ok(match self {
-            Self::Map(map) => Box::new(map.into_iter().map(|(key, value)| (key, Some(value)))),
+    fn with(self, read: impl Fn(&str) -> V) -> Vec<(String, Option<V>)> {
+        match self {
+            Self::Map(map) => map.into_iter().map(|(key, value)| (key, Some(value))).collect(),
             Self::List(list) => {
-                let mut entries = Vec::with_capacity(list.len());
-                for text in list {
-                    entries.push(match text.split_once('=') {
-                        Some((key, value)) => (key.to_owned(), Some(read(value)?)),
-                        None => (text, None),
-                    });
-                }
-                Box::new(entries.into_iter())
+                let each = list.into_iter().map(|text| match text.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(read(value))),
+                    None => (text, None),
+                });
+                each.collect()
             }
-        })
+        }
     }
 }
 

@@ -187,7 +187,7 @@ fn tidy(json: &mut Json, path: &Path) {
                     || path.matches("services.*.deploy.placement")
                     || path.matches("networks.*.ipam")
                     || path.matches("services.*.develop.watch.*.exec");
-                !nothing && !(empty && struct_of_go)
+                !(nothing || empty && struct_of_go)
             });
             if path.parts().nth(2) == Some("blkio_config") {
                 *map =

@@ -135,10 +135,11 @@ fn normal(value: &Value) -> Value {
 }
 
 fn compare(field: &str, before: &Value, after: &Value, reasons: &mut Vec<Reason>) {
-    let same = (says_nothing(before) && says_nothing(after)) || normal(before) == normal(after);
-    if !same && !(field == "Cmd" || field == "Entrypoint") {
-        reasons.push(Reason::field(field, text(before), text(after)));
-    } else if !same && before != after {
+    // Words are no set: their order says something.
+    let ordered = field == "Cmd" || field == "Entrypoint";
+    let equal = if ordered { before == after } else { normal(before) == normal(after) };
+    let same = equal || (says_nothing(before) && says_nothing(after));
+    if !same {
         reasons.push(Reason::field(field, text(before), text(after)));
     }
 }

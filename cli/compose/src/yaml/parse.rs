@@ -108,7 +108,7 @@ impl<'input> SpannedEventReceiver<'input> for Builder {
             Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {
                 self.open.push(Open { anchor, tag: name(tag), mark, items: Vec::new() });
             }
-            Event::SequenceEnd => self.close(|items| Content::List(items)),
+            Event::SequenceEnd => self.close(Content::List),
             Event::MappingEnd => self.close(|items| {
                 let mut items = items.into_iter();
                 let mut pairs = Vec::new();
