@@ -6,9 +6,9 @@ use clap::{Parser, Subcommand};
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, builder, commit, cp, create, diff, events, exec, history, images, import, info,
-    inspect, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run, search, start,
-    stats, system, tag, top, update, version, volume,
+    archive, attach, build, builder, commit, compose, cp, create, diff, events, exec, history, images,
+    import, info, inspect, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
+    search, start, stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
 use crate::session::Session;
@@ -30,6 +30,7 @@ enum Command {
     Container(Container),
     #[command(flatten)]
     Image(Image),
+    Compose(Box<compose::Compose>),
     Ps(ps::Ps),
     Images(images::Images),
     Rmi(rmi::Rmi),
@@ -173,6 +174,7 @@ impl App {
         match self.command {
             Command::Container(command) => container(session, command).await,
             Command::Image(command) => image(session, command).await,
+            Command::Compose(args) => compose::run(session, *args).await,
             Command::Ps(args) => ps::run(session, args).await,
             Command::Images(args) => images::run(session, args).await,
             Command::Rmi(args) => rmi::run(session, args).await,

@@ -9,6 +9,7 @@ pub(crate) mod attach;
 pub(crate) mod build;
 pub(crate) mod builder;
 pub(crate) mod commit;
+pub(crate) mod compose;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod diff;

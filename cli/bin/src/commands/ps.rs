@@ -123,7 +123,7 @@ pub(crate) fn truncated(text: &str, most: usize) -> String {
 }
 
 /// `0.0.0.0:8080->80/tcp, 443/tcp`; neighbouring ports are one range.
-fn ports(ports: &[PortSummary]) -> String {
+pub(crate) fn ports(ports: &[PortSummary]) -> String {
     let mut sorted: Vec<&PortSummary> = ports.iter().collect();
     sorted.sort_by(|a, b| {
         (&a.ip, &a.kind, a.private_port, a.public_port).cmp(&(&b.ip, &b.kind, b.private_port, b.public_port))

@@ -98,43 +98,75 @@ async fn execute(session: &Session, args: Run) -> Result<Exit> {
         println!("{id}");
         return Ok(Exit::Success);
     }
-    foreground(&client, &args, &id, &streams).await
+    let foreground = Foreground {
+        tty,
+        remove: args.flags.rm,
+        sig_proxy: args.sig_proxy,
+        detach_keys: args.detach_keys.clone(),
+        streams,
+    };
+    foreground.run(&client, &id).await
 }
 
-/// Attach, wait and start, in the order that loses nothing; then the streams until the end.
-async fn foreground(client: &Client, args: &Run, id: &str, streams: &Streams) -> Result<Exit> {
-    let tty = args.flags.tty;
-    let attach = Attach {
-        detach_keys: args.detach_keys.clone(),
-        logs: false,
-        stream: true,
-        stdin: streams.stdin,
-        stdout: streams.stdout,
-        stderr: streams.stderr,
-    };
-    let connection = client.container_attach(id, &attach, tty).await?;
-    let condition = if args.flags.rm { WaitCondition::Removed } else { WaitCondition::NextExit };
-    let ended = client.container_wait(id, condition).await?;
-    let _proxied = if args.sig_proxy && !tty { signals::proxy(client, id) } else { Vec::new() };
-    if let Err(error) = client.container_start(id, args.detach_keys.as_deref().unwrap_or_default()).await {
-        if args.flags.rm {
-            // The engine removes what never ran; whoever looks after us must not find it. Its failure is told below.
-            tokio::time::timeout(REMOVAL, ended.exit()).await.ok();
+/// Starts a container that was made, with all of its streams ours.
+pub(crate) async fn attached(
+    client: &Client,
+    id: &str,
+    tty: bool,
+    stdin: bool,
+    remove: bool,
+) -> Result<Exit> {
+    let streams = Streams { stdin, stdout: true, stderr: true };
+    Foreground { tty, remove, sig_proxy: true, detach_keys: None, streams }.run(client, id).await
+}
+
+/// How a container runs in the foreground.
+struct Foreground {
+    tty: bool,
+    remove: bool,
+    sig_proxy: bool,
+    detach_keys: Option<String>,
+    streams: Streams,
+}
+
+impl Foreground {
+    /// Attach, wait and start, in the order that loses nothing; then the streams until the end.
+    async fn run(&self, client: &Client, id: &str) -> Result<Exit> {
+        let (tty, streams) = (self.tty, &self.streams);
+        let attach = Attach {
+            detach_keys: self.detach_keys.clone(),
+            logs: false,
+            stream: true,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        };
+        let connection = client.container_attach(id, &attach, tty).await?;
+        let condition = if self.remove { WaitCondition::Removed } else { WaitCondition::NextExit };
+        let ended = client.container_wait(id, condition).await?;
+        let _proxied = if self.sig_proxy && !tty { signals::proxy(client, id) } else { Vec::new() };
+        if let Err(error) = client.container_start(id, self.detach_keys.as_deref().unwrap_or_default()).await
+        {
+            if self.remove {
+                // The engine removes what never ran; whoever looks after us must not find it. Its failure is told below.
+                tokio::time::timeout(REMOVAL, ended.exit()).await.ok();
+            }
+            return Err(error.into());
         }
-        return Err(error.into());
-    }
-    let raw = if tty && streams.stdin { terminal::Raw::enter()? } else { None };
-    let _size =
-        if tty { signals::follow_size(client, signals::Window::Container(id.to_owned())) } else { None };
-    let plan = pump::Plan { tty, stdin: streams.stdin, detach: detach::keys(args.detach_keys.as_deref()) };
-    let copied = pump::run(connection, plan).await;
-    drop(raw);
-    if copied? == pump::Ended::Detached {
-        return Ok(Exit::Success);
-    }
-    let status = ended.exit().await?;
-    match status.error {
-        Some(error) => Err(Failure { message: error.message, code: 125 }.into()),
-        None => Ok(Exit::of_program(status.status_code)),
+        let raw = if tty && streams.stdin { terminal::Raw::enter()? } else { None };
+        let _size =
+            if tty { signals::follow_size(client, signals::Window::Container(id.to_owned())) } else { None };
+        let plan =
+            pump::Plan { tty, stdin: streams.stdin, detach: detach::keys(self.detach_keys.as_deref()) };
+        let copied = pump::run(connection, plan).await;
+        drop(raw);
+        if copied? == pump::Ended::Detached {
+            return Ok(Exit::Success);
+        }
+        let status = ended.exit().await?;
+        match status.error {
+            Some(error) => Err(Failure { message: error.message, code: 125 }.into()),
+            None => Ok(Exit::of_program(status.status_code)),
+        }
     }
 }

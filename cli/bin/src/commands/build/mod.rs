@@ -182,6 +182,29 @@ async fn begin(
     }
 }
 
+/// Builds what is in a directory or behind a URL; the Dockerfile may be elsewhere, or be given as its text.
+pub(crate) async fn of_context(
+    client: &Client,
+    options: BuildOptions,
+    context: &str,
+    file: Option<&Path>,
+    given: Option<Vec<u8>>,
+) -> Result<JsonStream<ProgressMessage>> {
+    let sent = if is_remote(context) {
+        let dockerfile = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let (upload, remote) = (Upload::empty(), context.to_owned());
+        Sent { upload, making: None, dockerfile: dockerfile.unwrap_or_default(), remote }
+    } else {
+        of_directory(Path::new(context), file, given)?
+    };
+    let options = BuildOptions { dockerfile: sent.dockerfile, remote: sent.remote, ..options };
+    begin(client, &options, sent.upload, sent.making).await
+}
+
+fn is_remote(context: &str) -> bool {
+    ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|start| context.starts_with(start))
+}
+
 fn build_args(flags: &[String]) -> BTreeMap<String, Option<String>> {
     let own = |name: &str| (name.to_owned(), std::env::var(name).ok());
     let pair = |flag: &String| match flag.split_once('=') {
@@ -201,7 +224,7 @@ fn id_of(aux: &[serde_json::Value]) -> Option<String> {
 }
 
 /// Keeps what is built to itself, unless it fails.
-async fn quietly(mut stream: JsonStream<ProgressMessage>) -> Result<Option<String>> {
+pub(crate) async fn quietly(mut stream: JsonStream<ProgressMessage>) -> Result<Option<String>> {
     let (mut said, mut aux) = (String::new(), Vec::new());
     while let Some(message) = stream.next().await? {
         if let Some(error) = &message.error {
@@ -223,7 +246,7 @@ async fn context(args: &Build) -> Result<Sent> {
         }
         return from_stdin(file).await;
     }
-    if ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|start| path.starts_with(start)) {
+    if is_remote(path) {
         let dockerfile = file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
         return Ok(Sent { upload: Upload::empty(), making: None, dockerfile, remote: path.to_owned() });
     }
