@@ -13,6 +13,7 @@ use crate::cli::{Cli, Frontend, bin_dir};
 pub struct Daemon {
     dir: tempfile::TempDir,
     child: Child,
+    arguments: Vec<String>,
 }
 
 impl Daemon {
@@ -22,9 +23,19 @@ impl Daemon {
     /// If it does not serve within ten seconds.
     #[must_use]
     pub fn start() -> Self {
+        Self::with_arguments(&[])
+    }
+
+    /// Starts one with further arguments, on an empty store. They hold also for [`Self::start_again`].
+    ///
+    /// # Panics
+    /// If it does not serve within ten seconds.
+    #[must_use]
+    pub fn with_arguments(arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
-        let child = spawn(dir.path());
-        let daemon = Self { dir, child };
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = spawn(dir.path(), &arguments);
+        let daemon = Self { dir, child, arguments };
         daemon.wait_until_it_serves();
         daemon
     }
@@ -120,7 +131,7 @@ impl Daemon {
     /// # Panics
     /// If it does not serve within ten seconds.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path());
+        self.child = spawn(self.dir.path(), &self.arguments);
         self.wait_until_it_serves();
     }
 
@@ -150,13 +161,14 @@ impl Daemon {
 }
 
 /// Starts the daemon with everything it owns below `dir`.
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, arguments: &[String]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("berthd.log"));
     Command::new(bin_dir().join("berthd"))
         .arg("--root")
         .arg(dir.join("root"))
         .arg("--run-root")
         .arg(dir.join("run"))
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.expect("the daemon's log file"))

@@ -76,6 +76,7 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
     let mut config = EngineConfig {
         debug: args.log_level.contains("debug") || args.log_level.contains("trace"),
         insecure_registries: args.insecure_registry.clone(),
+        image_cap: args.image_cap,
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     if !args.registry_dir.is_empty() {
