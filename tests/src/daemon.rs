@@ -16,6 +16,7 @@ pub struct Daemon {
     child: Child,
     /// Process in whose network namespace it runs; none: in ours.
     host: Option<u32>,
+    arguments: Vec<String>,
 }
 
 impl Daemon {
@@ -25,7 +26,7 @@ impl Daemon {
     /// If it does not serve within ten seconds.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_in(None)
+        Self::with_arguments(&[])
     }
 
     /// Starts one on a host of its own that has the image `busybox`.
@@ -34,15 +35,25 @@ impl Daemon {
     /// If it does not serve, or refuses the image.
     #[must_use]
     pub fn on(host: &Host) -> Self {
-        let daemon = Self::start_in(Some(host.pid()));
+        let daemon = Self::start_in(Some(host.pid()), &[]);
         daemon.cli(Frontend::Docker).import_busybox("busybox");
         daemon
     }
 
-    fn start_in(host: Option<u32>) -> Self {
+    /// Starts one with further arguments, on an empty store. They hold also for [`Self::start_again`].
+    ///
+    /// # Panics
+    /// If it does not serve within ten seconds.
+    #[must_use]
+    pub fn with_arguments(arguments: &[&str]) -> Self {
+        Self::start_in(None, arguments)
+    }
+
+    fn start_in(host: Option<u32>, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
-        let child = spawn(dir.path(), host);
-        let daemon = Self { dir, child, host };
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = spawn(dir.path(), host, &arguments);
+        let daemon = Self { dir, child, host, arguments };
         daemon.wait_until_it_serves();
         daemon
     }
@@ -138,7 +149,7 @@ impl Daemon {
     /// # Panics
     /// If it does not serve within ten seconds.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), self.host);
+        self.child = spawn(self.dir.path(), self.host, &self.arguments);
         self.wait_until_it_serves();
     }
 
@@ -187,7 +198,7 @@ impl Daemon {
 }
 
 /// Starts the daemon with everything it owns below `dir`.
-fn spawn(dir: &Path, host: Option<u32>) -> Child {
+fn spawn(dir: &Path, host: Option<u32>, arguments: &[String]) -> Child {
     let program = bin_dir().join("berthd");
     let mut command = match host {
         // nsenter becomes the daemon: the process id is the daemon's.
@@ -200,6 +211,7 @@ fn spawn(dir: &Path, host: Option<u32>) -> Child {
         .arg(dir.join("root"))
         .arg("--run-root")
         .arg(dir.join("run"))
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.expect("the daemon's log file"))

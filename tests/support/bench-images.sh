@@ -13,6 +13,10 @@ export PATH=$BERTH_BIN_DIR:$PATH:/usr/sbin:/sbin LC_ALL=C
 runs=${RUNS:-3}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/berth-bench-images.XXXXXX")
 layout=${LAYOUT:-$dir/layout}
+# A file system of its own: what others on this machine write and delete does not slow down the allocation of inodes.
+truncate -s 40G "$dir.ext4"
+mkfs.ext4 -q -F "$dir.ext4"
+mount -o loop "$dir.ext4" "$dir"
 pids=()
 
 finish() {
@@ -21,7 +25,9 @@ finish() {
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
     for group in /sys/fs/cgroup/*/docker "$accounts"/berth-bench-$$-*; do rmdir "$group" 2>/dev/null || true; done
-    rm -rf "$dir" 2>/dev/null || true
+    sleep 1
+    umount -l "$dir" || true
+    rm -rf "$dir" "$dir.ext4"
     exit $status
 }
 trap finish EXIT
@@ -89,7 +95,7 @@ compare() { # NAME PREPARE WORK ENGINE…: times `WORK ENGINE` after `PREPARE EN
             if [ -e "$dir/times.$engine" ]; then
                 m=$(median "$dir/times.$engine" $column)
                 [ "$engine" = berthd ] && ours=$m
-                line+=$(printf ' %9s %-7s' "$m" "$(awk -v a="$m" -v b="$ours" 'BEGIN { printf "(%.1fx)", b > 0 ? a / b : 0 }')")
+                line+=$(printf ' %9s %-7s' "$m" "$(awk -v a="$m" -v b="$ours" 'BEGIN { printf "(%.1fx)", (b > 0 ? a / b : 0) }')")
             fi
         done
         echo "$line"

@@ -193,3 +193,33 @@ fn a_login_is_kept_where_docker_keeps_it() {
     run(Frontend::Docker, &login, "ahoy\n").success();
     run(Frontend::Berth, &["pull", "-q", &registry.name("app:1")], "").success();
 }
+
+#[test]
+fn the_cap_of_the_store_holds() {
+    let daemon = Daemon::with_arguments(&["--image-cap", "20MB"]);
+    let (docker, berth) = (daemon.cli(Frontend::Docker), daemon.cli(Frontend::Berth));
+    docker.import_busybox("busybox");
+    docker.ok(&["create", "--name", "user", "busybox", "true"]);
+    let context = daemon.scratch("context");
+    for n in 0..6 {
+        std::fs::write(context.join("file"), vec![n; 5_000_000]).expect("a file");
+        let tar = context.join("image.tar").display().to_string();
+        tool("tar", &["-C", &context.display().to_string(), "-cf", &tar, "file"]);
+        docker.ok(&["import", &tar, &format!("big:{n}")]);
+        let (layers, blobs) = (daemon.root().join("layers"), daemon.root().join("content/blobs"));
+        let files = tool(
+            "find",
+            &[&layers.display().to_string(), &blobs.display().to_string(), "-type", "f", "-printf", "%s\\n"],
+        );
+        let bytes: u64 = files.lines().map(|line| line.parse::<u64>().expect("a size")).sum();
+        assert!(bytes <= 20_000_000, "{bytes} bytes after {n}");
+    }
+    let names = docker.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(names.contains("big:5") && !names.contains("big:0"), "the oldest went: {names}");
+    assert!(names.contains("busybox:latest"), "a container uses it: {names}");
+    std::fs::write(context.join("file"), vec![7; 25_000_000]).expect("a file");
+    let tar = context.join("image.tar").display().to_string();
+    tool("tar", &["-C", &context.display().to_string(), "-cf", &tar, "file"]);
+    docker.run(&["import", &tar, "huge:1"]).expect_text("--image-cap");
+    berth.ok(&["system", "check"]);
+}

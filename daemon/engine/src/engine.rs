@@ -71,6 +71,8 @@ impl Engine {
         let engine = tokio::task::spawn_blocking(move || Self::open(config)).await??;
         let engine = Arc::new(engine);
         engine.recover().await?;
+        // Only now it is known which images containers use.
+        engine.limit_images();
         Ok(engine)
     }
 

@@ -39,6 +39,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "REGISTRY")]
     pub(crate) insecure_registry: Vec<String>,
 
+    /// Size that the image store never passes, such as 50GB; before it does, images that no container uses are removed,
+    /// the oldest first [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) image_cap: Option<u64>,
+
     /// The program berth-shim [default: beside berthd itself]
     #[arg(long, value_name = "FILE")]
     shim: Option<PathBuf>,
@@ -77,6 +82,26 @@ impl Args {
     }
 }
 
+/// Bytes, or with a unit of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
+fn size(text: &str) -> Result<u64, String> {
+    let bad =
+        || format!("{text:?} is no size: a number with B, kB, MB, GB, TB or KiB, MiB, GiB, TiB is expected");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(bad()),
+    };
+    text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(bad)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +115,18 @@ mod tests {
             Args::parse_from(["berthd", "-H", "unix:///a", "--host=tcp://127.0.0.1:1", "--pidfile=/p"]);
         assert_eq!(args.hosts(), ["unix:///a", "tcp://127.0.0.1:1"]);
         assert_eq!(args.pidfile(), PathBuf::from("/p"));
+    }
+
+    #[test]
+    fn sizes() {
+        let cap =
+            |text: &str| Args::try_parse_from(["berthd", "--image-cap", text]).map(|args| args.image_cap);
+        assert_eq!(cap("50GB").unwrap(), Some(50_000_000_000));
+        assert_eq!(cap("1GiB").unwrap(), Some(1 << 30));
+        assert_eq!(cap("77").unwrap(), Some(77));
+        for bad in ["", "GB", "5 apples", "99999999999TB"] {
+            assert!(cap(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

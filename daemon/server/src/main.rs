@@ -99,6 +99,7 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
         // The running program itself, even when its file has been replaced by an upgrade meanwhile.
         dns_program: "/proc/self/exe".into(),
         insecure_registries: args.insecure_registry.clone(),
+        image_cap: args.image_cap,
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     if !args.registry_dir.is_empty() {

@@ -104,7 +104,8 @@ impl Failure {
             ),
             _ => causes.pop().unwrap_or_else(|| error.to_string()),
         };
-        Self::Transport { url, reason, transient: !error.is_connect() && !error.is_builder() }
+        let hopeless = error.is_connect() || error.is_builder() || error.is_redirect();
+        Self::Transport { url, reason, transient: !hopeless }
     }
 
     /// Whether the same request may succeed a little later.

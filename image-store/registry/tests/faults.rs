@@ -20,6 +20,17 @@ async fn pull(host: &Host, registry: &FakeRegistry) -> Result<berth_registry::Pu
     host.registry.pull(&registry.reference("x"), &amd64(), &NOBODY, |_| {}).await
 }
 
+/// Waits until some of a large blob is on the disk.
+async fn begun(host: &Host) {
+    let directory = host.dir.path().join("content/ingest");
+    let some = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|e| e.metadata().is_ok_and(|m| m.len() > 50_000))
+    };
+    while !std::fs::read_dir(&directory).unwrap().any(some) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_make_no_sense_are_refused() {
     let made = sample();
@@ -132,11 +143,13 @@ async fn a_slow_drip_is_borne_and_can_be_left() {
     let registry = FakeRegistry::of(&made, move |r| {
         r.path
             .contains(big.as_str())
-            .then(|| Answer { drip: Some(Duration::from_millis(2)), ..Answer::new(200, bytes.clone()) })
+            .then(|| Answer { drip: Some(Duration::from_millis(4)), ..Answer::new(200, bytes.clone()) })
     });
     let host = host();
-    let left = tokio::time::timeout(Duration::from_millis(100), pull(&host, &registry)).await;
-    assert!(left.is_err(), "it was cancelled");
+    tokio::select! {
+        pulled = pull(&host, &registry) => panic!("it is not that fast: {pulled:?}"),
+        () = begun(&host) => {}
+    }
     let log = Log::default();
     host.registry.pull(&registry.reference("x"), &amd64(), &NOBODY, log.listener()).await.unwrap();
     assert!(
@@ -154,14 +167,14 @@ async fn two_pulls_share_the_work() {
     let registry = FakeRegistry::of(&made, move |r| {
         r.path
             .contains(path.as_str())
-            .then(|| Answer { drip: Some(Duration::from_millis(1)), ..Answer::new(200, bytes.clone()) })
+            .then(|| Answer { drip: Some(Duration::from_millis(4)), ..Answer::new(200, bytes.clone()) })
     });
     let (host, log) = (host(), Log::default());
     let reference = registry.reference("x");
     let platform = amd64();
     let one = host.registry.pull(&reference, &platform, &NOBODY, |_| {});
     let two = async {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        begun(&host).await;
         host.registry.pull(&reference, &platform, &NOBODY, log.listener()).await
     };
     let (one, two) = tokio::join!(one, two);
@@ -181,16 +194,26 @@ async fn the_first_of_two_pulls_may_leave() {
     let registry = FakeRegistry::of(&made, move |r| {
         r.path
             .contains(big.as_str())
-            .then(|| Answer { drip: Some(Duration::from_millis(1)), ..Answer::new(200, bytes.clone()) })
+            .then(|| Answer { drip: Some(Duration::from_millis(4)), ..Answer::new(200, bytes.clone()) })
     });
     let host = host();
-    let one = tokio::time::timeout(Duration::from_millis(80), pull(&host, &registry));
-    let two = async {
-        tokio::time::sleep(Duration::from_millis(40)).await;
-        pull(&host, &registry).await
+    let (leave, left) = tokio::sync::oneshot::channel::<()>();
+    let one = async {
+        tokio::select! {
+            pulled = pull(&host, &registry) => panic!("it is not that fast: {pulled:?}"),
+            _ = left => {}
+        }
     };
-    let (one, two) = tokio::join!(one, two);
-    assert!(one.is_err());
+    let two = async {
+        begun(&host).await;
+        let second = pull(&host, &registry);
+        tokio::pin!(second);
+        // It runs up to where it waits for the first; then that one leaves.
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut second).await.is_err());
+        leave.send(()).unwrap();
+        second.await
+    };
+    let ((), two) = tokio::join!(one, two);
     two.unwrap();
 }
 
@@ -200,13 +223,20 @@ async fn what_a_cancelled_pull_brought_in_is_kept() {
     let big = made.layers[0].digest.clone();
     let registry = FakeRegistry::of(&made, move |r| {
         if r.path.contains(big.as_str()) {
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(30));
         }
         None
     });
     let host = host();
-    let left = tokio::time::timeout(Duration::from_millis(900), pull(&host, &registry)).await;
-    assert!(left.is_err());
+    let small = async {
+        while !host.store.content().contains(&made.layers[1].digest) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        pulled = pull(&host, &registry) => panic!("it is not that fast: {pulled:?}"),
+        () = small => {}
+    }
     host.store.gc().unwrap();
     assert!(host.store.content().contains(&made.layers[1].digest), "the small layer is under a lease");
 }

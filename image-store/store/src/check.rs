@@ -84,6 +84,7 @@ impl Checker {
             }
             if self.options.repair {
                 let path = self.content().blob_path(&digest);
+                self.content().quota().give(path.metadata().map_or(0, |m| m.len()));
                 std::fs::remove_file(&path).map_err(|source| StoreError::Io {
                     operation: "remove",
                     path,
@@ -140,8 +141,10 @@ impl Checker {
             path: temporary.path().into(),
             source,
         })?;
-        if let Err(error) = crate::unpack::unpack(root, tar, self.layers.shared.limits) {
-            return Ok(Some(format!("its blob cannot be unpacked: {error}")));
+        let (limits, quota) = (self.layers.shared.limits, &*self.layers.shared.quota);
+        match crate::unpack::unpack(root, tar, limits, quota) {
+            Ok(unpacked) => quota.give(unpacked.size),
+            Err(error) => return Ok(Some(format!("its blob cannot be unpacked: {error}"))),
         }
         let there = canonical_digest(temporary.path(), row.form())?.0;
         Ok((here != there).then(|| "its files were changed".to_owned()))

@@ -11,17 +11,19 @@ use crate::error::{IoContext, Result, StoreError};
 use crate::ingest::Ingest;
 use crate::locks::KeyLocks;
 use crate::pins::Pins;
+use crate::quota::Quota;
 
 /// Blobs by digest. What is visible here was verified.
 #[derive(Clone)]
 pub struct Content {
     root: PathBuf,
     pins: Arc<Pins>,
+    quota: Arc<Quota>,
     locks: KeyLocks,
 }
 
 impl Content {
-    pub(crate) fn new(root: PathBuf, pins: Arc<Pins>) -> Result<Self> {
+    pub(crate) fn new(root: PathBuf, pins: Arc<Pins>, quota: Arc<Quota>) -> Result<Self> {
         for directory in ["blobs/sha256", "ingest"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).during("create", &path)?;
@@ -34,7 +36,7 @@ impl Content {
         if !index.exists() {
             write_atomically(&index, &crate::index::empty())?;
         }
-        Ok(Self { root, pins, locks: KeyLocks::default() })
+        Ok(Self { root, pins, quota, locks: KeyLocks::default() })
     }
 
     /// The directory of the layout, for tools that read it in place.
@@ -48,6 +50,10 @@ impl Content {
 
     pub(crate) fn ingest_dir(&self) -> PathBuf {
         self.root.join("ingest")
+    }
+
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     pub(crate) fn pins(&self) -> &Pins {

@@ -109,6 +109,9 @@ pub enum StoreError {
         /// Why.
         source: UnpackError,
     },
+    /// The store's cap would be passed.
+    #[error(transparent)]
+    OverCap(#[from] crate::quota::OverCap),
     /// An archive was refused.
     #[error("{0}")]
     Archive(String),

@@ -98,6 +98,7 @@ fn sweep_layers(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mu
             Ok(size)
         })?;
         shared.to_trash(&shared.layer_path(&diff_id))?;
+        shared.quota.give(size);
         reclaimed.bytes += size;
         reclaimed.layers.push(diff_id);
     }
@@ -114,8 +115,10 @@ fn sweep_blobs(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mut
             continue;
         }
         let path = shared.content.blob_path(&digest);
-        reclaimed.bytes += fs::metadata(&path).map_or(0, |m| m.len());
+        let size = fs::metadata(&path).map_or(0, |m| m.len());
         fs::remove_file(&path).during("remove", &path)?;
+        shared.quota.give(size);
+        reclaimed.bytes += size;
         reclaimed.blobs.push(digest);
     }
     Ok(())
@@ -147,6 +150,26 @@ pub struct Usage {
     pub blobs: u64,
     /// Writable trees.
     pub snapshots: u64,
+}
+
+/// Takes the protection from what ended leases left.
+pub(crate) fn release_held(shared: &Shared) -> Result<()> {
+    shared.db.with("end leases", |db| db.execute("DELETE FROM held", [])).map(drop)
+}
+
+/// What counts against the cap, found by looking.
+pub(crate) fn counted(shared: &Shared) -> Result<u64> {
+    let mut bytes: u64 = shared.db.with("sum layers", |db| {
+        db.query_row("SELECT coalesce(sum(size), 0) FROM layers", [], |row| row.get(0))
+    })?;
+    for digest in shared.content.list()? {
+        bytes += fs::metadata(shared.content.blob_path(&digest)).map_or(0, |m| m.len());
+    }
+    let partial = shared.content.ingest_dir();
+    for entry in fs::read_dir(&partial).during("list", &partial)?.flatten() {
+        bytes += entry.metadata().map_or(0, |m| m.len());
+    }
+    Ok(bytes)
 }
 
 pub(crate) fn usage(shared: &Shared) -> Result<Usage> {

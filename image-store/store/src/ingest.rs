@@ -98,6 +98,7 @@ impl Ingest {
         self.file.set_len(0).during("truncate", &self.path)?;
         self.file.seek(SeekFrom::Start(0)).during("seek", &self.path)?;
         self.hasher = Hasher::new(self.algorithm);
+        self.content.quota().give(self.offset);
         self.offset = 0;
         Ok(())
     }
@@ -124,8 +125,10 @@ impl Ingest {
         }
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         self.file.set_permissions(mode).during("chmod", &self.path)?;
+        let there = target.metadata().map_or(0, |there| there.len());
         let renamed = self.content.pins().touch(&digest, || fs::rename(&self.path, &target));
         renamed.during("rename to", &target)?;
+        self.content.quota().give(there);
         self.state = State::Finished;
         Ok(digest)
     }
@@ -167,6 +170,7 @@ impl Ingest {
     fn remove(&mut self) {
         if self.state == State::Writing {
             self.state = State::Finished;
+            self.content.quota().give(self.offset);
             if let Err(error) = fs::remove_file(&self.path) {
                 tracing::warn!(path = %self.path.display(), %error, "cannot remove a partial blob");
             }
@@ -179,7 +183,11 @@ impl Write for Ingest {
         if self.state == State::Complete {
             return Err(io::Error::other("the blob is complete already"));
         }
-        let n = self.file.write(buffer)?;
+        self.content.quota().take(buffer.len() as u64).map_err(io::Error::other)?;
+        let written = self.file.write(buffer);
+        let n = *written.as_ref().unwrap_or(&0);
+        self.content.quota().give((buffer.len() - n) as u64);
+        written?;
         self.hasher.update(&buffer[..n]);
         self.offset += n as u64;
         Ok(n)

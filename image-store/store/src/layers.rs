@@ -150,11 +150,13 @@ impl Layers {
         let refuse = |source| StoreError::Layer { layer: named(), source };
         let temporary = self.shared.temporary("layer-")?;
         let tree = new_tree(&temporary)?;
-        let unpacked = unpack(open_directory(&tree)?, from, self.shared.limits).map_err(refuse)?;
+        let (limits, quota) = (self.shared.limits, &*self.shared.quota);
+        let unpacked = unpack(open_directory(&tree)?, from, limits, quota).map_err(refuse)?;
         let diff_id = DiffId(unpacked.diff_id);
         if let Some(expected) = expected
             && *expected != diff_id
         {
+            quota.give(unpacked.size);
             let (expected, actual) = (expected.0.clone(), diff_id.0);
             return Err(refuse(crate::unpack::UnpackError::DiffId { expected, actual }));
         }
@@ -173,19 +175,23 @@ impl Layers {
         let refuse = |source| StoreError::Layer { layer: "(imported)".to_owned(), source };
         let temporary = self.shared.temporary("layer-")?;
         let tree = new_tree(&temporary)?;
-        let unpacked = unpack(open_directory(&tree)?, from, self.shared.limits).map_err(refuse)?;
+        let (limits, quota) = (self.shared.limits, &*self.shared.quota);
+        let unpacked = unpack(open_directory(&tree)?, from, limits, quota).map_err(refuse)?;
         // Directories that it did not name are real ones from now on, but for the root.
         let mut row = Row { size: 0, tar_size: 0, canonical: true, implicit: unpacked.implicit };
         row.implicit.retain(String::is_empty);
         let (digest, packed) = canonical_digest(&tree, row.form())?;
         (row.size, row.tar_size) = (packed.size, packed.tar_size);
+        // A hard link counts once from now on.
+        quota.give(unpacked.size.saturating_sub(row.size));
         self.adopt(&tree, DiffId(digest), &row)
     }
 
-    /// Moves a finished tree to its place. An equal layer that came first wins.
+    /// Moves a finished tree, which was counted against the cap, to its place. An equal layer that came first wins.
     pub(crate) fn adopt(&self, tree: &Path, diff_id: DiffId, row: &Row) -> Result<LayerInfo> {
         let _adopting = self.shared.layer_locks.lock(&format!("adopt {diff_id}"));
         if let Some(info) = self.info(&diff_id)? {
+            self.shared.quota.give(row.size);
             return Ok(info);
         }
         let place = self.path(&diff_id);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use berth_oci::DiffId;
+use rusqlite::OptionalExtension;
 
 use crate::durability;
 use crate::error::{IoContext, Result};
@@ -35,7 +36,9 @@ fn old_partials(shared: &Shared) -> Result<()> {
         let modified = entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let old = modified.elapsed().is_ok_and(|age| age > PARTIAL_LIFE);
         if anonymous || old {
+            let size = entry.metadata().map_or(0, |m| m.len());
             fs::remove_file(entry.path()).during("remove", entry.path())?;
+            shared.quota.give(size);
         }
     }
     Ok(())
@@ -99,9 +102,13 @@ fn unsynced_layers(shared: &Arc<Shared>) -> Result<()> {
 
 /// Takes a layer's tree and row away; what is known of its blobs stays.
 pub(crate) fn forget(shared: &Shared, diff_id: &DiffId) -> Result<()> {
-    shared.db.with("forget a layer", |db| {
-        db.execute("DELETE FROM layers WHERE diff_id = ?1", [diff_id.as_str()])
+    let size: Option<u64> = shared.db.with("forget a layer", |db| {
+        db.query_row("DELETE FROM layers WHERE diff_id = ?1 RETURNING size", [diff_id.as_str()], |row| {
+            row.get(0)
+        })
+        .optional()
     })?;
+    shared.quota.give(size.unwrap_or(0));
     shared.to_trash(&shared.layer_path(diff_id))?;
     shared.empty_trash();
     Ok(())

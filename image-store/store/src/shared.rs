@@ -14,6 +14,7 @@ use crate::db::Db;
 use crate::error::{IoContext, Result};
 use crate::locks::KeyLocks;
 use crate::pins::Pins;
+use crate::quota::Quota;
 use crate::unpack::Limits;
 
 /// Makes names in the trash unique; the trash is emptied before the first of a process.
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) content: Content,
     pub(crate) layer_locks: KeyLocks,
     pub(crate) limits: Limits,
+    pub(crate) quota: Arc<Quota>,
     /// Held as long as the store is open.
     pub(crate) _lock: Flock<File>,
 }

@@ -235,6 +235,8 @@ impl Snapshots {
         tidy(&upper, base.as_ref(), retime, &snapshot.upper)?;
         let (digest, packed) = canonical_digest(&snapshot.upper, form)?;
         let row = row_of(form, packed.size, packed.tar_size);
+        // It is on the disk already; from now on it counts.
+        self.shared.quota.found(packed.size);
         let info = self.layers().adopt(&snapshot.upper, DiffId(digest), &row)?;
         self.remove(key)?;
         Ok(info)

@@ -17,6 +17,7 @@ use crate::gc::{Reclaimed, Usage};
 use crate::images::Images;
 use crate::layers::Layers;
 use crate::pins::{Lease, Pins};
+use crate::quota::Quota;
 use crate::shared::Shared;
 use crate::snapshots::Snapshots;
 use crate::unpack::Limits;
@@ -64,7 +65,8 @@ impl Store {
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StoreError::Busy(root.clone()))?;
         let pins = Arc::new(Pins::default());
         let db = Arc::new(Db::open(&root.join("store.db"))?);
-        let content = Content::new(root.join("content"), pins.clone())?;
+        let quota = Arc::new(Quota::default());
+        let content = Content::new(root.join("content"), pins.clone(), quota.clone())?;
         let shared = Arc::new(Shared {
             root,
             db,
@@ -72,8 +74,10 @@ impl Store {
             content,
             layer_locks: Default::default(),
             limits,
+            quota,
             _lock: lock,
         });
+        shared.quota.found(gc::counted(&shared)?);
         recovery::recover(&shared)?;
         Ok(Self {
             layers: Layers { shared: shared.clone() },
@@ -168,6 +172,27 @@ impl Store {
     /// If the disk or the database refuses; what was removed until then stays removed.
     pub fn gc(&self) -> Result<Reclaimed> {
         gc::collect(&self.shared, None)
+    }
+
+    /// Sets a cap on the bytes of blobs and layers, which is never passed: before a write that would pass it `reclaim`
+    /// is asked to free some bytes (at least what it is given), down to nine tenths of the cap; if that does not suffice
+    /// the write fails with [`StoreError::OverCap`]. Only the first cap counts.
+    pub fn limit(&self, cap: u64, reclaim: impl Fn(u64) + Send + Sync + 'static) {
+        self.shared.quota.limit(cap, Box::new(reclaim));
+    }
+
+    /// Bytes that count against the cap.
+    pub fn counted(&self) -> u64 {
+        self.shared.quota.used()
+    }
+
+    /// Removes what unfinished pulls left, also if it was kept for another attempt, and what nothing refers to.
+    ///
+    /// # Errors
+    /// As [`Self::gc`].
+    pub fn gc_leftovers(&self) -> Result<Reclaimed> {
+        gc::release_held(&self.shared)?;
+        self.gc()
     }
 
     /// Bytes that the store takes.

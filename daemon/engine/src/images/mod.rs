@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 mod check;
+mod evict;
 mod inspect;
 mod list;
 mod remove;

@@ -25,8 +25,9 @@ use berth_oci::{Digest, Hasher};
 
 use crate::compression::decompress;
 use crate::pipe::{CHUNK, PipeReader, PipeWriter, pipe};
+use crate::quota::{OverCap, Quota};
 pub use crate::tarball::TarError;
-use crate::tarball::{Entry, Reader};
+use crate::tarball::{Entry, Kind, Reader};
 use tree::Tree;
 pub(crate) use tree::{OPAQUE, is_whiteout};
 
@@ -84,6 +85,9 @@ pub enum UnpackError {
         /// What stays free.
         reserve: u64,
     },
+    /// The store's cap would be passed.
+    #[error(transparent)]
+    OverCap(#[from] OverCap),
     /// The digest of the uncompressed archive is another.
     #[error("diff-id mismatch: expected {expected}, got {actual}")]
     DiffId {
@@ -154,18 +158,36 @@ pub(crate) struct Unpacked {
     pub(crate) implicit: BTreeSet<String>,
 }
 
-/// Unpacks `from` (compressed or not) below `root`, and hashes it in the same pass.
+/// Unpacks `from` (compressed or not) below `root`, and hashes it in the same pass. On success the bytes of its files are
+/// counted against the cap.
 pub(crate) fn unpack(
     root: OwnedFd,
     from: impl io::Read + Send,
     limits: Limits,
+    quota: &Quota,
+) -> Result<Unpacked, UnpackError> {
+    let mut taken = 0;
+    let unpacked = unpack_counting(root, from, limits, quota, &mut taken);
+    if unpacked.is_err() {
+        quota.give(taken);
+    }
+    unpacked
+}
+
+/// The same; `taken` is what it counted, also when it failed.
+fn unpack_counting(
+    root: OwnedFd,
+    from: impl io::Read + Send,
+    limits: Limits,
+    quota: &Quota,
+    taken: &mut u64,
 ) -> Result<Unpacked, UnpackError> {
     let (to, reader) = pipe();
     std::thread::scope(|scope| {
         let source = scope.spawn(move || inflate(from, to, limits.bytes));
         let mut unpacker =
             Unpacker { tree: Tree::new(root, limits.reserve), limits, current: None, last: None };
-        let result = unpacker.run(reader);
+        let result = unpacker.run(reader, quota, taken);
         let (digest, tar_size, exceeded) = source.join().expect("the inflating thread does not panic");
         if exceeded {
             let place = unpacker.place();
@@ -220,7 +242,7 @@ struct Unpacker {
 }
 
 impl Unpacker {
-    fn run(&mut self, from: PipeReader) -> Result<(), UnpackError> {
+    fn run(&mut self, from: PipeReader, quota: &Quota, taken: &mut u64) -> Result<(), UnpackError> {
         let mut archive = Reader::new(from);
         let mut count = 0;
         loop {
@@ -230,6 +252,10 @@ impl Unpacker {
             count += 1;
             if count > self.limits.entries {
                 return Err(self.bomb(self.limits.entries, "entries"));
+            }
+            if entry.kind == Kind::File {
+                quota.take(entry.size)?;
+                *taken += entry.size;
             }
             let placed = self.tree.place(&entry, &mut archive.data());
             if self.tree.size > self.limits.bytes {

@@ -7,6 +7,7 @@ mod images;
 mod interop;
 mod leases;
 mod mutations;
+mod quota;
 mod recovery;
 mod snapshots;
 mod support;

@@ -52,7 +52,7 @@ fn check_finds_damage_and_repair_mends_it() {
     fs::write(&blob, "rubbish").unwrap();
     let problems = f.store.check(REPAIR).unwrap().problems;
     assert!(problems[0].what.contains("is damaged"), "{problems:?}");
-    assert!(problems.last().unwrap().what.contains("pull it again"), "{problems:?}");
+    assert!(problems.last().unwrap().what.contains("are missing"), "{problems:?}");
     assert_eq!(tree(&path), want, "the tree is still good");
 }
 
