@@ -30,7 +30,7 @@ fn what_counts_is_what_is_there() {
     std::fs::write(upper.join("new"), "content").unwrap();
     f.store.snapshots().capture("s", &[]).unwrap();
     std::fs::write(upper.join("more"), "content").unwrap();
-    f.store.snapshots().commit("s").unwrap();
+    f.store.snapshots().commit("s", None).unwrap();
     assert_eq!(f.store.counted(), on_disk(&f));
     let f = f.reopen();
     assert_eq!(f.store.counted(), on_disk(&f));
