@@ -73,7 +73,7 @@ impl Registry {
     ) -> Result<Pulled, RegistryError> {
         let (transport, store) = (&*self.transport, &self.store);
         let listener = Arc::new(progress);
-        Pull { transport, store, reference, platform, credentials, listener, complete: false }.run().await
+        Pull { transport, store, reference, platform, credentials, listener }.run().await
     }
 
     /// Fetches what an image of the store has lost: layers, and blobs of layers that are unpacked. `reference` is one of
@@ -89,7 +89,7 @@ impl Registry {
     ) -> Result<Pulled, RegistryError> {
         let (transport, store) = (&*self.transport, &self.store);
         let listener = Arc::new(|_| {});
-        Pull { transport, store, reference, platform, credentials, listener, complete: true }.run().await
+        Pull { transport, store, reference, platform, credentials, listener }.run().await
     }
 
     /// Pushes an image under the reference: as it was pulled where that is possible, with the whole index if all its

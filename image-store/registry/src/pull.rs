@@ -32,8 +32,6 @@ pub(crate) struct Pull<'a> {
     pub(crate) platform: &'a Platform,
     pub(crate) credentials: &'a Credentials,
     pub(crate) listener: Listener,
-    /// Also fetch blobs that are missing although their layers are unpacked.
-    pub(crate) complete: bool,
 }
 
 /// The manifest that was chosen, and what the reference named.
@@ -200,10 +198,12 @@ impl Pull<'_> {
         layers: Vec<(Descriptor, DiffId)>,
     ) -> Result<(), RegistryError> {
         let slots = Semaphore::new(self.transport.config().concurrency.max(1));
-        let (store, complete) = (self.store.clone(), self.complete);
+        let store = self.store.clone();
         let layers = blocking("look for layers", move || {
+            // A layer that is here without its blob (a build's cache holds it) is fetched all the same: what was pulled
+            // can be pushed byte for byte.
             let present = |(blob, diff_id): &(Descriptor, DiffId)| {
-                store.layers().contains(diff_id) && (!complete || store.content().contains(&blob.digest))
+                store.layers().contains(diff_id) && store.content().contains(&blob.digest)
             };
             Ok(layers.into_iter().map(|layer| (present(&layer), layer)).collect::<Vec<_>>())
         });
