@@ -39,7 +39,7 @@ impl Bundle {
             Ok(parsed) => Ok(parsed),
         };
         let (mut spec, warnings): (oci::Spec, _) =
-            parsed.with_context(|| format!("invalid {}", path.display()))?;
+            parsed.map_err(in_runcs_words).with_context(|| format!("invalid {}", path.display()))?;
         if let Some(process) = spec.process_mut() {
             activation::announce(process);
         }
@@ -56,4 +56,15 @@ impl Bundle {
         let path = self.spec.root().as_ref().map_or(Path::new(""), |root| root.path().as_path());
         self.directory.join(path)
     }
+}
+
+/// The words that callers of runc know a mistake by, before our own.
+fn in_runcs_words(error: anyhow::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let words = match text.split_once(':').map(|(path, problem)| (path, problem.contains("`mode`"))) {
+        Some((path, _)) if path.starts_with("linux.memoryPolicy.flags") => "invalid memory policy flag",
+        Some(("linux.memoryPolicy.mode", _) | ("linux.memoryPolicy", true)) => "invalid memory policy mode",
+        _ => return error,
+    };
+    error.context(words)
 }

@@ -256,7 +256,7 @@ fn spawn(
         return Err(Error::Invalid(message.into()));
     }
     let namespaces = Namespaces::open(&plan.namespaces, cgroup.is_joined_by_birth())?;
-    let idmapped = idmap::prepare(&plan.steps)?;
+    let idmapped = idmap::prepare(&plan.steps, !plan.id_maps.is_empty() && nix::unistd::geteuid().is_root())?;
     let (link, child_link) = protocol::link()?;
     let first_flags =
         if namespaces.intermediate { berth_sys::clone::CloneFlags::empty() } else { namespaces.born_in };

@@ -113,7 +113,18 @@ fn run(hook: &HookPlan, state: &[u8], directory: Option<&Path>) -> Result<(), St
     if status.success() {
         return Ok(());
     }
-    Err(format!("{status}, stderr: {}", String::from_utf8_lossy(&said).trim_end()))
+    Err(format!("{}, stderr: {}", told(status), String::from_utf8_lossy(&said).trim_end()))
+}
+
+/// How a program ended, in the words of Go's os/exec, which callers of runc look for.
+fn told(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(nix::libc::SIGSYS)) => "signal: bad system call".to_owned(),
+        (None, Some(nix::libc::SIGKILL)) => "signal: killed".to_owned(),
+        _ => status.to_string(),
+    }
 }
 
 /// Waits for a hook and takes in what it prints meanwhile, so that a full pipe does not stop it. What it leaves in the

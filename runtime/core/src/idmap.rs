@@ -20,17 +20,24 @@ use crate::steps::mounts::detached;
 /// By the index in `mounts` of config.json.
 pub(crate) type Prepared = BTreeMap<usize, OwnedFd>;
 
-/// Makes the id-mapped mounts of a plan.
+/// Makes the id-mapped mounts of a plan, and with `own_users` (a container with its own user namespace) all binds.
 ///
 /// # Errors
 /// A source that does not exist, or whose file system knows no id mapping.
-pub(crate) fn prepare(steps: &[InitStep]) -> Result<Prepared, Error> {
+pub(crate) fn prepare(steps: &[InitStep], own_users: bool) -> Result<Prepared, Error> {
     let mut namespaces: Vec<(&IdmapSource, OwnedFd)> = Vec::new();
     let mut prepared = Prepared::new();
     for step in steps {
         let InitStep::Mount(mount) = step else { continue };
-        let (Some(idmap), Some(index)) = (&mount.idmap, mount.index) else { continue };
+        let Some(index) = mount.index else { continue };
         let MountSource::Bind { source, recursive } = &mount.source else { continue };
+        let Some(idmap) = &mount.idmap else {
+            // What the container's root may not reach we may. One that is not there yet may come by another mount.
+            if own_users && let Ok(fd) = detached(source, *recursive) {
+                prepared.insert(index, fd);
+            }
+            continue;
+        };
         if !namespaces.iter().any(|(known, _)| *known == &idmap.source) {
             namespaces.push((&idmap.source, user_namespace(&idmap.source)?));
         }

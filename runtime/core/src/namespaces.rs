@@ -65,9 +65,16 @@ impl Namespaces {
 
     /// Enters what is to be joined.
     pub(crate) fn enter(&self) -> Result<(), Fault> {
-        for join in &self.joins {
-            let kind = CloneFlags::from_bits_retain(join.kind.clone_flag());
-            ns::setns(&join.fd, kind).at(|| format!("join the {} namespace", join.kind.proc_name()))?;
+        let enter = |join: &Join| ns::setns(&join.fd, CloneFlags::from_bits_retain(join.kind.clone_flag()));
+        // A namespace need not belong to the user namespace that is joined as well. One that does not can be entered
+        // with the privileges from before only, one that does with those from after.
+        let users = self.joins.iter().any(|join| join.kind == NamespaceKind::User);
+        let early = |join: &Join| users && join.kind != NamespaceKind::User && enter(join).is_ok();
+        let entered: Vec<bool> = self.joins.iter().map(early).collect();
+        for (join, entered) in self.joins.iter().zip(entered) {
+            if !entered {
+                enter(join).at(|| format!("join the {} namespace", join.kind.proc_name()))?;
+            }
         }
         Ok(())
     }

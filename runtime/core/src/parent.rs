@@ -170,7 +170,13 @@ impl Serving<'_> {
             return Err(Error::Protocol { got: "Listener".into(), expected: "no seccomp notification" });
         };
         let context = |errno: Errno| {
-            Error::os(format!("send the seccomp listener to {}", notify.listener_path.display()), errno)
+            Error::os(
+                format!(
+                    "failed to connect with seccomp agent specified in the seccomp profile: send the listener to {}",
+                    notify.listener_path.display()
+                ),
+                errno,
+            )
         };
         let message = serde_json::json!({
             "ociVersion": self.state.oci_version,

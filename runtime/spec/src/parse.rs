@@ -27,6 +27,7 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(problem) };
     let mut warnings = Vec::new();
+    let respelled = value.pointer_mut("/process").is_some_and(respell_scheduler);
     let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
     for (name, set) in sets.into_iter().flatten() {
         let Some(set) = set.as_array_mut() else { continue };
@@ -47,7 +48,7 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
             });
         }
     }
-    if warnings.is_empty() {
+    if warnings.is_empty() && !respelled {
         return Err(problem);
     }
     // By way of the text: the whole parser once more, for another source, would cost each container its pages.
@@ -65,6 +66,23 @@ pub fn parse_resources(text: &[u8]) -> Result<oci::LinuxResources, serde_json::E
     let mut value: Value = serde_json::from_slice(text)?;
     respell::correct(&mut value);
     serde_json::from_value(value)
+}
+
+/// Puts the specification's names of scheduler flags (config.md, "scheduler") where the parser has others. True if there
+/// was one.
+pub fn respell_scheduler(process: &mut Value) -> bool {
+    let mut found = false;
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        let known = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = known.into();
+        found = true;
+    }
+    found
 }
 
 fn is_known(name: &str) -> bool {

@@ -22,6 +22,24 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     Errno::result(ret).map(drop)
 }
 
+/// A process that waits as the init of a pid namespace is immune to signals it has no handler for (pid_namespaces(7)).
+/// From here to execve(2), which takes handlers away, these end it: SIGTERM, SIGINT, SIGHUP, SIGQUIT.
+///
+/// # Errors
+/// See `sigaction(2)`.
+pub fn end_when_asked() -> Result<(), Errno> {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal);
+    }
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        // SAFETY: the handler calls only _exit(2), which is async-signal-safe.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
 /// Takes ownership of a descriptor this process was started with.
 ///
 /// Inherited descriptors are those without `FD_CLOEXEC` (Rust opens its own with it). Taking one sets the flag,
@@ -90,8 +108,8 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // execve or _exit, and what runs in between is told which descriptors are left.
     let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     match Errno::result(ret) {
-        // A container's seccomp filter that does not know the call.
-        Err(Errno::EPERM | Errno::ENOSYS) => {
+        // A container's seccomp filter that does not know the call: it may answer with any number.
+        Err(_) => {
             for fd in first..=last.min(MOST_DESCRIPTORS) {
                 // SAFETY: as above. EBADF, for most of them, is of no interest.
                 unsafe { libc::close(fd.cast_signed()) };

@@ -149,14 +149,12 @@ impl Exec {
             let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
             // Go's decoder makes a missing user root.
             let mut value: Value = json::parse(&text).with_context(|| path.display().to_string())?;
-            let text = match value.as_object_mut() {
-                Some(process) if !process.contains_key("user") => {
-                    process.insert("user".to_owned(), json!({ "uid": 0, "gid": 0 }));
-                    value.to_string().into_bytes()
-                }
-                _ => text,
-            };
-            return json::parse(&text).with_context(|| path.display().to_string());
+            berth_spec::respell_scheduler(&mut value);
+            if let Some(process) = value.as_object_mut() {
+                process.entry("user").or_insert_with(|| json!({ "uid": 0, "gid": 0 }));
+            }
+            let text = value.to_string();
+            return json::parse(text.as_bytes()).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");

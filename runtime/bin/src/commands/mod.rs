@@ -36,6 +36,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         None => privilege::default_root()?,
     };
     let store = Store::new(&root)
+        .with_name(cli.global.root.is_some())
         .with_systemd(cli.global.systemd_cgroup)
         .with_unprivileged(privilege::is_unprivileged(&cli.global.rootless));
     match &cli.command {

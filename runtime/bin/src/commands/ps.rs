@@ -29,10 +29,12 @@ enum Format {
 impl Ps {
     pub(crate) fn run(&self, store: &Store) -> anyhow::Result<u8> {
         let container = store.load(&self.id)?;
-        if container.status() == Status::Stopped {
-            bail!("container not running: {} is stopped", self.id);
-        }
-        let pids = container.live_cgroup()?.pids()?;
+        // One that has ended may have left processes behind.
+        let pids = match (container.cgroup()?, container.status()) {
+            (Some(cgroup), _) => cgroup.pids()?,
+            (None, Status::Stopped) => Vec::new(),
+            (None, _) => bail!("the cgroup {} is gone", container.record.cgroup.display()),
+        };
         if self.format == Format::Json {
             println!("{}", serde_json::to_string(&pids).context("ps")?);
             return Ok(0);

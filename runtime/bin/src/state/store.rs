@@ -35,6 +35,8 @@ pub(crate) struct Store {
     root: PathBuf,
     systemd: bool,
     unprivileged: bool,
+    /// The place was given by the caller.
+    named: bool,
 }
 
 /// One container.
@@ -47,12 +49,17 @@ pub(crate) struct Container {
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), systemd: false, unprivileged: false }
+        Self { root: root.to_owned(), systemd: false, unprivileged: false, named: false }
     }
 
     /// New containers get their cgroup from systemd, or not. Existing ones remember whose it is.
     pub(crate) fn with_systemd(self, systemd: bool) -> Self {
         Self { systemd, ..self }
+    }
+
+    /// The caller has named the place.
+    pub(crate) fn with_name(self, named: bool) -> Self {
+        Self { named, ..self }
     }
 
     /// New containers may be without a cgroup.
@@ -128,7 +135,8 @@ impl Store {
     /// All containers by id. One that is deleted meanwhile is left out.
     pub(crate) fn list(&self) -> anyhow::Result<Vec<Container>> {
         let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            // Nobody has made a container yet; but a place that somebody names should be there.
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.named => return Ok(Vec::new()),
             other => other.with_context(|| format!("read {}", self.root.display()))?,
         };
         let mut ids = Vec::new();

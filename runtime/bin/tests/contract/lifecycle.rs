@@ -76,6 +76,8 @@ fn the_exit_code_comes_back() {
 fn list_shows_containers() {
     let case = Case::new(&["/bin/sleep", "100"]);
     let list = |args: &[&str]| case.command(args).output().map(crate::harness::Said::from).unwrap().ok();
+    case.command(&["list"]).output().map(crate::harness::Said::from).unwrap().fails_with("state");
+    std::fs::create_dir(case.path().join("state")).unwrap();
     assert_eq!(list(&["list", "-q"]), "");
     case.call_detached(&["create"]).ok();
     assert_eq!(list(&["list", "-q"]), format!("{}\n", case.id));

@@ -20,6 +20,9 @@ pub(super) fn memory_policy(policy: &MemoryPolicyStep) -> Result<(), Fault> {
         .at(|| format!("set memory policy {:#x} for nodes {:?}", policy.mode, policy.nodes))
 }
 
+/// `SCHED_DEADLINE` of `<linux/sched.h>`.
+const DEADLINE: u32 = 6;
+
 pub(super) fn scheduler(plan: &SchedulerPlan) -> Result<(), Fault> {
     let mut attr = process::SchedAttr::default();
     attr.policy = plan.policy;
@@ -29,7 +32,15 @@ pub(super) fn scheduler(plan: &SchedulerPlan) -> Result<(), Fault> {
     attr.runtime = plan.runtime;
     attr.deadline = plan.deadline;
     attr.period = plan.period;
-    process::set_scheduler(&attr).at(|| format!("set scheduler policy {}", plan.policy))
+    process::set_scheduler(&attr).at(|| {
+        // sched(7): a deadline task must be allowed on all processors of its root domain.
+        let why = if plan.policy == DEADLINE {
+            " (process scheduler can't be used together with AllowedCPUs)"
+        } else {
+            ""
+        };
+        format!("set scheduler policy {}{why}", plan.policy)
+    })
 }
 
 pub(super) fn io_priority(priority: IoPriority) -> Result<(), Fault> {
@@ -102,6 +113,9 @@ impl Init<'_> {
         let Some(program) = &self.process.seccomp else { return Ok(()) };
         let filter: Vec<SockFilter> =
             program.filter.iter().map(|i| SockFilter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+        if self.traced {
+            self.trace(format!("seccomp filter flags: {}", program.flags));
+        }
         let listener = berth_sys::seccomp::load(&filter, program.flags)
             .at(|| format!("load the seccomp filter of {} instructions", filter.len()))?;
         if let Some(listener) = listener {

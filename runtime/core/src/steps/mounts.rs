@@ -1,6 +1,7 @@
 //! Mounts below the root. Sources are detached mounts, targets are descriptors inside the root: no path of the
 //! container is resolved twice, and none leaves the root.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -43,14 +44,23 @@ impl Init<'_> {
                 attach(&mount, &target, step)
             }
             MountSource::Filesystem { fstype, source, superblock, options, copy_up } => {
+                let covered = mode_of(root, step);
                 let target = match fstype.as_str() {
                     "proc" | "sysfs" => real_directory(root, step)?,
                     _ => mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?,
                 };
                 check_proc(&target, step)?;
                 let attributes = if *copy_up { step.attributes.without_readonly() } else { step.attributes };
+                let mut options = Cow::Borrowed(options.as_slice());
+                if let Some(mode) = covered
+                    && fstype == "tmpfs"
+                    && !options.iter().any(|option| option.key == "mode")
+                {
+                    let mode = FsOption { key: "mode".to_owned(), value: Some(format!("{mode:o}")) };
+                    options.to_mut().push(mode);
+                }
                 let mount =
-                    new_filesystem(fstype, source, superblock, options, attributes.set, &step.destination)?;
+                    new_filesystem(fstype, source, superblock, &options, attributes.set, &step.destination)?;
                 if *copy_up {
                     copy_up::copy(target.as_fd(), mount.as_fd())
                         .at(|| format!("copy {} into its tmpfs", step.destination.display()))?;
@@ -81,6 +91,13 @@ impl Init<'_> {
             MountSource::Existing => change(&existing(root, step)?, step),
         }
     }
+}
+
+/// The mode of the directory that a mount covers: a tmpfs that was given none has the same, as runc has it.
+fn mode_of(root: BorrowedFd<'_>, step: &MountStep) -> Option<u32> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let there = open_in_root(root, &step.destination, flags, Mode::empty()).ok()?;
+    fstat(&there).ok().map(|stat| stat.st_mode & 0o7777)
 }
 
 /// A detached mount of the source. A source that is a detached mount itself, handed over as a descriptor, is taken

@@ -46,6 +46,7 @@ impl Init<'_> {
         if self.traced {
             self.trace("init: closing the pipe to signal completion".to_owned());
         }
+        process::end_when_asked().at(|| "handle signals".into())?;
         self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use berth_spec::Propagation;
+use berth_spec::{InitStep, Propagation};
 use berth_sys::mountfd::{self, MountAttr, Tree};
 use berth_sys::path::{magic_link, mkdir_all_in_root};
 use nix::fcntl::{AT_FDCWD, OFlag, open};
@@ -46,8 +46,14 @@ impl Init<'_> {
         let target = open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?;
         mountfd::move_mount(&tree, &target)
             .at(|| format!("mount the root file system on {}", path.display()))?;
-        let private = MountAttr { propagation: mountfd::propagation::PRIVATE, ..MountAttr::default() };
-        mountfd::mount_setattr(&tree, &private, false).at(|| "make the root file system private".into())?;
+        // A root that is asked to be a slave goes on receiving the host's mounts; nothing of its own goes out either way.
+        let asked = |step: &InitStep| matches!(step, InitStep::RootMountPropagation(change) if change.flag == nix::libc::MS_SLAVE);
+        let own = match container.plan.steps.iter().any(asked) {
+            true => mountfd::propagation::SLAVE,
+            false => mountfd::propagation::PRIVATE,
+        };
+        let change = MountAttr { propagation: own, ..MountAttr::default() };
+        mountfd::mount_setattr(&tree, &change, false).at(|| "make the root file system private".into())?;
         self.stage.root = Some(tree);
         Ok(())
     }

@@ -246,6 +246,17 @@ fn identity(
     Ok(())
 }
 
+/// A path that is masked twice would have a mount too many.
+fn once_each(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut kept: Vec<PathBuf> = Vec::with_capacity(paths.len());
+    for path in paths {
+        if !kept.contains(&path) {
+            kept.push(path);
+        }
+    }
+    kept
+}
+
 fn restricted_paths(
     linux: &oci::Linux,
     own_mounts: bool,
@@ -266,6 +277,7 @@ fn restricted_paths(
     // believe that something else is hidden.
     let readonly = list("readonlyPaths", linux.readonly_paths(), paths::no_nul)?;
     let masked = list("maskedPaths", linux.masked_paths(), paths::absolute)?;
+    let masked = once_each(masked);
     let restricted = !readonly.is_empty() || !masked.is_empty();
     if restricted && !own_mounts {
         return Err(SpecError::new(
@@ -317,19 +329,21 @@ fn memory_policy(linux: &oci::Linux) -> Result<Option<MemoryPolicyStep>, SpecErr
         }
     });
     let nodes = match policy.nodes().as_deref().filter(|nodes| !nodes.is_empty()) {
-        Some(nodes) => process::number_list("linux.memoryPolicy.nodes", nodes)?,
+        Some(nodes) => process::number_list("linux.memoryPolicy.nodes", nodes).map_err(|error| {
+            SpecError { problem: format!("invalid memory policy node: {}", error.problem), ..error }
+        })?,
         None => Vec::new(),
     };
     // set_mempolicy(2); the kernel itself says EINVAL to all of it.
-    let refused = |problem| Err(SpecError::new("linux.memoryPolicy.nodes", problem));
+    let refused = |problem: String| Err(SpecError::new("linux.memoryPolicy.nodes", problem));
     match policy.mode() {
         M::MpolDefault | M::MpolLocal if !nodes.is_empty() => {
-            return refused("must be left out: MPOL_DEFAULT and MPOL_LOCAL have no nodes");
+            return refused(format!("invalid memory policy: mode requires 0 nodes but got {}", nodes.len()));
         }
         M::MpolBind | M::MpolInterleave | M::MpolWeightedInterleave | M::MpolPreferredMany
             if nodes.is_empty() =>
         {
-            return refused("is missing: this mode needs nodes");
+            return refused("is missing: this mode needs nodes".to_owned());
         }
         _ => {}
     }
