@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_oci::{ImageConfig, ImageId, Reference};
+use berth_oci::{Descriptor, ImageConfig, ImageId, Reference};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::archive::{LoadEvent, Loaded};
@@ -126,6 +126,16 @@ impl Store {
     pub fn save<S: AsRef<str>>(&self, names: &[S], to: impl Write) -> Result<()> {
         let _lease = self.lease();
         archive::save(self, names, to)
+    }
+
+    /// Writes the images that an index names, and the index itself, as an OCI layout in an archive. `names` are those of
+    /// the index.
+    ///
+    /// # Errors
+    /// If one of the images is not in the store, or the stream fails.
+    pub fn save_index(&self, index: &Descriptor, names: &[Reference], to: impl Write) -> Result<()> {
+        let _lease = self.lease();
+        archive::save_index(self, index, names, to)
     }
 
     /// Loads a docker-archive or an OCI layout, compressed or not. Several layers are unpacked at once.

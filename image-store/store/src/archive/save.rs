@@ -41,6 +41,31 @@ pub(crate) fn save<S: AsRef<str>>(store: &Store, names: &[S], to: impl Write) ->
     plan.write(store, to)
 }
 
+/// An OCI layout that leads to one index. Without docker's manifest.json, which knows no platforms.
+pub(crate) fn save_index(
+    store: &Store,
+    index: &Descriptor,
+    references: &[Reference],
+    to: impl Write,
+) -> Result<()> {
+    let mut plan = Plan::default();
+    let bytes = store.content().read(&index.digest, MAX_DOCUMENT as u64)?;
+    if let Document::Index(document) = Document::parse(&bytes, Some(&index.media_type))? {
+        for child in &document.manifests {
+            let bytes = store.content().read(&child.digest, MAX_DOCUMENT as u64)?;
+            plan.complete(child, bytes)?;
+        }
+    }
+    plan.blobs.insert(index.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
+    if references.is_empty() {
+        plan.index.push(index.clone());
+    }
+    for reference in references {
+        plan.name(index, reference);
+    }
+    plan.write(store, to)
+}
+
 impl Plan {
     fn add(&mut self, store: &Store, id: &ImageId, references: &[Reference]) -> Result<()> {
         let image = store.images().required(id)?;
@@ -59,15 +84,33 @@ impl Plan {
             self.index.push(descriptor.clone());
         }
         for reference in references {
-            let mut entry = descriptor.clone();
-            entry.annotate(IMAGE_NAME, reference.to_string());
-            let tag = reference.tag().unwrap_or_default();
-            entry.annotate(REF_NAME, tag);
-            self.index.push(entry);
+            let tag = self.name(&descriptor, reference);
             let top = image.layers.last().map_or_else(|| id.hex().to_owned(), |layer| layer.hex().to_owned());
-            self.repositories.entry(reference.familiar_name()).or_default().insert(tag.to_owned(), top);
+            self.repositories.entry(reference.familiar_name()).or_default().insert(tag, top);
         }
         Ok(())
+    }
+
+    /// Lists a document under a name; returns its tag.
+    fn name(&mut self, descriptor: &Descriptor, reference: &Reference) -> String {
+        let mut entry = descriptor.clone();
+        entry.annotate(IMAGE_NAME, reference.to_string());
+        let tag = reference.tag().unwrap_or_default();
+        entry.annotate(REF_NAME, tag);
+        self.index.push(entry);
+        tag.to_owned()
+    }
+
+    /// Takes a manifest whose blobs are all in the store.
+    fn complete(&mut self, descriptor: &Descriptor, bytes: Vec<u8>) -> Result<Option<Manifest>> {
+        let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? else {
+            return Ok(None);
+        };
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
+        }
+        self.blobs.insert(descriptor.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
+        Ok(Some(manifest))
     }
 
     /// The manifest to save an image with; notes where its blobs come from.
@@ -76,12 +119,7 @@ impl Plan {
             && store.images().is_complete(&image.id)?
         {
             let bytes = store.content().read(&descriptor.digest, MAX_DOCUMENT as u64)?;
-            if let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? {
-                for blob in manifest.layers.iter().chain([&manifest.config]) {
-                    self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
-                }
-                self.blobs
-                    .insert(descriptor.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
+            if let Some(manifest) = self.complete(descriptor, bytes)? {
                 return Ok((descriptor.clone(), manifest));
             }
         }
@@ -127,7 +165,9 @@ impl Plan {
             ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
             ("repositories", to_json(&self.repositories)),
         ] {
-            if name == "repositories" && self.repositories.is_empty() {
+            if name == "repositories" && self.repositories.is_empty()
+                || name == "manifest.json" && self.items.is_empty()
+            {
                 continue;
             }
             tar.member(&member(name, Kind::File, bytes.len() as u64)).map_err(failed)?;
