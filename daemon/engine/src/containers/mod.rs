@@ -36,6 +36,8 @@ pub(crate) mod validate;
 mod wait;
 
 pub use attach::PreparedAttach;
+pub(crate) use create::remove_tree;
+pub(crate) use start::bare;
 pub(crate) use container::Container;
 pub(crate) use inspect::DRIVER;
 pub(crate) use mounts::{MountKind, MountPlan, clean as clean_path};
