@@ -62,7 +62,8 @@ fn disk(sample: &Sample, value: u64) -> Values {
 /// Sums of the devices' counters of these operations, by device.
 fn devices(entries: &[berth_engine::BlkioEntry], operation: &str) -> Values {
     let of = |entry: &&berth_engine::BlkioEntry| entry.op == operation;
-    let row = |entry: &berth_engine::BlkioEntry| (vec![format!("{}:{}", entry.major, entry.minor)], entry.value);
+    let row =
+        |entry: &berth_engine::BlkioEntry| (vec![format!("{}:{}", entry.major, entry.minor)], entry.value);
     entries.iter().filter(of).map(row).collect()
 }
 

@@ -174,17 +174,17 @@ impl RuntimeService for Runtime {
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
-        let ready = v1::RuntimeCondition { r#type: "RuntimeReady".to_owned(), status: true, ..Default::default() };
+        let ready =
+            v1::RuntimeCondition { r#type: "RuntimeReady".to_owned(), status: true, ..Default::default() };
         let conditions = vec![ready, self.network_condition().await];
-        let features =
-            v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
-        let handler =
-            |name: &str| v1::RuntimeHandler { name: name.to_owned(), features: Some(features) };
+        let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
+        let handler = |name: &str| v1::RuntimeHandler { name: name.to_owned(), features: Some(features) };
         answer(v1::StatusResponse {
             status: Some(v1::RuntimeStatus { conditions }),
-            info: info(request.into_inner().verbose, || {
-                serde_json::json!({"root": self.mountpoint(), "version": env!("CARGO_PKG_VERSION")})
-            }),
+            info: info(
+                request.into_inner().verbose,
+                || serde_json::json!({"root": self.mountpoint(), "version": env!("CARGO_PKG_VERSION")}),
+            ),
             runtime_handlers: request::HANDLERS.map(handler).to_vec(),
             features: Some(v1::RuntimeFeatures {
                 supplemental_groups_policy: true,
@@ -193,7 +193,10 @@ impl RuntimeService for Runtime {
         })
     }
 
-    async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
+    async fn runtime_config(
+        &self,
+        _: Request<v1::RuntimeConfigRequest>,
+    ) -> Answer<v1::RuntimeConfigResponse> {
         let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs as i32 };
         answer(v1::RuntimeConfigResponse { linux: Some(linux) })
     }
@@ -330,9 +333,10 @@ impl RuntimeService for Runtime {
         let container = self.engine.pod_container(&request.container_id).map_err(status)?;
         answer(v1::ContainerStatusResponse {
             status: Some(view::container_status(&container)),
-            info: info(request.verbose, || {
-                serde_json::json!({"sandboxID": container.sandbox, "pid": container.status.pid})
-            }),
+            info: info(
+                request.verbose,
+                || serde_json::json!({"sandboxID": container.sandbox, "pid": container.status.pid}),
+            ),
         })
     }
 
@@ -356,7 +360,8 @@ impl RuntimeService for Runtime {
 
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
         let request = request.into_inner();
-        let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let limit =
+            u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         let output = self.engine.exec_sync_in_pod(&request.container_id, request.cmd, limit).await;
         let output = output.map_err(status)?;
         answer(v1::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.code })
@@ -378,12 +383,17 @@ impl RuntimeService for Runtime {
         answer(v1::AttachResponse { url: self.streaming.url(task).await? })
     }
 
-    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
         let sandbox = self.engine.sandbox(&request.into_inner().pod_sandbox_id).map_err(status)?;
         if !sandbox.ready {
             return Err(Status::failed_precondition(format!("sandbox {} is not running", sandbox.id)));
         }
-        answer(v1::PortForwardResponse { url: self.streaming.url(Task::Forward { sandbox: sandbox.id }).await? })
+        answer(v1::PortForwardResponse {
+            url: self.streaming.url(Task::Forward { sandbox: sandbox.id }).await?,
+        })
     }
 
     async fn container_stats(

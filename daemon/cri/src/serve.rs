@@ -24,7 +24,10 @@ const CHUNK: usize = 100;
 pub(crate) type Chunks<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 /// A list in pieces; of an empty one there is none.
-pub(crate) fn chunks<I, T>(items: Vec<I>, message: impl Fn(Vec<I>) -> T + Send + 'static) -> Response<Chunks<T>>
+pub(crate) fn chunks<I, T>(
+    items: Vec<I>,
+    message: impl Fn(Vec<I>) -> T + Send + 'static,
+) -> Response<Chunks<T>>
 where
     I: Send + 'static,
     T: Send + 'static,

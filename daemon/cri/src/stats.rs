@@ -108,7 +108,11 @@ fn memory(usage: &PodUsage, at: i64) -> Option<v1::MemoryUsage> {
 fn swap(usage: &PodUsage, at: i64) -> Option<v1::SwapUsage> {
     let memory = &usage.stats.as_ref()?.memory;
     let used = ["total_swap", "swap"].iter().find_map(|name| memory.stat.get(*name)).copied();
-    Some(v1::SwapUsage { timestamp: at, swap_available_bytes: None, swap_usage_bytes: number(used.unwrap_or(0)) })
+    Some(v1::SwapUsage {
+        timestamp: at,
+        swap_available_bytes: None,
+        swap_usage_bytes: number(used.unwrap_or(0)),
+    })
 }
 
 /// A pod: the sum of its containers, and its network.

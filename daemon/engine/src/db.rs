@@ -139,8 +139,7 @@ impl Db {
 
     /// Writes a container of a pod down, or over.
     pub(crate) fn put_pod_container(&self, record: &ContainerRecord) -> Result<()> {
-        let sql =
-            "INSERT INTO pod_containers VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = excluded.record";
+        let sql = "INSERT INTO pod_containers VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = excluded.record";
         self.execute("write a container of a pod", sql, params![record.id, json(record)]).map(drop)
     }
 

@@ -45,19 +45,19 @@ mod spec;
 mod system;
 mod volumes;
 
+pub use berth_network::Protocol;
+pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
 pub use config::EngineConfig;
 pub use containers::{PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;
-pub use berth_network::Protocol;
-pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
-pub use pods::{
-    CdiDirs, CniDirs, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput, IdMapping, InterfaceUsage,
-    Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMount, PodNamespaces, PodPort, PodProcess,
-    PodResources, PodSecurity, PodUsage, ProcessCounts, ProcessUser, Propagation, SandboxSpec, SandboxView, SecurityProfile,
-    StoreUsage, Streams,
-};
 pub use items::{ByteStream, Items, Progress};
 pub use logs::{LogItem, LogStream};
+pub use pods::{
+    CdiDirs, CniDirs, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput, IdMapping,
+    InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMount,
+    PodNamespaces, PodPort, PodProcess, PodResources, PodSecurity, PodUsage, ProcessCounts, ProcessUser,
+    Propagation, SandboxSpec, SandboxView, SecurityProfile, StoreUsage, Streams,
+};

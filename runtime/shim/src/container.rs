@@ -259,7 +259,8 @@ impl Layers {
     /// The same layers with the ids of a user namespace: each as a mount of its own that maps them. The upper and the work
     /// directory must be in one mount, so what is mapped is their parent.
     fn seen_by(self, users: &Path) -> Result<Self, Failure> {
-        let users = File::open(users).map_err(|error| system(format!("open {}: {error}", users.display())))?;
+        let users =
+            File::open(users).map_err(|error| system(format!("open {}: {error}", users.display())))?;
         let mut held = Vec::new();
         let mut mapped = |path: &Path| -> Result<PathBuf, Failure> {
             let failed = |errno: Errno| system(format!("map the ids of {}: {errno}", path.display()));
@@ -287,7 +288,8 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         Rootfs::Path(_) => RootfsSource::Path,
         Rootfs::Overlay { lower, upper, work, volatile, users } => {
             let options = if *volatile { VOLATILE } else { &[] };
-            let layers = Layers { lower: lower.clone(), upper: upper.clone(), work: work.clone(), _held: vec![] };
+            let layers =
+                Layers { lower: lower.clone(), upper: upper.clone(), work: work.clone(), _held: vec![] };
             let layers = match users {
                 Some(users) => layers.seen_by(users)?,
                 None => layers,

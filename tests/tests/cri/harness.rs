@@ -132,7 +132,10 @@ impl Cri {
     }
 
     pub(crate) async fn stop_pod(&self, id: &str) -> Result<(), Status> {
-        self.runtime().stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() }).await.map(drop)
+        self.runtime()
+            .stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() })
+            .await
+            .map(drop)
     }
 
     pub(crate) async fn remove_pod(&self, id: &str) -> Result<(), Status> {
@@ -164,7 +167,12 @@ impl Cri {
         tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the container's end")
     }
 
-    pub(crate) async fn exec(&self, id: &str, script: &str, timeout: i64) -> Result<v1::ExecSyncResponse, Status> {
+    pub(crate) async fn exec(
+        &self,
+        id: &str,
+        script: &str,
+        timeout: i64,
+    ) -> Result<v1::ExecSyncResponse, Status> {
         let cmd = ["sh", "-c", script].map(str::to_owned).to_vec();
         let request = v1::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout };
         self.runtime().exec_sync(request).await.map(tonic::Response::into_inner)

@@ -62,8 +62,10 @@ async fn what_is_done_already_is_no_failure() {
     let id = first.unwrap();
     assert_eq!(second.unwrap(), id, "a retry joins what is under way");
     assert_eq!(cri.run(config).await.unwrap(), id, "and what was done");
-    let (first, second) =
-        tokio::join!(cri.create(&id, container("c", "sleep 1000")), cri.create(&id, container("c", "sleep 1000")));
+    let (first, second) = tokio::join!(
+        cri.create(&id, container("c", "sleep 1000")),
+        cri.create(&id, container("c", "sleep 1000"))
+    );
     let made = first.unwrap();
     assert_eq!(second.unwrap(), made);
     assert!(cri.create(&id, container("c", "something else")).await.is_err());
@@ -127,11 +129,13 @@ async fn exec_sync_ends_in_time_and_is_not_drowned() {
 async fn a_stop_asks_first_and_the_impatient_decides() {
     let cri = Cri::start();
     let id = cri.run(pod("stop", cri.logs())).await.unwrap();
-    let polite = cri.running(&id, "polite", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.1; done").await;
+    let polite =
+        cri.running(&id, "polite", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.1; done").await;
     cri.stop_container(&polite, 60).await.unwrap();
     assert_eq!(cri.status(&polite).await.unwrap().exit_code, 5);
     assert_eq!(cri.log("polite.log"), ["stdout F bye"]);
-    let deaf = cri.running(&id, "deaf", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done").await;
+    let deaf =
+        cri.running(&id, "deaf", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done").await;
     while cri.log("deaf.log").is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -211,7 +215,12 @@ async fn images_by_all_their_names() {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let mut images = cri.images();
         async move {
-            images.image_status(v1::ImageStatusRequest { image, verbose: false }).await.unwrap().into_inner().image
+            images
+                .image_status(v1::ImageStatusRequest { image, verbose: false })
+                .await
+                .unwrap()
+                .into_inner()
+                .image
         }
     };
     let image = status("busybox").await.unwrap();

@@ -63,7 +63,8 @@ async fn exec_over_a_websocket() {
     assert_eq!(String::from_utf8(out).unwrap(), "typed\nend\n");
     assert!(String::from_utf8(end).unwrap().contains("Success"));
 
-    let mut socket = connect(&url("read x; stty size; echo $x", true, true).await, "v4.channel.k8s.io").await.unwrap();
+    let mut socket =
+        connect(&url("read x; stty size; echo $x", true, true).await, "v4.channel.k8s.io").await.unwrap();
     socket.send(Message::Binary([&[4][..], br#"{"Width":91,"Height":17}"#].concat().into())).await.unwrap();
     socket.send(Message::Binary(b"\x00go\n".to_vec().into())).await.unwrap();
     let [_, out, ..] = read(socket).await;

@@ -25,7 +25,10 @@ pub(crate) fn container(filter: Option<&v1::ContainerFilter>, container: &Contai
     filter.is_none_or(|filter| {
         container.id.starts_with(&filter.id)
             && container.sandbox.starts_with(&filter.pod_sandbox_id)
-            && filter.state.as_ref().is_none_or(|state| state.state == view::container_state(container) as i32)
+            && filter
+                .state
+                .as_ref()
+                .is_none_or(|state| state.state == view::container_state(container) as i32)
             && selects(&filter.label_selector, &container.spec.labels)
     })
 }

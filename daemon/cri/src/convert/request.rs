@@ -65,7 +65,8 @@ fn port(port: v1::PortMapping) -> Result<PodPort, Status> {
     let host_ip = match port.host_ip.as_str() {
         "" => None,
         text => Some(
-            text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} is no address of a host port")))?,
+            text.parse()
+                .map_err(|_| Status::invalid_argument(format!("{text:?} is no address of a host port")))?,
         ),
     };
     Ok(PodPort {

@@ -165,11 +165,11 @@ fn reason(container: &ContainerView) -> &'static str {
 }
 
 fn mounts(container: &ContainerView) -> Vec<v1::Mount> {
-    let mut refs = container.mounted_refs.iter();
-    container.spec.mounts.iter().map(|mount| self::mount(mount, &mut refs)).collect()
+    let mut images = container.mounted_images.iter();
+    container.spec.mounts.iter().map(|mount| self::mount(mount, &mut images)).collect()
 }
 
-fn mount<'a>(mount: &PodMount, refs: &mut impl Iterator<Item = &'a String>) -> v1::Mount {
+fn mount<'a>(mount: &PodMount, images: &mut impl Iterator<Item = &'a String>) -> v1::Mount {
     let propagation = match mount.propagation {
         Propagation::Private => v1::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
@@ -187,7 +187,7 @@ fn mount<'a>(mount: &PodMount, refs: &mut impl Iterator<Item = &'a String>) -> v
         recursive_read_only: mount.recursive_read_only,
         image: mount.image.as_ref().map(|image| v1::ImageSpec {
             image: image.clone(),
-            image_ref: refs.next().cloned().unwrap_or_default(),
+            image_ref: images.next().cloned().unwrap_or_default(),
             ..v1::ImageSpec::default()
         }),
         image_sub_path: mount.image_sub_path.clone(),

@@ -32,7 +32,8 @@ pub(super) fn serve(server: Arc<Streaming>, stream: TcpStream) {
             let server = Arc::clone(&server);
             async move { Ok::<_, Infallible>(answer(&server, request)) }
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             served = connection.with_upgrades() => {
                 if let Err(error) = served {
@@ -67,7 +68,11 @@ fn answer(server: &Arc<Streaming>, mut request: Request<Incoming>) -> Reply {
         return refuse(StatusCode::NOT_FOUND, "no such stream: a URL is good once, within a minute");
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    if spdy { over_spdy(server, task, &request, upgrade) } else { over_websocket(server, task, &request, upgrade) }
+    if spdy {
+        over_spdy(server, task, &request, upgrade)
+    } else {
+        over_websocket(server, task, &request, upgrade)
+    }
 }
 
 /// 101, with this header.
@@ -111,7 +116,12 @@ fn over_spdy(server: &Arc<Streaming>, task: Task, request: &Request<Incoming>, u
     switch("SPDY/3.1", STREAM_PROTOCOL, chosen)
 }
 
-fn over_websocket(server: &Arc<Streaming>, task: Task, request: &Request<Incoming>, upgrade: OnUpgrade) -> Reply {
+fn over_websocket(
+    server: &Arc<Streaming>,
+    task: Task,
+    request: &Request<Incoming>,
+    upgrade: OnUpgrade,
+) -> Reply {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let Some(key) = header("sec-websocket-key") else {
         return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");

@@ -75,8 +75,8 @@ impl Streaming {
     /// The URL at which a client gets this.
     pub(crate) async fn url(self: &Arc<Self>, task: Task) -> Result<String, Status> {
         let listening = self.address.get_or_try_init(|| self.listen()).await;
-        let address =
-            listening.map_err(|error| Status::internal(format!("the streaming server finds no port: {error}")))?;
+        let address = listening
+            .map_err(|error| Status::internal(format!("the streaming server finds no port: {error}")))?;
         let token = format!("{:032x}", rand::random::<u128>());
         let kind = task.kind();
         {

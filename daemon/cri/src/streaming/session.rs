@@ -99,11 +99,13 @@ pub(super) async fn run(engine: &Arc<Engine>, task: Task, opened: Opened, dialec
     let transport = async {
         match opened {
             Opened::Socket(socket, protocol) => socket::session(*socket, protocol, ends, streams).await,
-            Opened::Spdy(connection) => match tokio::time::timeout(CREATION, connection.session(streams, tty)).await {
-                Ok(Some(session)) => session.run(ends).await,
-                Ok(None) => tracing::debug!("a streaming client has gone before its streams were open"),
-                Err(_) => tracing::debug!("a streaming client did not open its streams in time"),
-            },
+            Opened::Spdy(connection) => {
+                match tokio::time::timeout(CREATION, connection.session(streams, tty)).await {
+                    Ok(Some(session)) => session.run(ends).await,
+                    Ok(None) => tracing::debug!("a streaming client has gone before its streams were open"),
+                    Err(_) => tracing::debug!("a streaming client did not open its streams in time"),
+                }
+            }
         }
     };
     let process = async {

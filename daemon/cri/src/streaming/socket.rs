@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 
 use super::session::{Dialect, Ends, Outgoing, size};
 
@@ -145,7 +145,7 @@ pub(super) async fn session(socket: Socket, protocol: Subprotocol, ends: Ends, s
             }
         }
         // That the client has gone is no failure.
-        sink.close().await.ok();
+        sink.send(farewell()).await.ok();
     };
     tokio::pin!(incoming);
     tokio::select! {
@@ -155,6 +155,11 @@ pub(super) async fn session(socket: Socket, protocol: Subprotocol, ends: Ends, s
             tokio::time::timeout(FAREWELL, incoming).await.ok();
         }
     }
+}
+
+/// The end as clients want to hear it: anything but a normal closure is an error to them.
+fn farewell() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
 }
 
 /// A stream of bytes through binary messages.
@@ -186,7 +191,7 @@ pub(super) fn tunnel(mut socket: Socket) -> DuplexStream {
             }
         }
         // That the client has gone is no failure.
-        socket.close(None).await.ok();
+        socket.send(farewell()).await.ok();
     });
     near
 }

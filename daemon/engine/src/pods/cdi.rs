@@ -78,7 +78,9 @@ struct Hook {
 /// `vendor.com/class=name`
 fn parse(name: &str) -> Result<(&str, &str)> {
     let parts = name.split_once('=').filter(|(kind, device)| kind.contains('/') && !device.is_empty());
-    parts.ok_or_else(|| EngineError::invalid(format!("{name:?} is no name of a CDI device: vendor/class=name is expected")))
+    parts.ok_or_else(|| {
+        EngineError::invalid(format!("{name:?} is no name of a CDI device: vendor/class=name is expected"))
+    })
 }
 
 impl CdiDirs {
@@ -98,7 +100,10 @@ impl CdiDirs {
             let (kind, _) = parse(name)?;
             let dirs: Vec<_> = self.0.iter().map(|dir| dir.display().to_string()).collect();
             let edits = known.get(name).ok_or_else(|| {
-                EngineError::invalid(format!("unresolvable CDI device {name}: no file in {} has it", dirs.join(", ")))
+                EngineError::invalid(format!(
+                    "unresolvable CDI device {name}: no file in {} has it",
+                    dirs.join(", ")
+                ))
             })?;
             apply(spec, edits)?;
             // What a vendor says of all its devices, once.
@@ -122,7 +127,10 @@ impl CdiDirs {
                 match read(&path) {
                     Ok(definition) => {
                         for device in definition.devices {
-                            devices.insert(format!("{}={}", definition.kind, device.name), device.container_edits);
+                            devices.insert(
+                                format!("{}={}", definition.kind, device.name),
+                                device.container_edits,
+                            );
                         }
                         kinds.insert(definition.kind, definition.container_edits);
                     }
@@ -137,7 +145,8 @@ impl CdiDirs {
 
 fn read(path: &Path) -> Result<Definition> {
     let text = std::fs::read(path).during("read", path)?;
-    serde_json::from_slice(&text).map_err(|error| EngineError::invalid(format!("{}: {error}", path.display())))
+    serde_json::from_slice(&text)
+        .map_err(|error| EngineError::invalid(format!("{}: {error}", path.display())))
 }
 
 fn apply(spec: &mut oci::Spec, edits: &Edits) -> Result<()> {
@@ -206,7 +215,9 @@ fn add_hooks(spec: &mut oci::Spec, hooks: &[Hook]) -> Result<()> {
             "poststart" => all.poststart_mut(),
             "poststop" => all.poststop_mut(),
             other => {
-                return Err(EngineError::invalid(format!("a CDI file wants the hook {other:?}, which there is not")));
+                return Err(EngineError::invalid(format!(
+                    "a CDI file wants the hook {other:?}, which there is not"
+                )));
             }
         };
         list.get_or_insert_default().push(made);
@@ -237,7 +248,9 @@ mod tests {
         assert!(env.contains(&"ALL=1".to_owned()) && env.contains(&"ONE=1".to_owned()), "{env:?}");
         let linux = spec.linux().as_ref().unwrap();
         assert_eq!(linux.devices().as_ref().unwrap().last().unwrap().path(), Path::new("/dev/thing"));
-        assert!(spec.mounts().as_ref().unwrap().iter().any(|mount| mount.destination() == Path::new("/thing")));
+        assert!(
+            spec.mounts().as_ref().unwrap().iter().any(|mount| mount.destination() == Path::new("/thing"))
+        );
         assert_eq!(spec.hooks().as_ref().unwrap().create_container().as_ref().unwrap().len(), 1);
         for bad in ["vendor.com/thing=three", "thing", "a=b"] {
             assert!(dirs.inject(&mut spec, &[bad.to_owned()], &Pairs::new()).is_err(), "{bad}");

@@ -127,11 +127,7 @@ impl CniDirs {
     }
 
     /// Puts a pod on the network. The attachment holds what its removal needs also when this fails.
-    pub(super) async fn add(
-        &self,
-        subject: Subject<'_>,
-        attachment: &mut Attachment,
-    ) -> Result<Vec<IpAddr>> {
+    pub(super) async fn add(&self, subject: Subject<'_>, attachment: &mut Attachment) -> Result<Vec<IpAddr>> {
         let list = attachment.list.clone();
         let version = list.version();
         let mut previous = Value::Null;
@@ -253,7 +249,8 @@ impl CniDirs {
             return Ok(answer.unwrap_or(Value::Null));
         }
         let told: PluginAnswer = answer.ok().and_then(|a| serde_json::from_value(a).ok()).unwrap_or_default();
-        let mut words = [told.msg, told.details].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+        let mut words =
+            [told.msg, told.details].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
         if words.is_empty() {
             words.push(String::from_utf8_lossy(&output.stderr).trim().to_owned());
         }
@@ -440,7 +437,8 @@ fn read_list(path: &Path) -> Result<NetworkList> {
     if list.name.is_empty() || list.plugins.is_empty() {
         return Err(invalid("a name and at least one plugin are expected".into()));
     }
-    if let Some(plugin) = list.plugins.iter().find(|plugin| !plugin.get("type").is_some_and(Value::is_string)) {
+    if let Some(plugin) = list.plugins.iter().find(|plugin| !plugin.get("type").is_some_and(Value::is_string))
+    {
         return Err(invalid(format!("a plugin has no type: {}", Value::Object(plugin.clone()))));
     }
     Ok(list)
@@ -452,10 +450,15 @@ fn addresses(result: &Value) -> Vec<IpAddr> {
     let interfaces = list("interfaces");
     let own = |ip: &Value| match ip.get("interface").and_then(Value::as_u64) {
         None => true,
-        Some(index) => usize::try_from(index).ok().and_then(|index| interfaces.get(index)).is_some_and(|interface| {
-            let inside = interface.get("sandbox").and_then(Value::as_str).is_some_and(|sandbox| !sandbox.is_empty());
-            inside && interface.get("name").and_then(Value::as_str) == Some(INTERFACE)
-        }),
+        Some(index) => {
+            usize::try_from(index).ok().and_then(|index| interfaces.get(index)).is_some_and(|interface| {
+                let inside = interface
+                    .get("sandbox")
+                    .and_then(Value::as_str)
+                    .is_some_and(|sandbox| !sandbox.is_empty());
+                inside && interface.get("name").and_then(Value::as_str) == Some(INTERFACE)
+            })
+        }
     };
     let parse = |ip: &Value| ip.get("address")?.as_str()?.split('/').next()?.parse().ok();
     let found: Vec<IpAddr> = list("ips").iter().filter(|ip| own(ip)).filter_map(parse).collect();
@@ -463,7 +466,8 @@ fn addresses(result: &Value) -> Vec<IpAddr> {
         return found;
     }
     // Before 0.3 of the specification.
-    let old = ["ip4", "ip6"].into_iter().filter_map(|key| result.get(key)?.get("ip")?.as_str()?.split('/').next());
+    let old =
+        ["ip4", "ip6"].into_iter().filter_map(|key| result.get(key)?.get("ip")?.as_str()?.split('/').next());
     old.filter_map(|text| text.parse().ok()).collect()
 }
 

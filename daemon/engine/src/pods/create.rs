@@ -22,15 +22,20 @@ impl Engine {
     /// # Errors
     /// A sandbox that does not exist or is not ready, an image that is not there, settings that cannot be carried out;
     /// nothing is left then.
-    pub async fn create_pod_container(self: &Arc<Self>, sandbox: &str, spec: ContainerSpec) -> Result<String> {
+    pub async fn create_pod_container(
+        self: &Arc<Self>,
+        sandbox: &str,
+        spec: ContainerSpec,
+    ) -> Result<String> {
         let sandbox = self.pods.sandbox(sandbox)?;
         if spec.name.is_empty() {
             return Err(EngineError::invalid("a container needs a name (ContainerMetadata)"));
         }
         let name = format!("{}/{}_{}", sandbox.id, spec.name, spec.attempt);
         let engine = Arc::clone(self);
-        let make =
-            move || async move { engine.blocking(move |engine| engine.make_pod_container(&sandbox, spec)).await };
+        let make = move || async move {
+            engine.blocking(move |engine| engine.make_pod_container(&sandbox, spec)).await
+        };
         self.pods.make_once(&self.tasks, name, make).await
     }
 
@@ -66,7 +71,9 @@ impl Engine {
         let twin = all.find(|record| record.spec.name == spec.name && record.spec.attempt == spec.attempt);
         match twin {
             None => Ok(None),
-            Some(twin) if *twin.spec == *spec && twin.status.phase == ContainerPhase::Created => Ok(Some(twin.id)),
+            Some(twin) if *twin.spec == *spec && twin.status.phase == ContainerPhase::Created => {
+                Ok(Some(twin.id))
+            }
             Some(twin) => Err(EngineError::conflict(format!(
                 "container {} is {:?}, attempt {}, of this sandbox already: remove it first",
                 twin.id, spec.name, spec.attempt
@@ -74,7 +81,12 @@ impl Engine {
         }
     }
 
-    fn prepare_pod_container(&self, id: &str, sandbox: &Sandbox, spec: ContainerSpec) -> Result<ContainerRecord> {
+    fn prepare_pod_container(
+        &self,
+        id: &str,
+        sandbox: &Sandbox,
+        spec: ContainerSpec,
+    ) -> Result<ContainerRecord> {
         let pod = sandbox.record().spec;
         if spec.security.privileged && !pod.privileged {
             return Err(EngineError::invalid("no privileged container allowed in sandbox"));
@@ -97,7 +109,6 @@ impl Engine {
             image_name: image.tags.first().map_or_else(|| spec.asked_image.clone(), ToString::to_string),
             image_ref: image_ref(&image),
             mounted_images: Vec::new(),
-            mounted_refs: Vec::new(),
             stop_signal,
             user: ProcessUser::from(&user),
             status: ContainerStatus::default(),
@@ -107,10 +118,7 @@ impl Engine {
         let spec = Arc::clone(&record.spec);
         let target = self.pid_target(&spec.security.pid, &sandbox.id)?;
         let sources = self.pod_mounts(id, &spec, &pod, &pins, (&image, &config))?;
-        for (mounted, _) in &sources.images {
-            record.mounted_refs.push(image_ref(&self.store.images().resolve(mounted)?));
-            record.mounted_images.push(mounted.clone());
-        }
+        record.mounted_images = sources.images.iter().map(|(image, _)| image.clone()).collect();
         let built = self.pod_spec(Inputs {
             id,
             spec: &spec,
@@ -133,10 +141,14 @@ impl Engine {
         let PidScope::Target(target) = scope else { return Ok(None) };
         let found = self.pods.container(target)?.record();
         if found.sandbox != sandbox {
-            return Err(EngineError::invalid(format!("invalid target container {target:?}: it is of another pod")));
+            return Err(EngineError::invalid(format!(
+                "invalid target container {target:?}: it is of another pod"
+            )));
         }
         if found.status.phase != ContainerPhase::Running {
-            return Err(EngineError::invalid(format!("invalid target container {target:?}: it is not running")));
+            return Err(EngineError::invalid(format!(
+                "invalid target container {target:?}: it is not running"
+            )));
         }
         Ok(Some(found.status.pid))
     }

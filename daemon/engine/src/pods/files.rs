@@ -50,7 +50,11 @@ mod tests {
     #[test]
     fn dns_as_asked_for() {
         let own = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
-        let dns = PodDns { servers: own(&["10.0.0.1", "::1"]), searches: own(&["a", "b"]), options: own(&["ndots:5"]) };
+        let dns = PodDns {
+            servers: own(&["10.0.0.1", "::1"]),
+            searches: own(&["a", "b"]),
+            options: own(&["ndots:5"]),
+        };
         assert_eq!(resolv_conf(&dns), "search a b\nnameserver 10.0.0.1\nnameserver ::1\noptions ndots:5\n");
         assert_eq!(resolv_conf(&PodDns::default()), "");
     }

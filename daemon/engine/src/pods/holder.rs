@@ -40,7 +40,7 @@ impl Engine {
         let record = sandbox.record();
         let dir = pins.dir.join(DIR);
         let rootfs = pins.dir.join("empty");
-        for path in [&dir, &rootfs] {
+        for path in [&dir, &rootfs.join("dev")] {
             std::fs::create_dir_all(path).during("create", path)?;
         }
         bundle::write(&dir, &self.holder_spec(&record.spec, &record.id, pins)?)?;
@@ -101,7 +101,11 @@ impl Engine {
         root.set_path("rootfs".into()).set_readonly(Some(true));
         let mut built = oci::Spec::default();
         built.set_version("1.2.1".to_owned()).set_root(Some(root)).set_process(None);
-        built.set_mounts(None).set_linux(Some(linux));
+        // The usual devices have to be somewhere; nothing is made in the directory on the host.
+        let mut dev = oci::Mount::default();
+        dev.set_destination("/dev".into()).set_typ(Some("tmpfs".to_owned())).set_source(Some("tmpfs".into()));
+        dev.set_options(Some(["nosuid", "noexec", "mode=755", "size=64k"].map(str::to_owned).to_vec()));
+        built.set_mounts(Some(vec![dev])).set_linux(Some(linux));
         built.set_hostname(users.map(|_| self.pod_hostname(spec)));
         Ok(built)
     }

@@ -73,8 +73,7 @@ impl Engine {
     /// A name that is none; what the registry says.
     pub async fn pull_pod_image(self: &Arc<Self>, name: &str, auth: AuthConfig) -> Result<String> {
         let reference = named(name, "")?;
-        let pulled =
-            self.registry.pull(&reference, &Platform::host(), &credentials(&auth), |_| {}).await?;
+        let pulled = self.registry.pull(&reference, &Platform::host(), &credentials(&auth), |_| {}).await?;
         self.image_event("pull", &reference.familiar(), &reference.familiar_name());
         Ok(pulled.id.to_string())
     }

@@ -103,7 +103,8 @@ impl Engine {
 
     /// What the shim is told. Blocking.
     fn prepare_start(&self, record: &ContainerRecord) -> Result<(Create, Vec<OwnedFd>)> {
-        let gone = || EngineError::internal(format!("the snapshot of container {} is gone: remove it", record.id));
+        let gone =
+            || EngineError::internal(format!("the snapshot of container {} is gone: remove it", record.id));
         let snapshot = self.store.snapshots().get(&record.id)?.ok_or_else(gone)?;
         self.pid_target(&record.spec.security.pid, &record.sandbox)?;
         let images = record.spec.mounts.iter().filter(|mount| mount.image.is_some());
@@ -255,7 +256,10 @@ impl Engine {
         self.detached(async move { engine.remove_known_container(&container).await }).await
     }
 
-    pub(super) async fn remove_known_container(self: &Arc<Self>, container: &Arc<PodContainer>) -> Result<()> {
+    pub(super) async fn remove_known_container(
+        self: &Arc<Self>,
+        container: &Arc<PodContainer>,
+    ) -> Result<()> {
         self.end_container(container, Duration::ZERO).await?;
         let _operation = container.operation.lock().await;
         if known(self.pods.container(&container.id))?.is_none() {

@@ -30,11 +30,11 @@ pub use cni::CniDirs;
 pub use events::{PodChange, PodEvent};
 pub use images::PodImage;
 pub use model::{
-    ContainerSpec, IdMapping, Pairs, PidScope, PodDevice, PodDns, PodMount, PodNamespaces, PodPort, PodResources,
-    PodSecurity, Propagation, SandboxSpec, SecurityProfile,
+    ContainerSpec, IdMapping, Pairs, PidScope, PodDevice, PodDns, PodMount, PodNamespaces, PodPort,
+    PodResources, PodSecurity, Propagation, SandboxSpec, SecurityProfile,
 };
 pub use process::{ExecOutput, PodProcess, Streams};
-pub(crate) use record::{ContainerRecord, SandboxRecord};
 pub use record::{ContainerPhase, ContainerStatus, ContainerView, ProcessUser, SandboxView};
+pub(crate) use record::{ContainerRecord, SandboxRecord};
 pub(crate) use registry::Pods;
 pub use usage::{InterfaceUsage, PodUsage, ProcessCounts, StoreUsage};

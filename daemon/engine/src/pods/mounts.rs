@@ -39,7 +39,8 @@ impl Engine {
         image: (&Image, &RuntimeConfig),
     ) -> Result<Sources> {
         let mut sources = Sources::default();
-        let taken = |target: &str| spec.mounts.iter().any(|mount| clean(&mount.container_path) == Path::new(target));
+        let taken =
+            |target: &str| spec.mounts.iter().any(|mount| clean(&mount.container_path) == Path::new(target));
         let access = if spec.security.readonly_rootfs { "ro" } else { "rw" };
         for (file, target) in
             [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
@@ -99,7 +100,7 @@ impl Engine {
         self.image_source(&source).map_err(|error| failed(error.to_string()))?;
         images.push(source);
         let placeholder = PathBuf::from(format!("{MOUNT_PLACEHOLDER}{}", images.len() - 1));
-        Ok(bind(&placeholder, &mount.container_path, &["ro", "noexec", "rprivate"]))
+        Ok(bind(&placeholder, &mount.container_path, &["ro", "rprivate"]))
     }
 
     /// The file system of an image, or a directory of it.

@@ -84,7 +84,8 @@ impl Engine {
             return Ok(());
         }
         mount(Some(&dir), &dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).during("bind", &dir)?;
-        mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).during("make private", &dir)
+        mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+            .during("make private", &dir)
     }
 
     /// Takes the directory of all pods away; only when there is no pod.
@@ -131,7 +132,8 @@ impl Pins {
         if let Some(network) = &wanted.network {
             setns(network, CloneFlags::CLONE_NEWNET).during("enter", self.path(Pin::Network))?;
         }
-        let flags = [(wanted.ipc, CloneFlags::CLONE_NEWIPC), (wanted.uts.is_some(), CloneFlags::CLONE_NEWUTS)];
+        let flags =
+            [(wanted.ipc, CloneFlags::CLONE_NEWIPC), (wanted.uts.is_some(), CloneFlags::CLONE_NEWUTS)];
         let flags = flags.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag).collect();
         unshare(flags).during("make the namespaces of", &self.dir)?;
         if let Some(hostname) = wanted.uts {
@@ -143,8 +145,11 @@ impl Pins {
                 EngineError::invalid(format!("cannot set the sysctl {name}={value} of the pod: {error}"))
             })?;
         }
-        let pins =
-            [(wanted.network.is_some(), Pin::Network), (wanted.ipc, Pin::Ipc), (wanted.uts.is_some(), Pin::Uts)];
+        let pins = [
+            (wanted.network.is_some(), Pin::Network),
+            (wanted.ipc, Pin::Ipc),
+            (wanted.uts.is_some(), Pin::Uts),
+        ];
         for (_, pin) in pins.into_iter().filter(|(wanted, _)| *wanted) {
             self.pin(pin, &format!("/proc/thread-self/ns/{}", pin.name()))?;
         }
@@ -159,7 +164,8 @@ impl Pins {
     fn pin(&self, pin: Pin, source: &str) -> Result<()> {
         let path = self.path(pin);
         File::create(&path).during("create", &path)?;
-        mount(Some(source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).during("pin a namespace at", &path)
+        mount(Some(source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .during("pin a namespace at", &path)
     }
 
     /// Makes /dev/shm of the pod; `owner` is its root on the host.
@@ -168,7 +174,8 @@ impl Pins {
         fs::create_dir_all(&path).during("create", &path)?;
         let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         let options = format!("{SHM_OPTIONS},uid={owner},gid={owner}");
-        mount(Some("shm"), &path, Some("tmpfs"), flags, Some(options.as_str())).during("mount a tmpfs at", &path)
+        mount(Some("shm"), &path, Some("tmpfs"), flags, Some(options.as_str()))
+            .during("mount a tmpfs at", &path)
     }
 
     /// Lets everything go that is pinned or mounted; goes on past errors.

@@ -23,7 +23,11 @@ const BRIDGE: &str = "bridge";
 
 impl Engine {
     /// Puts the pod on the network. How is written down before it is done, so that a crash leaves nothing behind.
-    pub(super) async fn join_pod_network(self: &Arc<Self>, sandbox: &Arc<Sandbox>, pins: &Pins) -> Result<()> {
+    pub(super) async fn join_pod_network(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        pins: &Pins,
+    ) -> Result<()> {
         let spec = sandbox.record().spec;
         if spec.namespaces.host_network {
             return Ok(());
@@ -85,7 +89,8 @@ impl Engine {
             PodNetwork::Cni(attachment) => {
                 let pins = self.pins(&sandbox.id);
                 // Of a namespace that is gone the plugins are told nothing.
-                let netns = if pins.holds(Pin::Network) { pins.path(Pin::Network) } else { Default::default() };
+                let netns =
+                    if pins.holds(Pin::Network) { pins.path(Pin::Network) } else { Default::default() };
                 let subject = Subject { sandbox: &sandbox.id, netns: &netns };
                 self.config.cni.delete(subject, attachment).await?;
             }
@@ -113,7 +118,10 @@ impl Engine {
         });
         let panicked = |_| EngineError::internal("the thread that connects to a pod panicked");
         connected.await?.map_err(panicked)?.map_err(|error| {
-            EngineError::new(crate::error::Kind::Unavailable, format!("failed to connect to localhost:{port}: {error}"))
+            EngineError::new(
+                crate::error::Kind::Unavailable,
+                format!("failed to connect to localhost:{port}: {error}"),
+            )
         })
     }
 

@@ -127,7 +127,12 @@ impl Engine {
     }
 
     /// The container's own process, with another command. Blocking.
-    fn pod_exec_process(&self, container: &PodContainer, command: Vec<String>, tty: bool) -> Result<oci::Process> {
+    fn pod_exec_process(
+        &self,
+        container: &PodContainer,
+        command: Vec<String>,
+        tty: bool,
+    ) -> Result<oci::Process> {
         let path = self.pod_run_dir(&container.sandbox, &container.id).join(files::CONFIG);
         let text = std::fs::read(&path).during("read", &path)?;
         let spec: oci::Spec = serde_json::from_slice(&text)
@@ -135,7 +140,8 @@ impl Engine {
         let missing = || EngineError::internal(format!("{} names no process", path.display()));
         let mut process = spec.process().clone().ok_or_else(missing)?;
         process.set_args(Some(command)).set_terminal(Some(tty)).set_console_size(None);
-        if tty && let Some(env) = process.env_mut()
+        if tty
+            && let Some(env) = process.env_mut()
             && !env.iter().any(|entry| entry.starts_with("TERM="))
         {
             env.push("TERM=xterm".to_owned());
@@ -185,7 +191,9 @@ impl Engine {
                     let seconds = limit.as_secs();
                     return Err(EngineError::new(
                         Kind::Timeout,
-                        format!("command {words:?} timed out: it took longer than {seconds} s and was killed"),
+                        format!(
+                            "command {words:?} timed out: it took longer than {seconds} s and was killed"
+                        ),
                     ));
                 }
             },
@@ -232,7 +240,8 @@ fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Both streams to their ends.
 async fn collect(stream: OwnedFd) -> Result<(Vec<u8>, Vec<u8>)> {
-    let failed = |error: std::io::Error| EngineError::internal(format!("reading the output of an exec: {error}"));
+    let failed =
+        |error: std::io::Error| EngineError::internal(format!("reading the output of an exec: {error}"));
     let mut stream = tokio::net::UnixStream::from_std(UnixStream::from(stream)).map_err(failed)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut piece = vec![0; 64 << 10];

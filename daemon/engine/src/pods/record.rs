@@ -98,10 +98,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) image_name: String,
     /// `name@sha256:…`, else its id.
     pub(crate) image_ref: String,
-    /// Images whose file systems it has mounted: id by id.
+    /// Ids of the images whose file systems it has mounted.
     pub(crate) mounted_images: Vec<String>,
-    /// The same as `name@sha256:…`.
-    pub(crate) mounted_refs: Vec<String>,
     /// Number of the signal that asks it to end.
     pub(crate) stop_signal: i32,
     pub(crate) user: ProcessUser,
@@ -161,8 +159,8 @@ pub struct ContainerView {
     pub image_name: String,
     /// `name@sha256:…`, else its id.
     pub image_ref: String,
-    /// The images that are mounted, in the order of their mounts.
-    pub mounted_refs: Vec<String>,
+    /// Ids of the images that are mounted, in the order of their mounts.
+    pub mounted_images: Vec<String>,
     /// Signal that asks it to end.
     pub stop_signal: i32,
     /// As whom it runs.
@@ -196,7 +194,7 @@ impl From<&ContainerRecord> for ContainerView {
             image_id: record.image_id.clone(),
             image_name: record.image_name.clone(),
             image_ref: record.image_ref.clone(),
-            mounted_refs: record.mounted_refs.clone(),
+            mounted_images: record.mounted_images.clone(),
             stop_signal: record.stop_signal,
             user: record.user.clone(),
             log: record.log.clone(),

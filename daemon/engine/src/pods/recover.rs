@@ -144,7 +144,11 @@ impl Engine {
         }
     }
 
-    async fn reconnect_pod_container(self: &Arc<Self>, container: &Arc<PodContainer>, record: &ContainerRecord) {
+    async fn reconnect_pod_container(
+        self: &Arc<Self>,
+        container: &Arc<PodContainer>,
+        record: &ContainerRecord,
+    ) {
         let dir = self.pod_run_dir(&record.sandbox, &record.id);
         if !dir.exists() {
             return self.pod_container_ended(container, lost("the host was restarted"));

@@ -79,15 +79,21 @@ impl Pods {
     /// The sandbox of an id, or of a unique beginning of one.
     pub(crate) fn sandbox(&self, wanted: &str) -> Result<Arc<Sandbox>> {
         let all = self.sandboxes.read().unwrap_or_else(PoisonError::into_inner);
-        find(&all, wanted)
-            .ok_or_else(|| EngineError::not_found(format!("an error occurred when try to find sandbox {wanted:?}: not found")))
+        find(&all, wanted).ok_or_else(|| {
+            EngineError::not_found(format!(
+                "an error occurred when try to find sandbox {wanted:?}: not found"
+            ))
+        })
     }
 
     /// The container of an id, or of a unique beginning of one.
     pub(crate) fn container(&self, wanted: &str) -> Result<Arc<PodContainer>> {
         let all = self.containers.read().unwrap_or_else(PoisonError::into_inner);
-        find(&all, wanted)
-            .ok_or_else(|| EngineError::not_found(format!("an error occurred when try to find container {wanted:?}: not found")))
+        find(&all, wanted).ok_or_else(|| {
+            EngineError::not_found(format!(
+                "an error occurred when try to find container {wanted:?}: not found"
+            ))
+        })
     }
 
     pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {

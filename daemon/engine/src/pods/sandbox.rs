@@ -55,9 +55,8 @@ impl Engine {
 
     /// The sandbox that an earlier call made of the same request.
     fn sandbox_like(&self, spec: &SandboxSpec) -> Result<Option<String>> {
-        let key = |spec: &SandboxSpec| {
-            (spec.name.clone(), spec.namespace.clone(), spec.uid.clone(), spec.attempt)
-        };
+        let key =
+            |spec: &SandboxSpec| (spec.name.clone(), spec.namespace.clone(), spec.uid.clone(), spec.attempt);
         let wanted = key(spec);
         for sandbox in self.pods.sandboxes() {
             let record = sandbox.record();
@@ -157,7 +156,8 @@ impl Engine {
             sandbox.change(&self.db, |record| record.phase = SandboxPhase::NotReady)?;
         }
         let containers = self.pods.containers_of(&sandbox.id);
-        let stops = containers.iter().map(|container| self.end_container(container, std::time::Duration::ZERO));
+        let stops =
+            containers.iter().map(|container| self.end_container(container, std::time::Duration::ZERO));
         let mut errors: Vec<EngineError> =
             futures_util::future::join_all(stops).await.into_iter().filter_map(Result::err).collect();
         errors.extend(self.leave_pod_network(sandbox).await.err());
@@ -226,7 +226,8 @@ fn check(spec: &SandboxSpec) -> Result<()> {
     for name in spec.sysctls.keys() {
         let (host, what) = if name.starts_with("net.") {
             (spec.namespaces.host_network, "network")
-        } else if ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|p| name.starts_with(p)) {
+        } else if ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|p| name.starts_with(p))
+        {
             (spec.namespaces.host_ipc, "IPC")
         } else {
             return Err(EngineError::invalid(format!(
@@ -234,7 +235,9 @@ fn check(spec: &SandboxSpec) -> Result<()> {
             )));
         };
         if host {
-            return Err(EngineError::invalid(format!("sysctl {name:?} is not allowed in the host's {what} namespace")));
+            return Err(EngineError::invalid(format!(
+                "sysctl {name:?} is not allowed in the host's {what} namespace"
+            )));
         }
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) || name.contains("..") {
             return Err(EngineError::invalid(format!("sysctl {name:?} is no name of a kernel parameter")));

@@ -10,9 +10,7 @@ use berth_spec::oci;
 use berth_spec::seccomp::native_arch;
 use berth_store::Image;
 
-use super::model::{
-    ContainerSpec, PidScope, PodResources, PodSecurity, SandboxSpec, SecurityProfile,
-};
+use super::model::{ContainerSpec, PidScope, PodResources, PodSecurity, SandboxSpec, SecurityProfile};
 use super::mounts::Sources;
 use super::namespaces::{Pin, Pins};
 use super::record::ProcessUser;
@@ -37,7 +35,12 @@ pub(super) struct Inputs<'a> {
 
 impl Engine {
     /// The user that a container runs as, from its own files.
-    pub(super) fn pod_user(&self, spec: &ContainerSpec, image: &Image, config: &RuntimeConfig) -> Result<User> {
+    pub(super) fn pod_user(
+        &self,
+        spec: &ContainerSpec,
+        image: &Image,
+        config: &RuntimeConfig,
+    ) -> Result<User> {
         let security = &spec.security;
         if security.run_as_group.is_some()
             && security.run_as_user.is_none()
@@ -56,8 +59,12 @@ impl Engine {
     pub(super) fn pod_spec(&self, inputs: Inputs<'_>) -> Result<oci::Spec> {
         let Inputs { id, spec, sandbox, sandbox_id, pins, image, user, sources, target } = inputs;
         let security = &spec.security;
-        let capabilities =
-            capabilities(&security.add_capabilities, &security.drop_capabilities, security.privileged, self.host.bounding)?;
+        let capabilities = capabilities(
+            &security.add_capabilities,
+            &security.drop_capabilities,
+            security.privileged,
+            self.host.bounding,
+        )?;
         let hostname = self.pod_hostname(sandbox);
         let environment = environment(&hostname, spec, image);
         let devices = devices(spec)?;
@@ -227,7 +234,8 @@ fn devices(spec: &ContainerSpec) -> Result<devices::Devices> {
         path_in_container: device.container_path.clone(),
         cgroup_permissions: device.permissions.clone(),
     });
-    let mut host = berth_api::container::HostConfig { privileged: spec.security.privileged, ..Default::default() };
+    let mut host =
+        berth_api::container::HostConfig { privileged: spec.security.privileged, ..Default::default() };
     host.resources.devices = Some(mappings.collect());
     devices::collect(&host)
 }
@@ -240,11 +248,7 @@ fn oom_score_adj(wanted: i64, bounding: u64) -> i32 {
     if bounding & SYS_RESOURCE != 0 { wanted } else { wanted.max(own.unwrap_or(0)) }
 }
 
-fn seccomp(
-    security: &PodSecurity,
-    capabilities: &[oci::Capability],
-    kernel: (u32, u32),
-) -> Result<Seccomp> {
+fn seccomp(security: &PodSecurity, capabilities: &[oci::Capability], kernel: (u32, u32)) -> Result<Seccomp> {
     if security.privileged {
         return Ok(Seccomp::Unconfined);
     }
@@ -349,7 +353,8 @@ mod tests {
     #[test]
     fn limits_that_are_not_given_are_left_out() {
         assert!(resources(&PodResources::default()).cpu().is_none());
-        let wanted = PodResources { cpu_shares: 512, memory: 1 << 20, memory_swap: -1, ..PodResources::default() };
+        let wanted =
+            PodResources { cpu_shares: 512, memory: 1 << 20, memory_swap: -1, ..PodResources::default() };
         let limits = resources(&wanted);
         assert_eq!(limits.cpu().as_ref().unwrap().shares(), Some(512));
         assert_eq!(limits.memory().as_ref().unwrap().swap(), Some(-1));

@@ -208,7 +208,8 @@ fn count(pids: &[i32]) -> ProcessCounts {
     for pid in pids {
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
             counts.descriptors += 1;
-            let is_socket = |link: &std::path::Path| link.as_os_str().as_encoded_bytes().starts_with(b"socket:");
+            let is_socket =
+                |link: &std::path::Path| link.as_os_str().as_encoded_bytes().starts_with(b"socket:");
             counts.sockets += u64::from(std::fs::read_link(entry.path()).is_ok_and(|link| is_socket(&link)));
         }
     }

@@ -49,5 +49,6 @@ impl Engine {
 
 /// Gives a file to the pod's root.
 pub(super) fn own(path: &Path, users: IdMapping) -> Result<()> {
-    std::os::unix::fs::chown(path, Some(users.host_id), Some(users.host_id)).during("give to the pod's root", path)
+    std::os::unix::fs::chown(path, Some(users.host_id), Some(users.host_id))
+        .during("give to the pod's root", path)
 }

@@ -32,12 +32,26 @@ const MAX_DATA: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     /// The client opens a stream.
-    Open { stream: u32, headers: HashMap<String, String>, last: bool },
+    Open {
+        stream: u32,
+        headers: HashMap<String, String>,
+        last: bool,
+    },
     /// We accept it.
-    Reply { stream: u32 },
-    Data { stream: u32, data: Bytes, last: bool },
-    Reset { stream: u32 },
-    Ping { id: u32 },
+    Reply {
+        stream: u32,
+    },
+    Data {
+        stream: u32,
+        data: Bytes,
+        last: bool,
+    },
+    Reset {
+        stream: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
 }
 
@@ -270,9 +284,12 @@ mod tests {
     #[tokio::test]
     async fn headers_are_unpacked_with_what_came_before() {
         let long = "x".repeat(5000);
-        let wire = opened(&[&[("streamType", "error")], &[("streamType", "data"), ("port", "80"), ("long", &long)]]);
+        let wire =
+            opened(&[&[("streamType", "error")], &[("streamType", "data"), ("port", "80"), ("long", &long)]]);
         let mut reader = Reader::new(&wire[..]);
-        let Some(Frame::Open { stream: 1, headers, last: false }) = reader.next().await.unwrap() else { panic!() };
+        let Some(Frame::Open { stream: 1, headers, last: false }) = reader.next().await.unwrap() else {
+            panic!()
+        };
         assert_eq!(headers["streamtype"], "error");
         let Some(Frame::Open { stream: 3, headers, .. }) = reader.next().await.unwrap() else { panic!() };
         assert_eq!((headers["port"].as_str(), headers["long"].len()), ("80", 5000));
