@@ -6,7 +6,7 @@
 //!  Container ─▶ openat2 inside the root ─▶ open_tree ─ ids mapped? ─▶ MapIds, answered by the parent
 //! ```
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_spec::{BindSource, MountStep};

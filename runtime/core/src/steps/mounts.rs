@@ -10,7 +10,7 @@ use berth_spec::{
 };
 use berth_sys::Errno;
 use berth_sys::mountfd::{self, FsContext, MountAttr, Tree};
-use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
+use berth_sys::path::{mkdir_all_in_root, open_in_root};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstat};
