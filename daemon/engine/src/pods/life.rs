@@ -224,7 +224,14 @@ impl Engine {
                     tracing::debug!(container = container.id, %error, "the stop signal was not taken");
                 }
             }
-            if tokio::time::timeout(patience, record.wait_for(over)).await.is_ok() {
+            let ended = tokio::select! {
+                ended = tokio::time::timeout(patience, record.wait_for(over)) => ended.is_ok(),
+                // Whoever wants it stopped asks the next daemon again.
+                () = self.ending.cancelled() => {
+                    return Err(EngineError::new(Kind::Unavailable, "the daemon is going away"));
+                }
+            };
+            if ended {
                 return Ok(());
             }
         }

@@ -77,6 +77,7 @@ impl Engine {
 
     /// Makes the directory of all pods a mount of its own, unless an earlier daemon did.
     pub(super) fn prepare_pods_dir(&self) -> Result<()> {
+        let _one_at_a_time = self.pods.directory();
         let dir = self.pods_dir();
         fs::create_dir_all(&dir).during("create", &dir)?;
         let dir = fs::canonicalize(&dir).during("resolve", &dir)?;

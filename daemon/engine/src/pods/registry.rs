@@ -1,7 +1,6 @@
 //! All pods and their containers, live; and what is being made right now, so that a retry joins it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 
 use super::events::PodEvent;
+use super::namespaces::Pin;
 use super::record::{
     ContainerPhase, ContainerRecord, ContainerStatus, ContainerView, SandboxPhase, SandboxRecord, SandboxView,
 };
@@ -27,6 +27,8 @@ pub(crate) struct Pods {
     sandboxes: RwLock<BTreeMap<String, Arc<Sandbox>>>,
     containers: RwLock<BTreeMap<String, Arc<PodContainer>>>,
     making: Mutex<HashMap<String, Making>>,
+    /// Held by whoever looks whether the directory of all pods is a mount.
+    directory: Mutex<()>,
     pub(super) events: broadcast::Sender<PodEvent>,
 }
 
@@ -65,6 +67,7 @@ impl Default for Pods {
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
             making: Mutex::default(),
+            directory: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
         }
     }
@@ -94,6 +97,10 @@ impl Pods {
                 "an error occurred when try to find container {wanted:?}: not found"
             ))
         })
+    }
+
+    pub(super) fn directory(&self) -> MutexGuard<'_, ()> {
+        lock(&self.directory)
     }
 
     pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
@@ -280,7 +287,7 @@ impl crate::engine::Engine {
         let record = sandbox.record();
         let own = !record.spec.namespaces.host_network;
         SandboxView {
-            network: own.then(|| PathBuf::from(self.pins(&record.id).path(super::namespaces::Pin::Network))),
+            network: own.then(|| self.pins(&record.id).path(Pin::Network)),
             ready: record.phase == SandboxPhase::Ready,
             id: record.id,
             spec: record.spec,

@@ -238,13 +238,13 @@ fn interfaces_of(pins: &Pins) -> Vec<InterfaceUsage> {
     if !pins.holds(Pin::Network) {
         return Vec::new();
     }
-    let table = pins.open(Pin::Network).and_then(|netns| {
+    let table = pins.open(Pin::Network).map(|netns| {
         let read = move || {
             nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
             std::fs::read_to_string("/proc/thread-self/net/dev").ok()
         };
         // A thread of its own: it changes its namespace and ends.
-        Ok(std::thread::spawn(read).join().ok().flatten().unwrap_or_default())
+        std::thread::spawn(read).join().ok().flatten().unwrap_or_default()
     });
     table.map(|table| interfaces(&table)).unwrap_or_default()
 }
