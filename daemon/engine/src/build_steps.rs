@@ -8,6 +8,7 @@ use berth_builder::{DeviceError, Devices, NetworkMode, Sandbox, SandboxError, Sa
 use berth_network::{EndpointRequest, NetworkController};
 
 use crate::ids;
+use crate::pods::CdiDirs;
 use crate::resolve_files::{HostLine, HostResolver, hosts, resolv_conf};
 
 /// Networks for build steps.
@@ -98,15 +99,13 @@ impl Drop for EngineSandbox {
     }
 }
 
-/// The devices that build steps may ask for.
-pub(crate) struct EngineDevices;
-
-impl Devices for EngineDevices {
+impl Devices for CdiDirs {
     fn names(&self) -> Vec<String> {
-        Vec::new()
+        self.devices()
     }
 
-    fn inject(&self, names: &[String], _spec: &mut berth_spec::oci::Spec) -> Result<(), DeviceError> {
-        Err(DeviceError { message: format!("no device {}", names.join(", ")) })
+    fn inject(&self, names: &[String], spec: &mut berth_spec::oci::Spec) -> Result<(), DeviceError> {
+        let injected = Self::inject(self, spec, names, &std::collections::BTreeMap::default());
+        injected.map_err(|error| DeviceError { message: error.to_string() })
     }
 }
