@@ -211,7 +211,8 @@ impl Watch {
 
     async fn restart(&self, service: &str) -> Result<()> {
         for id in self.containers(service).await? {
-            let restarted = self.engine.client.container_restart(&id, &StopContainer::default()).await;
+            let stop = StopContainer::default();
+            let restarted = self.engine.act(self.engine.client.container_restart(&id, &stop)).await;
             restarted.during(|| format!("restarting service {service}"))?;
         }
         Ok(())
@@ -253,11 +254,8 @@ impl Watch {
         let service = self.project.services.get(&rule.service);
         for id in self.containers(&rule.service).await? {
             let options = PutArchive { path: "/".to_owned(), ..PutArchive::default() };
-            let put = self
-                .engine
-                .client
-                .container_archive_put(&id, &options, Upload::from_bytes(archive.clone()))
-                .await;
+            let archive = Upload::from_bytes(archive.clone());
+            let put = self.engine.act(self.engine.client.container_archive_put(&id, &options, archive)).await;
             put.during(|| format!("syncing service {}", rule.service))?;
             if !gone.is_empty() {
                 let words = ["rm", "-rf", "--"].map(str::to_owned).into_iter();
