@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::explain;
 use crate::create::Gate;
-use crate::error::{Context, FailureKind, Fault};
+use crate::error::{ChildFailure, Context, FailureKind, Fault};
 use crate::init::{Init, Never, failure};
 use crate::protocol::FromChild;
 
@@ -107,7 +107,7 @@ impl Init<'_> {
         }
         let (first, keep) = (3 + self.preserve_fds, self.link.descriptors());
         process::exec_alone(&program, &self.process.args, &env, first, &keep, |errno| {
-            self.link.fail(failure("Exec".to_owned(), why(&program, errno)));
+            self.link.fail(failure(ChildFailure::EXEC.to_owned(), why(&program, errno)));
         })
     }
 }
