@@ -79,7 +79,7 @@ services:
         ARG A
         COPY --from=other word /word
         RUN --mount=type=secret,id=token --mount=type=secret,id=renamed \
-            test "$(cat /run/secrets/token)" = hidden && test "$(cat /run/secrets/renamed)" = filed && echo $A > /done
+            grep -qx hidden /run/secrets/token && grep -qx filed /run/secrets/renamed && echo $$A > /done
     command: cat /base /word /done
 secrets:
   token: {environment: TOKEN}
@@ -111,7 +111,7 @@ fn builds_have_all_their_keys() {
 fn dry_runs_do_nothing() {
     let daemon = Daemon::with_busybox();
     let cli = daemon.cli(Frontend::Berth);
-    let text = "services:\n  a: {image: busybox, stop_signal: SIGKILL, command: sleep 1000, volumes: ['v:/v'], pre_stop: [{command: touch /v/stopped}]}\nvolumes: {v: {}}\n";
+    let text = "services:\n  a: {image: busybox, stop_signal: SIGKILL, command: sleep 1000, volumes: ['vol:/v'], pre_stop: [{command: touch /v/stopped}]}\nvolumes: {vol: {}}\n";
     let project = Project::new(&cli, &daemon.scratch("dry"), text);
     project.ok(&["up", "-d"]);
     let id = project.ok(&["ps", "-q"]).trim().to_owned();
@@ -127,7 +127,7 @@ fn dry_runs_do_nothing() {
         (&["kill"], "Container dry-a-1  Killed"),
         (&["pause"], "Container dry-a-1  Paused"),
         (&["rm", "-s"], "Container dry-a-1  Removed"),
-        (&["down", "-v"], "Volume dry_v  Removed"),
+        (&["down", "-v"], "Volume dry_vol  Removed"),
         (&["pull"], "Image busybox  Pulled"),
         (&["exec", "a", "touch", "/v/x"], "Container dry-a-1  Would run touch /v/x"),
         (&["cp", "/etc/hostname", "a:/v/y"], "Container dry-a-1  Copy /etc/hostname"),

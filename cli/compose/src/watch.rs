@@ -162,6 +162,10 @@ impl Watch {
         while let Ok(Some(path)) = tokio::time::timeout(QUIET, self.changes.recv()).await {
             changed.insert(path);
         }
+        // What is in a directory that is new came before anybody watched it.
+        for directory in changed.iter().filter(|path| path.is_dir()).cloned().collect::<Vec<_>>() {
+            collect(&directory, &mut changed);
+        }
         let mut rebuild = BTreeSet::new();
         let mut restart: BTreeMap<String, ()> = BTreeMap::new();
         let mut work = Vec::new();

@@ -75,8 +75,11 @@ impl Engine {
         self.working(&what, "Creating");
         let created = self.client.network_create(&network_request(project, &change.key, network)).await;
         let created = created.during(|| format!("failed to create network {}", network.name));
-        self.failed(&what, created)?;
+        let created = self.failed(&what, created)?;
         self.done(&what, "Created");
+        if !created.warning.is_empty() {
+            self.progress.warn(&created.warning);
+        }
         Ok(())
     }
 

@@ -85,7 +85,8 @@ fn failed(what: &str) -> impl Fn(nix::errno::Errno) -> EngineError {
 pub(super) fn directory<'a>(plans: impl Iterator<Item = &'a MountPlan>) -> Result<OwnedFd> {
     let context = FsContext::open("tmpfs").map_err(failed("making a file system for"))?;
     context
-        .set_string("mode", "755")
+        .set_string("source", "tmpfs")
+        .and_then(|()| context.set_string("mode", "755"))
         .and_then(|()| context.create())
         .map_err(failed("making a file system for"))?;
     let attributes = attr::NOSUID | attr::NODEV | attr::NOEXEC;
