@@ -203,19 +203,7 @@ impl Books {
             return Err(NetworkError::NotLinkLocal(*address));
         }
         let id = random_id();
-        let taken: Vec<PublishedPort> = self.endpoints().flat_map(|e| e.ports.iter().copied()).collect();
-        let options = BridgeOptions::of(&network.options)?;
-        let default_ip = options.host_binding;
-        // Links of one's own have addresses that others reach: there is nothing to publish.
-        let ports = if network.driver == Driver::Bridge { &request.ports[..] } else { &[] };
-        let routed = |ipv6| options.gateway(ipv6) == Gateway::Routed;
-        let held = self.allocator.reserve(ports, default_ip, &taken, routed).map_err(|source| {
-            NetworkError::Publish {
-                container: request.container_name.clone(),
-                endpoint: id.clone(),
-                source: Box::new(source),
-            }
-        })?;
+        let held = self.hold_ports(network, &request, &id)?;
         let siblings = || self.endpoints().filter(|e| e.container_id == request.container_id);
         let free_name = || {
             let names: BTreeSet<&str> = siblings().map(|e| e.ifname.as_str()).collect();
@@ -253,6 +241,26 @@ impl Books {
         }
         self.joined.insert(endpoint.id.clone(), Joined { endpoint: endpoint.clone(), holds: Vec::new() });
         Ok((endpoint, held))
+    }
+
+    /// Holds the ports that an endpoint publishes.
+    fn hold_ports(
+        &mut self,
+        network: &Network,
+        request: &EndpointRequest,
+        endpoint: &str,
+    ) -> Result<Vec<HeldPort>, NetworkError> {
+        let taken: Vec<PublishedPort> = self.endpoints().flat_map(|e| e.ports.iter().copied()).collect();
+        let options = BridgeOptions::of(&network.options)?;
+        let default_ip = options.host_binding;
+        // Links of one's own have addresses that others reach: there is nothing to publish.
+        let ports = if network.driver == Driver::Bridge { &request.ports[..] } else { &[] };
+        let routed = |ipv6| options.gateway(ipv6) == Gateway::Routed;
+        self.allocator.reserve(ports, default_ip, &taken, routed).map_err(|source| NetworkError::Publish {
+            container: request.container_name.clone(),
+            endpoint: endpoint.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     fn lease(

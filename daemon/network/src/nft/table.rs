@@ -287,22 +287,25 @@ fn chains() -> [ChainShape; 5] {
             kind: "filter",
             hook: libc::NF_INET_FORWARD,
             priority: libc::NF_IP_PRI_FILTER,
-            rules: vec![
-                rule().ongoing().verdict(Verdict::Accept),
-                rule().between(TALK).verdict(Verdict::Accept),
-                rule().from(INTERNAL).verdict(Verdict::Drop),
-                rule().to(INTERNAL).verdict(Verdict::Drop),
-                rule().ipv4().bound_for_service(IpFamily::V4, IPV4.open).verdict(Verdict::Accept),
-                rule()
-                    .family(IpFamily::V6)
-                    .bound_for_service(IpFamily::V6, IPV6.open)
-                    .verdict(Verdict::Accept),
-                rule().ipv4().to(IPV4.unprotected).not_from(BRIDGES).verdict(Verdict::Accept),
-                rule().family(IpFamily::V6).to(IPV6.unprotected).not_from(BRIDGES).verdict(Verdict::Accept),
-                rule().translated().to(BRIDGES).verdict(Verdict::Accept),
-                rule().to(BRIDGES).verdict(Verdict::Drop),
-            ],
+            rules: through(),
         },
+    ]
+}
+
+/// What is forwarded, and what is not.
+fn through() -> Vec<Rule> {
+    let rule = Rule::default;
+    vec![
+        rule().ongoing().verdict(Verdict::Accept),
+        rule().between(TALK).verdict(Verdict::Accept),
+        rule().from(INTERNAL).verdict(Verdict::Drop),
+        rule().to(INTERNAL).verdict(Verdict::Drop),
+        rule().ipv4().bound_for_service(IpFamily::V4, IPV4.open).verdict(Verdict::Accept),
+        rule().family(IpFamily::V6).bound_for_service(IpFamily::V6, IPV6.open).verdict(Verdict::Accept),
+        rule().ipv4().to(IPV4.unprotected).not_from(BRIDGES).verdict(Verdict::Accept),
+        rule().family(IpFamily::V6).to(IPV6.unprotected).not_from(BRIDGES).verdict(Verdict::Accept),
+        rule().translated().to(BRIDGES).verdict(Verdict::Accept),
+        rule().to(BRIDGES).verdict(Verdict::Drop),
     ]
 }
 
