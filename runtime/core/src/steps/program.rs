@@ -47,6 +47,10 @@ impl Init<'_> {
             self.trace("init: closing the pipe to signal completion".to_owned());
         }
         process::end_when_asked().at(|| "handle signals".into())?;
+        if self.stage.program.is_none() {
+            // It will never be anything else: an init that keeps namespaces for others, and so inherits their orphans.
+            process::reap_unseen().at(|| "ignore SIGCHLD".into())?;
+        }
         self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
