@@ -65,8 +65,7 @@ impl Loader<'_> {
         };
         let Some(base) = base.filter(|base| !base.is_null()) else { return Ok(()) };
         let base = without(base, name, resets);
-        let mut merged =
-            merge::extend_service(base, service).map_err(|fault| self.sources.problem(fault).into())?;
+        let mut merged = merge::extend_service(base, service).map_err(|fault| self.sources.problem(fault))?;
         if let Some(merged) = merged.as_map_mut() {
             merged.shift_remove("extends");
         }
