@@ -3,6 +3,7 @@
 # docker-registry on loopback, side by side in one run. Each line is a median; the peers take turns within a line. Under each
 # wall time stands the processor time of the engine alone (by cgroup), which a busy machine disturbs less.
 #   RUNS=5 tests/support/bench-images.sh
+# With BENCH_RECORD=FILE.jsonl every measurement goes there too, for `berth lab compare`.
 set -euo pipefail
 if [ -z "${BENCH_INSIDE:-}" ]; then
     # One network namespace for all, so that dockerd reaches the registry on loopback and its rules stay in there.
@@ -77,6 +78,11 @@ seconds() { # ENGINE COMMAND…: its wall time and the engine's processor time
         { echo "failed: $* $engine: $(tail -3 "$dir/err")" >&2; echo "nan nan"; return; }
     awk -v ns=$(($(date +%s%N) - begin)) -v cpu=$(($(cpu "$engine") - before)) 'BEGIN { printf "%.2f %.2f\n", ns / 1e9, cpu / 1e9 }'
 }
+# A line for `berth lab compare`: CASE UNIT SUBJECT VALUE
+record() {
+    [ -z "${BENCH_RECORD:-}" ] || [ "$4" = nan ] ||
+        printf '{"suite": "Images", "case": "%s", "unit": "%s", "subject": "%s", "value": %s}\n' "$1" "$2" "${3/berthd/berth}" "$4" >>"$BENCH_RECORD"
+}
 median() { cut -d' ' -f"$2" "$1" | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 compare() { # NAME PREPARE WORK ENGINE…: times `WORK ENGINE` after `PREPARE ENGINE`, engines in turn
     local name=$1 prepare=$2 work=$3 engine line; shift 3
@@ -86,7 +92,10 @@ compare() { # NAME PREPARE WORK ENGINE…: times `WORK ENGINE` after `PREPARE EN
             "$prepare" "$engine" >/dev/null 2>&1 || true
             # ext4 gives inodes that were freed within the last seconds out again only after a long search.
             sync; sleep 6
-            seconds "$engine" "$work" >>"$dir/times.$engine"
+            took=$(seconds "$engine" "$work")
+            echo "$took" >>"$dir/times.$engine"
+            record "$name" s "$engine" "${took% *}"
+            record "$name: processor time" s "$engine" "${took#* }"
         done
     done
     for column in 1 2; do

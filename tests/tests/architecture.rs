@@ -55,7 +55,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("berth-client", &["berth-api"]),
     ("berth-yaml", &[]),
     ("berth-compose", &["berth-client", "berth-yaml"]),
-    ("berth", &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-oci"]),
+    ("berth-lab", &["berth-client", "berth-yaml"]),
+    (
+        "berth",
+        &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-lab", "berth-oci"],
+    ),
     ("berth-tests", &["berth-api"]),
 ];
 

@@ -7,7 +7,7 @@ use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
     archive, attach, build, builder, commit, compose, cp, create, diff, events, exec, history, images,
-    import, info, inspect, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
+    import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
     search, start, stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
@@ -31,6 +31,8 @@ enum Command {
     #[command(flatten)]
     Image(Image),
     Compose(Box<compose::Compose>),
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
     Ps(ps::Ps),
     Images(images::Images),
     Rmi(rmi::Rmi),
@@ -175,6 +177,7 @@ impl App {
             Command::Container(command) => container(session, command).await,
             Command::Image(command) => image(session, command).await,
             Command::Compose(args) => compose::run(session, *args).await,
+            Command::Lab(command) => lab::run(session, command).await,
             Command::Ps(args) => ps::run(session, args).await,
             Command::Images(args) => images::run(session, args).await,
             Command::Rmi(args) => rmi::run(session, args).await,
