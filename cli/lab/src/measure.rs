@@ -138,7 +138,7 @@ fn quantity(quantity: &Quantity, run: &Run, window: (f64, f64)) -> Option<f64> {
         Metric::OomKilled => Some(flag(container.oom_killed)),
         Metric::MemoryHits => samples.highest(Column::MemoryHits),
         Metric::Pids => samples.mean(Column::Pids, window),
-        Metric::PidsPeak => samples.highest(Column::Pids),
+        Metric::PidsPeak => samples.highest(Column::PidsPeak).or_else(|| samples.highest(Column::Pids)),
         Metric::PidsDenied => samples.highest(Column::PidsDenied),
         Metric::IoRead => samples.rate(Column::IoRead, window),
         Metric::IoWrite => samples.rate(Column::IoWrite, window),

@@ -116,6 +116,23 @@ impl Run {
     }
 }
 
+impl Recording {
+    /// Cores that were busy with something else while the experiment ran, on average over its runs; `None` if the machine
+    /// does not tell.
+    #[must_use]
+    pub fn other_work(&self) -> Option<f64> {
+        let of_run = |run: &Run| {
+            let window = run.window(self.settle);
+            let machine = run.machine.rate(Column::CpuNs, window)?;
+            let rate = |container: &ContainerRecord| container.samples.rate(Column::CpuNs, window);
+            let ours: f64 = run.containers.iter().filter_map(rate).sum();
+            Some(((machine - ours) / 1e9).max(0.0))
+        };
+        let cores: Vec<f64> = self.runs.iter().filter_map(of_run).collect();
+        (!cores.is_empty()).then(|| cores.iter().sum::<f64>() / cores.len() as f64)
+    }
+}
+
 /// Columns of the samples' CSV, in this order: those of both versions and of the machine.
 const COLUMNS: &[Column] = &[
     Column::CpuNs,
@@ -130,6 +147,7 @@ const COLUMNS: &[Column] = &[
     Column::MemoryHits,
     Column::OomKills,
     Column::Pids,
+    Column::PidsPeak,
     Column::PidsLimit,
     Column::PidsDenied,
     Column::IoRead,

@@ -211,11 +211,20 @@ async fn run_experiment(session: &Session, args: Run) -> Result<Exit> {
     finish(&recording, &outcome, &directory)
 }
 
+/// Cores of other work that are worth a word.
+const BUSY: f64 = 0.1;
+
 /// Prints what was found.
 fn finish(recording: &Recording, outcome: &Outcome, directory: &Path) -> Result<Exit> {
     let mut out = std::io::stdout().lock();
     write!(out, "{}", report::summary_table(recording, outcome).plain())?;
     writeln!(out, "sampling took {:.3} % of one processor", recording.sampling_cost * 100.0)?;
+    if let Some(cores) = recording.other_work().filter(|cores| *cores > BUSY) {
+        writeln!(
+            out,
+            "the machine did other work meanwhile, for {cores:.2} cores: figures of throughput may be too low"
+        )?;
+    }
     writeln!(out, "report: {}", directory.join("report.html").display())?;
     let failed = outcome.failures().count();
     if failed > 0 {

@@ -43,6 +43,7 @@ impl Bars {
                     colour,
                     shape: Shape::Dots,
                     points: Vec::new(),
+                    shift: 0.0,
                 })
                 .collect();
             top = legend(&mut svg, size, top, &layers);
@@ -50,8 +51,11 @@ impl Bars {
         svg.text("", (8.0, top), Anchor::Start, &self.y_label);
         top += 12.0;
         let bars = || self.groups.iter().flat_map(|(_, bars)| bars.iter().flatten());
-        let high =
-            bars().map(|bar| (bar.value + bar.error.1).max(bar.ideal.unwrap_or(0.0))).fold(0.0, f64::max);
+        // Room for the interval and the number above it; an endless interval is cut off.
+        let high = bars()
+            .map(|bar| (bar.value + bar.error.1.min(bar.value * 0.25)).max(bar.ideal.unwrap_or(0.0)))
+            .fold(0.0, f64::max)
+            * 1.06;
         let bottom = size.height - BOTTOM + 16.0;
         let y = Scale::new(0.0, high, (size.height / 70.0).round(), (bottom, top));
         let left = y.ticks().iter().map(|tick| width_of(&y.label(*tick))).fold(0.0, f64::max) + 18.0;
@@ -92,7 +96,7 @@ fn draw(svg: &mut Svg, bar: Bar, colour: usize, (x, width): (f64, f64), y: &Scal
     );
     let middle = x + inner / 2.0;
     if bar.error.0 > 0.0 || bar.error.1 > 0.0 {
-        let (low, high) = (y.at(bar.value - bar.error.0), y.at(bar.value + bar.error.1));
+        let (low, high) = (y.at(y.clamp(bar.value - bar.error.0)), y.at(y.clamp(bar.value + bar.error.1)));
         svg.line("axis whisker", (middle, low), (middle, high));
         for end in [low, high] {
             svg.line("axis whisker", (middle - 4.0, end), (middle + 4.0, end));
@@ -101,7 +105,7 @@ fn draw(svg: &mut Svg, bar: Bar, colour: usize, (x, width): (f64, f64), y: &Scal
     if let Some(ideal) = bar.ideal {
         svg.line("ideal", (x - 4.0, y.at(ideal)), (x + inner + 4.0, y.at(ideal)));
     }
-    let above = y.at(bar.value + bar.error.1) - 6.0;
+    let above = y.at(y.clamp(bar.value + bar.error.1)) - 6.0;
     svg.text("key", (middle, above), Anchor::Middle, short(bar.value));
 }
 

@@ -38,6 +38,8 @@ pub struct Layer {
     pub shape: Shape,
     /// Points.
     pub points: Vec<(f64, f64)>,
+    /// Pixels to the right, so that equal values of two series lie beside each other.
+    pub shift: f64,
 }
 
 /// How a series is drawn.
@@ -190,7 +192,7 @@ fn class_of(layer: &Layer) -> String {
 }
 
 fn draw(svg: &mut Svg, layer: &Layer, x: &Scale, y: &Scale) {
-    let at = |(px, py): (f64, f64)| (x.at(px), y.at(py));
+    let at = |(px, py): (f64, f64)| (x.at(px) + layer.shift, y.at(py));
     let points: Vec<(f64, f64)> =
         layer.points.iter().copied().filter(|(_, y)| y.is_finite()).map(at).collect();
     let class = class_of(layer);
@@ -204,7 +206,7 @@ fn draw(svg: &mut Svg, layer: &Layer, x: &Scale, y: &Scale) {
         Shape::Dots => points.iter().for_each(|point| svg.circle(&format!("{fill} faint"), *point, 3.0)),
         Shape::Errors(errors) => {
             for ((px, py), error) in layer.points.iter().zip(errors) {
-                let (above, below) = (at((*px, py + error)), at((*px, py - error)));
+                let (above, below) = (at((*px, y.clamp(py + error))), at((*px, y.clamp(py - error))));
                 if *error > 0.0 {
                     svg.line(&class, above, below);
                     for end in [above, below] {
@@ -232,12 +234,14 @@ mod tests {
                     colour: 0,
                     shape: Shape::Ideal,
                     points: vec![(0.0, 0.0), (2.0, 2.0)],
+                    shift: 0.0,
                 },
                 Layer {
                     name: "berth".to_owned(),
                     colour: 1,
                     shape: Shape::Errors(vec![0.0, 0.1]),
                     points: vec![(0.5, 0.5), (2.0, 1.9)],
+                    shift: 4.0,
                 },
             ],
             legend: true,

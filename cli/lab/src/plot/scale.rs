@@ -35,6 +35,11 @@ impl Scale {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
+    /// The value, or the end of the axis it lies beyond.
+    pub(super) fn clamp(&self, value: f64) -> f64 {
+        value.clamp(self.low, self.high)
+    }
+
     /// Values of the ticks.
     pub(super) fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step - 1e-9).ceil() as i64;

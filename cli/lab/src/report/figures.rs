@@ -98,6 +98,8 @@ impl View<'_> {
                     if several {
                         name = format!("{name} on {}", self.recording.engines[engine].name);
                     }
+                    // A colour for each container; or for each engine, if there is but one container.
+                    let colour = if run.containers.len() == 1 { engine } else { colour };
                     (name, colour, engine > 0, &container.samples)
                 })
             })
@@ -164,13 +166,14 @@ impl View<'_> {
                     ideals.push(ideal);
                 }
                 let colour = number * engines + engine;
+                let shift = (colour as f64 - (measures.len() * engines - 1) as f64 / 2.0) * BESIDE;
                 let name = series_name(measures, measure, &self.recording.engines[engine].name, engines);
-                layers.extend(points(&findings, colour, name, &place, &shown));
+                layers.extend(points(&findings, colour, name, shift, &place, &shown));
             }
         }
         let ideals = ideals.into_iter().enumerate().map(|(index, points)| {
             let name = if index == 0 { "expected".to_owned() } else { String::new() };
-            Layer { name, colour: 0, shape: Shape::Ideal, points }
+            Layer { name, colour: 0, shape: Shape::Ideal, points, shift: 0.0 }
         });
         let layers = ideals.collect::<Vec<_>>().into_iter().chain(layers).collect();
         Chart {
@@ -223,6 +226,7 @@ impl View<'_> {
             let groups =
                 (0..cells.len()).map(|cell| (values_of(&cells[cell]), row(measure, cell, &shown))).collect();
             let title = match &title {
+                Some(title) if measures.len() == 1 => title.clone(),
                 Some(title) => format!("{title}: {measure}"),
                 None => capital(measure),
             };
@@ -250,7 +254,7 @@ impl View<'_> {
                 }
                 let median = quantile(&sorted, 0.5);
                 name = format!("{name} (median {median:.1} {})", shown.unit);
-                layers.push(Layer { name, colour: layers.len(), shape: Shape::Step, points });
+                layers.push(Layer { name, colour: layers.len(), shape: Shape::Step, points, shift: 0.0 });
             }
         }
         Chart {
@@ -265,10 +269,14 @@ impl View<'_> {
     }
 }
 
+/// Pixels between series that have values at one place.
+const BESIDE: f64 = 10.0;
+
 fn points(
     findings: &[&Finding],
     colour: usize,
     name: String,
+    shift: f64,
     place: &impl Fn(usize) -> f64,
     shown: &Quantified,
 ) -> [Layer; 2] {
@@ -276,7 +284,7 @@ fn points(
         let x = place(finding.cell);
         finding.values.iter().map(move |value| (x, value / shown.divisor))
     });
-    let dots = Layer { name: String::new(), colour, shape: Shape::Dots, points: dots.collect() };
+    let dots = Layer { name: String::new(), colour, shape: Shape::Dots, points: dots.collect(), shift };
     let summaries: Vec<_> = findings.iter().filter_map(|f| Some((place(f.cell), f.summary?))).collect();
     let errors = summaries.iter().map(|(_, summary)| summary.confidence.unwrap_or(0.0) / shown.divisor);
     let means = Layer {
@@ -284,6 +292,7 @@ fn points(
         colour,
         shape: Shape::Errors(errors.collect()),
         points: summaries.iter().map(|(x, summary)| (*x, summary.mean / shown.divisor)).collect(),
+        shift,
     };
     [dots, means]
 }
@@ -355,12 +364,12 @@ pub fn time_chart(
     let mut layers: Vec<Layer> = Vec::new();
     for (index, points) in limits.iter().enumerate() {
         let name = if index == 0 { "limit".to_owned() } else { String::new() };
-        layers.push(Layer { name, colour: 0, shape: Shape::IdealStep, points: scaled(points) });
+        layers.push(Layer { name, colour: 0, shape: Shape::IdealStep, points: scaled(points), shift: 0.0 });
     }
     for (index, points) in &lines {
         let (name, colour, dashed, _) = &tracks[*index];
         let shape = if *dashed { Shape::Dashed } else { Shape::Line };
-        layers.push(Layer { name: name.clone(), colour: *colour, shape, points: scaled(points) });
+        layers.push(Layer { name: name.clone(), colour: *colour, shape, points: scaled(points), shift: 0.0 });
     }
     Chart {
         title,

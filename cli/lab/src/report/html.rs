@@ -203,10 +203,13 @@ fn machine(recording: &Recording) -> Table {
 }
 
 fn method(experiment: &Experiment, recording: &Recording) -> String {
+    let other = recording.other_work().map_or(String::new(), |cores| {
+        format!(" Meanwhile the machine did other work for {cores:.2} cores on average: the less, the better the figures.")
+    });
     format!(
         "{} repetitions of each setting, engines and settings taking turns. The load runs for {} s; measures are taken while \
          all containers run, without the first and the last {} s, from the kernel's own counters in the containers' control \
-         groups, read {} times a second beside the engine. Reading them took {:.3} % of one processor. Intervals are 95 % \
+         groups, read {} times a second beside the engine. Reading them took {:.3} % of one processor.{other} Intervals are 95 % \
          confidence intervals of the mean by Student's t. What the tools in the containers say of themselves is in `output/`, \
          every reading in `samples.csv`.",
         experiment.repetitions,

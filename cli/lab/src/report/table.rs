@@ -130,7 +130,7 @@ fn table_of<'a>(recording: &Recording, findings: impl Iterator<Item = &'a Findin
         let number =
             |value: Option<f64>| value.map_or(Cell::Empty, |value| Cell::Number(show(finding.unit, value)));
         let summary = finding.summary;
-        let off = finding.deviation().map(|part| Cell::Number(format!("{:+.2} %", part * 100.0)));
+        let off = finding.deviation().map(|part| Cell::Number(off_by(part)));
         vec![
             Cell::Text(label(&recording.cells[finding.cell])),
             Cell::Text(finding.label.clone()),
@@ -153,6 +153,11 @@ fn table_of<'a>(recording: &Recording, findings: impl Iterator<Item = &'a Findin
     };
     let rows: Vec<Row> = findings.map(row).collect();
     without_empty_columns(Table { heads: heads.map(str::to_owned).to_vec(), rows })
+}
+
+fn off_by(part: f64) -> String {
+    let percent = (part * 10_000.0).round() / 100.0;
+    if percent == 0.0 { "0.00 %".to_owned() } else { format!("{percent:+.2} %") }
 }
 
 fn expected(finding: &Finding, expect: Expectation) -> String {

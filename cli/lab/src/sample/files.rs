@@ -39,6 +39,7 @@ const V2: &[(&str, Parse)] = &[
         out.extend(field(text, "oom_kill").map(|value| (Column::OomKills, value)));
     }),
     ("pids.current", |text, out| out.push((Column::Pids, number(text)))),
+    ("pids.peak", |text, out| out.push((Column::PidsPeak, number(text)))),
     ("pids.max", |text, out| out.push((Column::PidsLimit, limit(text)))),
     ("pids.events", |text, out| out.extend(field(text, "max").map(|value| (Column::PidsDenied, value)))),
     ("io.stat", io_v2),
@@ -60,6 +61,7 @@ const V1: &[(&str, &str, Parse)] = &[
         out.extend(field(text, "oom_kill").map(|value| (Column::OomKills, value)));
     }),
     ("pids", "pids.current", |text, out| out.push((Column::Pids, number(text)))),
+    ("pids", "pids.peak", |text, out| out.push((Column::PidsPeak, number(text)))),
     ("pids", "pids.max", |text, out| out.push((Column::PidsLimit, limit(text)))),
     ("pids", "pids.events", |text, out| {
         out.extend(field(text, "max").map(|value| (Column::PidsDenied, value)));

@@ -47,6 +47,8 @@ pub enum Column {
     OomKills,
     /// Tasks.
     Pids,
+    /// Most tasks so far.
+    PidsPeak,
     /// Limit of tasks; 0 is none.
     PidsLimit,
     /// Forks that were refused.
