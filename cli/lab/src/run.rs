@@ -92,7 +92,7 @@ impl Engine {
     /// If the engine refuses.
     pub async fn clean_up(&self, lab: &str) -> Result<()> {
         let mut options = ListContainers { all: true, ..ListContainers::default() };
-        options.filters.add("label", &format!("{LABEL}={lab}"));
+        options.filters.add("label", format!("{LABEL}={lab}"));
         let left = self.client.container_list(&options).await.map_err(self.failed("list containers"))?;
         let remove = left.iter().map(|container| self.remove(&container.id));
         join_all(remove).await.into_iter().collect()

@@ -198,7 +198,7 @@ impl Context {
                         .fault("update", "changes no limit")
                         .hint("add one, such as cpus: 1.5"));
                 }
-                Action::Update(limits)
+                Action::Update(Box::new(limits))
             }
             "pause" => Action::Pause,
             "unpause" => Action::Unpause,

@@ -168,7 +168,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Its limits change.
-    Update(Limits),
+    Update(Box<Limits>),
     /// It is frozen.
     Pause,
     /// It goes on.
