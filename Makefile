@@ -40,6 +40,7 @@ bench: packages-test build
 	tests/support/bench.sh
 	$(CARGO) rustc --locked --release -p berth-core --example floor -- $(STATIC)
 	unshare --mount tests/support/bench-runtime.py
+	$(CARGO) build --locked --release -p berth-store --example pull_floor
 	tests/support/bench-images.sh
 
 lint:
