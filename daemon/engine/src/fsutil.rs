@@ -218,6 +218,23 @@ pub(crate) fn disk_usage(path: &Path) -> u64 {
     walk(path, 0, &mut HashMap::new())
 }
 
+/// Bytes on the disk and files below a directory of the host.
+pub(crate) fn tree_usage(path: &Path) -> (u64, u64) {
+    fn walk(path: &Path, depth: usize, total: &mut (u64, u64)) {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            total.0 += meta.blocks() * 512;
+            total.1 += 1;
+            if meta.is_dir() && depth < MAX_DEPTH {
+                walk(&entry.path(), depth + 1, total);
+            }
+        }
+    }
+    let mut total = (0, 1);
+    walk(path, 0, &mut total);
+    total
+}
+
 /// Opens a directory of the host by its path, which only the host's administrator controls.
 pub(crate) fn open_host_dir(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -104,6 +104,12 @@ impl Engine {
                 }
             }
         }
+        for container in self.pods.containers() {
+            let record = container.record();
+            for image in record.mounted_images.iter().chain([&record.image_id]) {
+                used.entry(image.clone()).or_default().push(record.id.clone());
+            }
+        }
         used
     }
 }
