@@ -39,6 +39,7 @@ test: packages-test build
 bench: packages-test build
 	tests/support/packages.sh bench
 	$(CARGO) rustc --locked --release -p berth-core --example floor -- $(STATIC)
+	$(CARGO) build --locked --release -p berth-store --example pull_floor
 	SUITES="$(SUITES)" tests/support/bench.sh
 
 lint:

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, builder, commit, compose, cp, create, diff, events, exec, history, images,
+    archive, attach, build, builder, commit, compose, cp, create, df, diff, events, exec, history, images,
     import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
     search, start, stats, system, tag, top, update, version, volume,
 };
@@ -162,7 +162,7 @@ enum VolumeGroup {
 #[derive(Debug, Subcommand)]
 enum SystemGroup {
     Check(system::Check),
-    Df(system::Df),
+    Df(df::Df),
     Events(events::Events),
     Info(info::Info),
     Prune(prune::System),
@@ -212,7 +212,7 @@ impl App {
             },
             Command::System(command) => match command {
                 SystemGroup::Check(args) => system::check(session, args).await,
-                SystemGroup::Df(args) => system::df(session, args).await,
+                SystemGroup::Df(args) => df::run(session, args).await,
                 SystemGroup::Events(args) => events::run(session, args).await,
                 SystemGroup::Info(args) => info::run(session, args).await,
                 SystemGroup::Prune(args) => prune::system(session, args).await,

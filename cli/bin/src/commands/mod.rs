@@ -13,6 +13,7 @@ pub(crate) mod commit;
 pub(crate) mod compose;
 pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod exec;
