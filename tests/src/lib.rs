@@ -15,4 +15,5 @@ pub mod namespaces;
 pub mod podman;
 pub mod project;
 pub mod registry;
+pub mod scene;
 pub mod vm;
