@@ -50,7 +50,7 @@ impl NetworkController {
         if spec.config_only {
             return self.record_template(spec);
         }
-        let spec = self.from_template(spec)?;
+        let spec = self.filled_in(spec)?;
         let driver = match spec.driver.as_str() {
             "" | "bridge" => Driver::Bridge,
             "macvlan" => Driver::Macvlan,
@@ -134,7 +134,7 @@ impl NetworkController {
     }
 
     /// The network as its template says; unchanged if it has none.
-    fn from_template(&self, spec: NetworkSpec) -> Result<NetworkSpec, NetworkError> {
+    fn filled_in(&self, spec: NetworkSpec) -> Result<NetworkSpec, NetworkError> {
         if spec.config_from.is_empty() {
             return Ok(spec);
         }

@@ -184,12 +184,12 @@ impl Rule {
     }
 
     /// Goes on when the packet came in on this link. Written as `iptables` writes it.
-    pub(super) fn from_link(self, name: &str) -> Self {
+    pub(super) fn entered_on(self, name: &str) -> Self {
         self.meta(libc::NFT_META_IIFNAME, libc::NFT_REG_1 as u32).link_is(name)
     }
 
     /// Goes on when the packet leaves on this link. Written as `iptables` writes it.
-    pub(super) fn to_link(self, name: &str) -> Self {
+    pub(super) fn leaving_on(self, name: &str) -> Self {
         self.meta(libc::NFT_META_OIFNAME, libc::NFT_REG_1 as u32).link_is(name)
     }
 

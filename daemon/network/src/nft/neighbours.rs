@@ -166,7 +166,7 @@ fn open_way(
     }
     if needed {
         for bridge in bridges {
-            for rule in [Rule::default().from_link(bridge), Rule::default().to_link(bridge)] {
+            for rule in [Rule::default().entered_on(bridge), Rule::default().leaving_on(bridge)] {
                 let rule = rule.counted().verdict(Verdict::Accept);
                 batch.message(
                     libc::NFT_MSG_NEWRULE,
