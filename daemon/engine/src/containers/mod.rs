@@ -26,7 +26,7 @@ mod remove;
 mod rename;
 mod restart;
 pub(crate) mod secrets;
-mod signal;
+pub(crate) mod signal;
 mod sources;
 mod start;
 mod stats;
