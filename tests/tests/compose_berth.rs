@@ -139,7 +139,7 @@ fn dry_runs_do_nothing() {
         assert!(outcome.stderr.contains(&format!("DRY-RUN MODE -  {told}")), "{words:?}: {}", outcome.stderr);
         assert_eq!(state(), before, "{words:?} did something");
     }
-    assert_eq!(project.ids(), [id.clone()]);
+    assert_eq!(project.ids(), std::slice::from_ref(&id));
     assert_eq!(project.ok(&["exec", "-T", "a", "ls", "/v"]), "");
     project.ok(&["down", "-t", "1", "-v"]);
 }

@@ -25,7 +25,7 @@ mod registry;
 mod remove;
 mod rename;
 mod restart;
-pub(crate) mod secrets;
+mod secrets;
 pub(crate) mod signal;
 mod sources;
 mod start;
