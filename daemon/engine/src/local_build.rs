@@ -24,7 +24,7 @@ use berth_builder::{
     BuildEvent, BuildIo, BuildRecord, BuildRequest, BuiltImage, Context, DockerfileSource, Entitlements,
     Event, OutputStream, Secret,
 };
-use berth_oci::{Descriptor, Digest, Reference};
+use berth_oci::{Digest, Reference};
 use nix::sys::socket::MsgFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -163,7 +163,7 @@ impl Engine {
         let built = self.run_local(asked, &resolver, tell, cancel).await?;
         let index = self.index(&built).await?;
         for output in outputs {
-            self.output(output, &built, index.as_ref(), &resolver, &mut handed).await?;
+            self.output(output, &built, &resolver, &mut handed).await?;
         }
         for cache in cache_to {
             self.give_cache(cache, &built, &resolver, &mut handed, tell).await?;
@@ -290,7 +290,6 @@ impl Engine {
         self: &Arc<Self>,
         output: LocalOutput,
         built: &BuiltImage,
-        index: Option<&Descriptor>,
         resolver: &Resolver,
         handed: &mut Handed,
     ) -> Result<()> {
@@ -321,11 +320,8 @@ impl Engine {
             }
             LocalOutput::Image(file) => {
                 let file = File::from(handed.take(file)?);
-                let (tags, index) = (names()?, index.cloned());
+                let tags = names()?;
                 self.blocking(move |engine| {
-                    if let Some(index) = index {
-                        return Ok(engine.store.save_index(&index, &tags, file)?);
-                    }
                     let mut names: Vec<String> = tags.iter().map(Reference::familiar).collect();
                     if names.is_empty() {
                         names.push(id.to_string());

@@ -1,5 +1,6 @@
 //! Images as files: save, load, import, export.
 
+mod ahead;
 mod export;
 mod load;
 mod names;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use export::{export, import};
 pub(crate) use load::load;
 pub use load::{LoadEvent, Loaded};
-pub(crate) use save::{save, save_index};
+pub(crate) use save::save;
 
 /// Annotation with an image's full name, as containerd and docker write it.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";

@@ -41,35 +41,12 @@ pub(crate) fn save<S: AsRef<str>>(store: &Store, names: &[S], to: impl Write) ->
     plan.write(store, to)
 }
 
-/// An OCI layout that leads to one index. Without docker's manifest.json, which knows no platforms.
-pub(crate) fn save_index(
-    store: &Store,
-    index: &Descriptor,
-    references: &[Reference],
-    to: impl Write,
-) -> Result<()> {
-    let mut plan = Plan::default();
-    let bytes = store.content().read(&index.digest, MAX_DOCUMENT as u64)?;
-    if let Document::Index(document) = Document::parse(&bytes, Some(&index.media_type))? {
-        for child in &document.manifests {
-            let bytes = store.content().read(&child.digest, MAX_DOCUMENT as u64)?;
-            plan.complete(child, bytes)?;
-        }
-    }
-    plan.blobs.insert(index.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
-    if references.is_empty() {
-        plan.index.push(index.clone());
-    }
-    for reference in references {
-        plan.name(index, reference);
-    }
-    plan.write(store, to)
-}
-
 impl Plan {
     fn add(&mut self, store: &Store, id: &ImageId, references: &[Reference]) -> Result<()> {
         let image = store.images().required(id)?;
         let (descriptor, manifest) = self.manifest(store, &image)?;
+        // An index whose images are all here goes along, with its attestations; readers choose from it as we did.
+        let descriptor = self.index(store, &image)?.unwrap_or(descriptor);
         let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
         let sources = image.layers.iter().zip(&manifest.layers);
         self.items.push(Item {
@@ -84,33 +61,33 @@ impl Plan {
             self.index.push(descriptor.clone());
         }
         for reference in references {
-            let tag = self.name(&descriptor, reference);
+            let mut entry = descriptor.clone();
+            entry.annotate(IMAGE_NAME, reference.to_string());
+            let tag = reference.tag().unwrap_or_default();
+            entry.annotate(REF_NAME, tag);
+            self.index.push(entry);
             let top = image.layers.last().map_or_else(|| id.hex().to_owned(), |layer| layer.hex().to_owned());
-            self.repositories.entry(reference.familiar_name()).or_default().insert(tag, top);
+            self.repositories.entry(reference.familiar_name()).or_default().insert(tag.to_owned(), top);
         }
         Ok(())
     }
 
-    /// Lists a document under a name; returns its tag.
-    fn name(&mut self, descriptor: &Descriptor, reference: &Reference) -> String {
-        let mut entry = descriptor.clone();
-        entry.annotate(IMAGE_NAME, reference.to_string());
-        let tag = reference.tag().unwrap_or_default();
-        entry.annotate(REF_NAME, tag);
-        self.index.push(entry);
-        tag.to_owned()
+    fn index(&mut self, store: &Store, image: &Image) -> Result<Option<Descriptor>> {
+        let Some(whole) = store.images().whole_index(&image.id)? else { return Ok(None) };
+        for child in whole.children {
+            for blob in child.document.layers.iter().chain([&child.document.config]) {
+                if store.content().contains(&blob.digest) {
+                    self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
+                }
+            }
+            self.document(&child.descriptor, child.bytes);
+        }
+        self.document(&whole.index.descriptor, whole.index.bytes);
+        Ok(Some(whole.index.descriptor))
     }
 
-    /// Takes a manifest whose blobs are all in the store.
-    fn complete(&mut self, descriptor: &Descriptor, bytes: Vec<u8>) -> Result<Option<Manifest>> {
-        let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? else {
-            return Ok(None);
-        };
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
-            self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
-        }
+    fn document(&mut self, descriptor: &Descriptor, bytes: Vec<u8>) {
         self.blobs.insert(descriptor.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
-        Ok(Some(manifest))
     }
 
     /// The manifest to save an image with; notes where its blobs come from.
@@ -119,7 +96,11 @@ impl Plan {
             && store.images().is_complete(&image.id)?
         {
             let bytes = store.content().read(&descriptor.digest, MAX_DOCUMENT as u64)?;
-            if let Some(manifest) = self.complete(descriptor, bytes)? {
+            if let Document::Manifest(manifest) = Document::parse(&bytes, Some(&descriptor.media_type))? {
+                for blob in manifest.layers.iter().chain([&manifest.config]) {
+                    self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
+                }
+                self.document(descriptor, bytes);
                 return Ok((descriptor.clone(), manifest));
             }
         }
@@ -165,9 +146,7 @@ impl Plan {
             ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
             ("repositories", to_json(&self.repositories)),
         ] {
-            if name == "repositories" && self.repositories.is_empty()
-                || name == "manifest.json" && self.items.is_empty()
-            {
+            if name == "repositories" && self.repositories.is_empty() {
                 continue;
             }
             tar.member(&member(name, Kind::File, bytes.len() as u64)).map_err(failed)?;
