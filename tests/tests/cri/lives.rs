@@ -1,5 +1,6 @@
 //! The lives of pods and containers.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use berth_cri::v1;
@@ -242,6 +243,9 @@ async fn images_by_all_their_names() {
 #[tokio::test]
 async fn a_pod_with_users_of_its_own() {
     let cri = Cri::start();
+    // Temporary directories are closed to others, /run is not.
+    let parent = cri.daemon.run_root().parent().unwrap().to_owned();
+    std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o711)).unwrap();
     let mut config = pod("users", cri.logs());
     let ids = vec![v1::IdMapping { host_id: 300_000, container_id: 0, length: 65_536 }];
     let options = v1::NamespaceOption {
