@@ -194,6 +194,9 @@ pub(crate) fn set_owner_and_times(dir: BorrowedFd<'_>, name: &CStr, stat: &FileS
     Ok(utimensat(dir, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
 }
 
+/// Trees that are walked at the same time: a walk mostly waits.
+pub(crate) const WALKS: usize = 8;
+
 /// Bytes that the files below a directory of the host take; every file once.
 pub(crate) fn disk_usage(path: &Path) -> u64 {
     fn walk(path: &Path, depth: usize, seen: &mut HashMap<(u64, u64), ()>) -> u64 {

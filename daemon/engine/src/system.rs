@@ -101,11 +101,11 @@ impl Engine {
         let swap =
             self.facts.cgroup_v2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
         let entries = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as i64);
-        let warnings = if self.facts.cgroup_v2 {
-            None
-        } else {
-            Some(vec!["WARNING: cgroup v1 is in use: limits per container are complete, but the kernel drops it one day".to_owned()])
-        };
+        let mut warnings: Vec<String> =
+            self.network.warnings().into_iter().map(|warning| format!("WARNING: {warning}")).collect();
+        if !self.facts.cgroup_v2 {
+            warnings.push("WARNING: cgroup v1 is in use: limits per container are complete, but the kernel drops it one day".to_owned());
+        }
         Ok(SystemInfo {
             id: self.id.clone(),
             containers: containers.len() as i64,
@@ -159,7 +159,7 @@ impl Engine {
             live_restore_enabled: true,
             security_options: vec!["name=seccomp,profile=builtin".to_owned()],
             firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: Vec::new() }),
-            warnings,
+            warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
             ..SystemInfo::default()
         })
     }
@@ -214,9 +214,11 @@ impl Engine {
     pub async fn disk_usage(self: &Arc<Self>, kinds: DiskUsageKinds) -> Result<DiskUsage> {
         let mut usage = DiskUsage::default();
         if kinds.images {
-            usage.layers_size = self
-                .blocking(|engine| Ok(i64::try_from(engine.store.usage()?.layers).unwrap_or(i64::MAX)))
-                .await?;
+            let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let sizes =
+                self.blocking(|engine| Ok((engine.store.image_layers_size()?, engine.store.blobs_size()?)));
+            let (layers, blobs) = sizes.await?;
+            (usage.layers_size, usage.blobs_size) = (number(layers), Some(number(blobs)));
             let options = ListImages { shared_size: true, ..ListImages::default() };
             usage.images = Some(self.list_images(&options).await?);
         }

@@ -140,12 +140,11 @@ impl Engine {
     /// When the store cannot be read.
     pub async fn pod_store_usage(self: &Arc<Self>) -> Result<StoreUsage> {
         self.blocking(|engine| {
-            let used = engine.store.usage()?;
             let root = &engine.config.root;
             let whole = nix::sys::statvfs::statvfs(root).during("look at the file system of", root)?;
             Ok(StoreUsage {
                 mountpoint: root.clone(),
-                bytes: used.layers + used.blobs + used.snapshots,
+                bytes: engine.store.counted() + engine.store.snapshots().total_size()?,
                 inodes: whole.files().saturating_sub(whole.files_free()),
             })
         })

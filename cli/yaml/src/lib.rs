@@ -1,6 +1,10 @@
-//! YAML with places: the tree a Compose file is loaded into, and the way back to text.
+//! YAML with places: the tree a file is loaded into, the way back to text, and faults that say where they are.
+//!
+//! Compose files and experiments of the lab are loaded through it. Pure.
 
 mod emit;
+mod fault;
+mod nearest;
 mod parse;
 mod path;
 mod scalar;
@@ -10,14 +14,16 @@ use std::fmt;
 use indexmap::IndexMap;
 
 pub use emit::emit;
-pub(crate) use parse::{Document, parse};
+pub use fault::{Fault, Problem, Sources};
+pub use nearest::nearest;
+pub use parse::{Document, parse};
 pub use path::Path;
-pub(crate) use scalar::format_float;
+pub use scalar::format_float;
 
 /// Where something was written. Line 0 is nowhere: the loader made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
-    /// Index among the files read; see [`crate::load::Sources`].
+    /// Index among the files read; see [`Sources`].
     pub file: u16,
     /// Line, from 1.
     pub line: u32,
@@ -65,25 +71,31 @@ impl PartialEq for Node {
 
 impl Node {
     /// A value the loader makes in the place of what was written at `mark`.
-    pub(crate) fn new(value: impl Into<Value>, mark: Mark) -> Self {
+    #[must_use]
+    pub fn new(value: impl Into<Value>, mark: Mark) -> Self {
         Self { value: value.into(), mark }
     }
 
-    pub(crate) fn as_map(&self) -> Option<&Map> {
+    /// The mapping, if it is one.
+    #[must_use]
+    pub fn as_map(&self) -> Option<&Map> {
         match &self.value {
             Value::Map(map) => Some(map),
             _ => None,
         }
     }
 
-    pub(crate) fn as_map_mut(&mut self) -> Option<&mut Map> {
+    /// The same to be changed.
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
         match &mut self.value {
             Value::Map(map) => Some(map),
             _ => None,
         }
     }
 
-    pub(crate) fn as_list(&self) -> Option<&[Node]> {
+    /// The items, if it is a list.
+    #[must_use]
+    pub fn as_list(&self) -> Option<&[Node]> {
         match &self.value {
             Value::List(list) => Some(list),
             _ => None,
@@ -99,7 +111,9 @@ impl Node {
         }
     }
 
-    pub(crate) fn is_null(&self) -> bool {
+    /// Whether nothing is written there.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
         self.value == Value::Null
     }
 
@@ -122,7 +136,8 @@ impl Node {
 
 impl Value {
     /// What kind of value it is, for messages.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "a boolean",

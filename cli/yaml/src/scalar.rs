@@ -66,7 +66,8 @@ fn is_float(text: &str) -> bool {
 }
 
 /// A number as Go's `%v` prints it: shortest, with an exponent below 1e-4 and from 1e21 on.
-pub(crate) fn format_float(number: f64) -> String {
+#[must_use]
+pub fn format_float(number: f64) -> String {
     let size = number.abs();
     if number.is_nan() {
         return "NaN".to_owned();

@@ -37,7 +37,8 @@ impl Path {
     }
 
     /// Whether this path is `pattern`, where a `*` of the pattern is any key.
-    pub(crate) fn is_like(&self, pattern: &Path) -> bool {
+    #[must_use]
+    pub fn is_like(&self, pattern: &Path) -> bool {
         self.0.len() == pattern.0.len() && self.0.iter().zip(&pattern.0).all(|(a, b)| b == "*" || a == b)
     }
 }

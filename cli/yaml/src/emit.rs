@@ -334,7 +334,7 @@ mod tests {
         #[test]
         fn texts_survive(text in "[ -~\\n\\té☃:#'\"]{0,40}", key in "[ -~]{1,20}") {
             let tree = json!({"a": {key: [text.clone(), {"inner": text}]}});
-            let back = crate::yaml::parse(&emit(&tree), 0).map_err(|fault| TestCaseError::fail(fault.message))?;
+            let back = crate::parse(&emit(&tree), 0).map_err(|fault| TestCaseError::fail(fault.message))?;
             prop_assert_eq!(serde_json::Value::from(&back[0].root), tree);
         }
     }

@@ -5,22 +5,25 @@ use std::{borrow::Cow, collections::HashMap, rc::Rc};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, SpannedEventReceiver};
 
 use super::{Map, Mark, Node, Path, Value, scalar};
-use crate::load::Fault;
+use crate::Fault;
 
 /// Values one file may have after its aliases are written out.
 const MAX_NODES: usize = 1 << 20;
 
 /// One YAML document.
 #[derive(Debug)]
-pub(crate) struct Document {
+pub struct Document {
     /// Its tree.
-    pub(crate) root: Node,
+    pub root: Node,
     /// What `!reset` and `!override` take away from the files before.
-    pub(crate) resets: Vec<Path>,
+    pub resets: Vec<Path>,
 }
 
-/// The documents of one file.
-pub(crate) fn parse(text: &str, file: u16) -> Result<Vec<Document>, Fault> {
+/// The documents of one file; `file` is its number among the [`Sources`](crate::Sources).
+///
+/// # Errors
+/// The first place that is no YAML, or means nothing as such.
+pub fn parse(text: &str, file: u16) -> Result<Vec<Document>, Fault> {
     let mut text = Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text));
     let builder = loop {
         let mut builder = Builder { file, ..Builder::default() };
