@@ -81,6 +81,7 @@ endpoints! {
     Post   "/containers/{id}/pause"              ContainerPause      24;
     Post   "/containers/{id}/unpause"            ContainerUnpause    24;
     Post   "/containers/{id}/attach"             ContainerAttach     24;
+    Get    "/containers/{id}/attach/ws"          ContainerAttachWs   24;
     Post   "/containers/{id}/wait"               ContainerWait       24;
     Post   "/containers/{id}/exec"               ExecCreate          24;
     Head   "/containers/{id}/archive"            ArchiveStat         24;

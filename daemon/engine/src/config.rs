@@ -1,6 +1,43 @@
 //! What a daemon tells its engine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// An OCI runtime: a program with runc's command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// The program.
+    pub path: PathBuf,
+    /// Arguments before the command.
+    pub args: Vec<String>,
+}
+
+/// What containers get that do not say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// Name of the runtime.
+    pub runtime: String,
+    /// Log driver.
+    pub log_driver: String,
+    /// Options of this log driver.
+    pub log_options: BTreeMap<String, String>,
+    /// Bytes of /dev/shm.
+    pub shm_size: i64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            runtime: BUILT_IN.to_owned(),
+            log_driver: "json-file".to_owned(),
+            log_options: BTreeMap::new(),
+            shm_size: berth_spec::defaults::DEFAULT_SHM_SIZE,
+        }
+    }
+}
+
+/// The name that clients expect of the runtime that is always there; here it is Berth's own.
+pub(crate) const BUILT_IN: &str = "runc";
 
 /// Where an engine keeps its things and what it may use.
 #[derive(Debug, Clone)]
@@ -27,6 +64,14 @@ pub struct EngineConfig {
     pub dns: Vec<String>,
     /// Parent cgroup of containers that name none.
     pub cgroup_parent: String,
+    /// Other OCI runtimes than Berth's own that containers may ask for, by name.
+    pub runtimes: BTreeMap<String, Runtime>,
+    /// What containers get that do not say otherwise.
+    pub defaults: Defaults,
+    /// Directories with descriptions of devices (CDI); a later one wins.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Whether containers that do not say otherwise get an init process.
+    pub init: bool,
     /// Whether `info` says that the daemon logs debug lines.
     pub debug: bool,
 }
@@ -51,6 +96,10 @@ impl EngineConfig {
             labels: Vec::new(),
             dns: Vec::new(),
             cgroup_parent: "/berth".to_owned(),
+            runtimes: BTreeMap::new(),
+            defaults: Defaults::default(),
+            cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
+            init: false,
             debug: false,
         }
     }

@@ -23,6 +23,7 @@
 
 mod archive;
 mod build;
+mod cdi;
 mod config;
 mod containers;
 mod db;
@@ -33,6 +34,7 @@ mod events;
 mod fsutil;
 mod ids;
 mod images;
+mod init;
 mod items;
 mod local_build;
 mod logs;
@@ -43,7 +45,7 @@ mod spec;
 mod system;
 mod volumes;
 
-pub use config::EngineConfig;
+pub use config::{Defaults, EngineConfig, Runtime};
 pub use containers::{PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
 pub use engine::Engine;

@@ -74,7 +74,7 @@ impl Engine {
         if let Err(error) = self.leave_networks(container).await {
             tracing::warn!(container = container.id, %error, "leaving the networks");
         }
-        self.forget_execs(&container.id);
+        self.forget_execs(&container.id, false);
         self.volumes.unmount_for(&container.id);
         let definition = container.definition();
         for plan in definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume) {

@@ -33,10 +33,12 @@ impl Engine {
             found.truncate(limit);
         }
         // One look-up per image name, not per container.
+        let linked = self.link_names();
         let mut images = HashMap::new();
         let mut summaries = Vec::with_capacity(found.len());
         for container in found {
             let mut summary = self.summary(&container, &mut images);
+            summary.names.extend(linked.get(&container.id).into_iter().flatten().cloned());
             if options.size {
                 (summary.size_rw, summary.size_root_fs) = self.container_sizes(&container).await?;
             }

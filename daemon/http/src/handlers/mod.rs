@@ -15,6 +15,7 @@ mod system;
 mod transfer;
 mod upload;
 mod volumes;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -112,6 +113,7 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
     use Endpoint as E;
     let response = match endpoint {
         E::ContainerAttach => return attach::attach(context).await,
+        E::ContainerAttachWs => return websocket::attach(context).await,
         E::ExecStart => return exec::start(context).await,
         E::Ping => system::ping(),
         E::Auth => system::auth(context).await?,

@@ -153,7 +153,7 @@ impl Hub {
         self.next_session += 1;
         self.sessions.insert(id, session);
         self.take_input(initial);
-        Ok((id, self.log.as_ref().map(Log::position)))
+        Ok((id, self.log.as_ref().and_then(Log::position)))
     }
 
     /// Let a held session flow; false if there is none of this number.
@@ -285,7 +285,9 @@ impl Hub {
         }
         self.stdin.connect(None);
         self.terminal = None;
-        self.log = None;
+        if let Some(log) = self.log.take() {
+            log.finish();
+        }
     }
 
     /// Let the sessions end behind what they have not sent yet.
@@ -300,7 +302,8 @@ impl Hub {
 
     /// When the first session is to be given up.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.sessions.values().filter_map(Session::deadline).min()
+        let log = self.log.as_ref().and_then(Log::deadline);
+        self.sessions.values().filter_map(Session::deadline).chain(log).min()
     }
 
     /// After anything happened: close what is done, and let epoll know what is wanted now.
@@ -315,7 +318,12 @@ impl Hub {
         for id in over {
             self.close(id);
         }
-        let paused = Stream::ALL.map(|stream| self.sessions.values().any(|session| session.is_full(stream)));
+        if let Some(log) = &mut self.log {
+            log.advance();
+        }
+        let behind = self.log.as_ref().is_some_and(Log::is_full);
+        let full = |stream| self.sessions.values().any(|session| session.is_full(stream));
+        let paused = Stream::ALL.map(|stream| behind || full(stream));
         for (source, paused) in self.sources.iter_mut().zip(paused) {
             if let Some(source) = source
                 && let Err(error) = source.want((!paused).then_some(EpollFlags::EPOLLIN))
