@@ -13,7 +13,8 @@ use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
     BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, Event,
-    ImageResolver, Limits, NetworkMode, PruneOptions, ResolveError, Sandbox, SandboxError, Sandboxes,
+    ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError, Sandbox, SandboxError,
+    Sandboxes,
 };
 use berth_network::{EndpointRequest, NetworkController};
 use berth_oci::{Digest, Platform, Reference};
@@ -447,6 +448,10 @@ fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
         BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
         BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
         BuildEvent::Running { container } => stream(format!(" ---> Running in {}\n", ids::short(&container))),
+        BuildEvent::Output { stream: OutputStream::Stderr, bytes } => {
+            // Red, as docker has it.
+            stream(format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(&bytes)))
+        }
         BuildEvent::Output { bytes, .. } => stream(String::from_utf8_lossy(&bytes).into_owned()),
         BuildEvent::Removed { container } => {
             stream(format!(" ---> Removed intermediate container {}\n", ids::short(&container)))

@@ -331,6 +331,14 @@ impl Engine {
         spec.process().clone().ok_or_else(|| EngineError::internal("the process of an exec is missing"))
     }
 
+    /// A client has left an exec by its keys.
+    pub(crate) fn exec_detached(&self, container: &Container, id: &str) {
+        let exec = self.execs().get(id).cloned();
+        if let Some(exec) = exec {
+            self.exec_event(container, "exec_detach", &exec, &[]);
+        }
+    }
+
     /// Notes how an exec ended.
     pub(crate) fn exec_ended(&self, container: &Container, shim: &Shim, record: ExecRecord) {
         let exec = self.execs().get(&record.exec_id).cloned();

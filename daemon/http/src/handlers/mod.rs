@@ -178,6 +178,8 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::VolumeUpdate | E::Swarm => swarm::not_a_manager()?,
         E::VolumeRemove => volumes::remove(context).await?,
         E::PluginList => swarm::no_plugins(),
+        E::PluginAdd => swarm::plugins_are_not_supported()?,
+        E::Plugin => swarm::no_such_plugin(context.name())?,
         E::BerthBuild => return build::local(context).await,
         E::BerthBuilds => build::history(context).await?,
         E::BerthBuildLog => build::log(context).await?,

@@ -212,17 +212,21 @@ impl Hub {
         self.stdin.flush();
     }
 
-    /// Something happened on a client's stream; what it takes is written by [`Hub::settle`].
-    pub(crate) fn session_ready(&mut self, id: u32, events: EpollFlags, scratch: &mut [u8]) {
+    /// Something happened on a client's stream; what it takes is written by [`Hub::settle`]. Whether the client has detached
+    /// by its keys.
+    pub(crate) fn session_ready(&mut self, id: u32, events: EpollFlags, scratch: &mut [u8]) -> bool {
         let room = self.stdin.room();
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
         if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             session.hang_up();
         }
         if events.contains(EpollFlags::EPOLLIN) {
             let input = session.read(scratch, room);
+            let detached = session.take_detached();
             self.take_input(input);
+            return detached;
         }
+        false
     }
 
     fn take_input(&mut self, input: Input) {
@@ -391,7 +395,7 @@ mod tests {
                     match token {
                         Token::Source(_, stream) => self.hub.source_ready(stream, &mut scratch),
                         Token::Stdin(_) => self.hub.stdin_ready(),
-                        Token::Session(_, id) => self.hub.session_ready(id, events, &mut scratch),
+                        Token::Session(_, id) => drop(self.hub.session_ready(id, events, &mut scratch)),
                         other => panic!("{other:?}"),
                     }
                 }
