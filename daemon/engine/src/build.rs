@@ -371,6 +371,10 @@ fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
         BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
         BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
         BuildEvent::Running { container } => stream(format!(" ---> Running in {}\n", ids::short(&container))),
+        BuildEvent::Output { stream: OutputStream::Stderr, bytes } => {
+            // Red, as docker has it.
+            stream(format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(&bytes)))
+        }
         BuildEvent::Output { bytes, .. } => stream(String::from_utf8_lossy(&bytes).into_owned()),
         BuildEvent::Removed { container } => {
             stream(format!(" ---> Removed intermediate container {}\n", ids::short(&container)))

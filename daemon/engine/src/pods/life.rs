@@ -134,7 +134,14 @@ impl Engine {
                 (true, false) => StdinMode::Open,
                 (true, true) => StdinMode::OpenOnce,
             },
-            log: record.log.clone().map_or(Log::None, |path| Log::Cri { path }),
+            log: Log {
+                file: record.log.clone().map(|path| LogFile {
+                    path,
+                    format: LogFormat::Cri,
+                    ..LogFile::default()
+                }),
+                forward: None,
+            },
         };
         Ok((create, handed))
     }
