@@ -11,7 +11,7 @@ use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
     BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, Event,
-    ImageResolver, Limits, NetworkMode, PruneOptions, ResolveError,
+    ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError,
 };
 use berth_oci::{Descriptor, Digest, Platform, Reference};
 use tokio_util::sync::CancellationToken;

@@ -25,8 +25,7 @@
 mod archive;
 mod build;
 mod build_steps;
-pub use cdi::CdiDirs;
-pub use config::{Defaults, EngineConfig, Runtime};
+mod cdi;
 mod config;
 mod containers;
 mod db;

@@ -206,8 +206,8 @@ impl Caller<'_> {
             return Ok(());
         }
         let text = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
-        let said = lines.filter(|line| line.level == "error" || line.level == "fatal").last();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
+        let said = lines.rfind(|line| line.level == "error" || line.level == "fatal");
         let message = said.map_or_else(|| format!("{program} has failed ({status})"), |line| line.msg);
         Err(Failure::new(kind(&message), message))
     }
@@ -287,7 +287,7 @@ fn attach_mounts(
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
         .map_err(failed("leaving the host's mounts"))?;
-    if let Rootfs::Overlay { lower, upper, work, volatile: _ } = &create.rootfs {
+    if let Rootfs::Overlay { lower, upper, work, .. } = &create.rootfs {
         let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
         let wanted = Overlay { lower: &lower, upper: Some(upper), work: Some(work), options: &[], attrs: 0 };
         let root = overlay(&wanted).map_err(|error| system("mounting the root", error))?;

@@ -57,8 +57,8 @@ fn environment(alias: &str, path: &str, address: IpAddr, other: &Definition) -> 
     let mut ports: Vec<(u16, &str)> = other
         .config
         .exposed_ports
-        .iter()
-        .filter_map(|(port, _)| {
+        .keys()
+        .filter_map(|port| {
             let (number, protocol) = port.split_once('/').unwrap_or((port.as_str(), "tcp"));
             Some((number.parse().ok()?, protocol))
         })

@@ -403,9 +403,8 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_names_its_field() {
-        for (host, field) in [(r#"{"StorageOpt":{"size":"1G"}}"#, "HostConfig.StorageOpt")] {
-            assert!(check(host).unwrap_err().message().contains(field), "{host}");
-        }
+        let refused = check(r#"{"StorageOpt":{"size":"1G"}}"#).unwrap_err();
+        assert!(refused.message().contains("HostConfig.StorageOpt"), "{refused}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 
-use berth_runtime_client::protocol::{Forward, Log, LogFile, SyslogAddress, SyslogFormat, Target};
+use berth_runtime_client::protocol::{Forward, Log, LogFile, LogFormat, SyslogAddress, SyslogFormat, Target};
 
 use super::options::{self, Beside, Plan, Service};
 use crate::containers::Definition;
@@ -28,6 +28,7 @@ impl Engine {
                 attributes.insert("tag".to_owned(), tag(template, definition));
             }
             LogFile {
+                format: LogFormat::Json,
                 path: self.log_path(&definition.id),
                 max_size: limits.max_size,
                 max_file: limits.max_file,

@@ -54,6 +54,7 @@ impl Engine {
             console_size: None,
             stdin: StdinMode::Closed,
             log: Log::default(),
+            runtime: None,
         };
         let pid = shim.create(create, None).await.map_err(EngineError::from)?;
         sandbox.set_holder(Some(shim.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use berth_runtime_client::protocol::{Create, Event, ExitRecord, Log, Rootfs, StdinMode};
+use berth_runtime_client::protocol::{Create, Event, ExitRecord, Log, LogFile, LogFormat, Rootfs, StdinMode};
 use berth_runtime_client::{ClientError, EventStream, Shim, bundle};
 use jiff::Timestamp;
 
@@ -142,6 +142,7 @@ impl Engine {
                 }),
                 forward: None,
             },
+            runtime: None,
         };
         Ok((create, handed))
     }
