@@ -35,12 +35,12 @@ demo: packages build
 test: packages-test build
 	tests/support/run.sh
 
+# The publishable comparison: one page and one set of tables in docs/benchmarks.
 bench: packages-test build
 	tests/support/packages.sh bench
-	tests/support/bench.sh
 	$(CARGO) rustc --locked --release -p berth-core --example floor -- $(STATIC)
-	unshare --mount tests/support/bench-runtime.py
-	tests/support/bench-images.sh
+	$(CARGO) build --locked --release -p berth-store --example pull_floor
+	SUITES="$(SUITES)" tests/support/bench.sh
 
 lint:
 	$(CARGO) fmt --all --check

@@ -12,7 +12,11 @@ daemon=
 
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 show() { printf '\033[36m$ %s\033[0m\n' "$*"; }
-run() { show "$*"; "$@"; }
+run() {
+    local shown= word
+    for word; do case $word in *[[:space:]]*) word="'$word'" ;; esac; shown+=" $word"; done
+    show "${shown# }"; "$@"
+}
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
 finish() {
@@ -83,16 +87,19 @@ run cat "$cpu"
 case $(cat "$cpu") in 50000 | "50000 100000") ;; *) die "the processor limit is not one half" ;; esac
 
 say "... and from the inside: a program that wants 200 MiB is stopped by the kernel, the container goes on"
-show "berth run --rm --memory 64m demo-base tail -c 200m /dev/zero"
-if berth run --rm --memory 64m demo-base tail -c 200m /dev/zero; then die "nothing stopped it"; else echo "exit code $?"; fi
+show "berth run --rm --memory 64m demo-base dd if=/dev/zero of=/dev/null bs=200M count=1"
+if berth run --rm --memory 64m demo-base dd if=/dev/zero of=/dev/null bs=200M count=1; then die "nothing stopped it"; else echo "exit code $?"; fi
 
-say "... and a loop on two processors for two seconds gets one half of one"
-show "berth run --rm --cpus 0.5 demo-base sh -c 'time timeout 2 sh -c \"while :; do :; done & while :; do :; done\"'"
-berth run --rm --cpus 0.5 demo-base sh -c 'time timeout 2 sh -c "while :; do :; done & while :; do :; done"' 2>&1 | sed 's/^/    /' || true
+say "... and two loops on two processors for two seconds get one second of processor time, not four"
+loops='timeout 2 sh -c "while :; do :; done & while :; do :; done"'
+# cgroup v2 counts in microseconds, v1 in nanoseconds.
+used='cat /sys/fs/cgroup/cpu.stat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null | head -n 1'
+show "berth run --rm --cpus 0.5 demo-base sh -c '$loops; $used'"
+berth run --rm --cpus 0.5 demo-base sh -c "$loops; $used" 2>&1 | sed 's/^/    /' || true
 
 say "Look inside"
 run berth exec web id
-run berth exec web sh -c 'hostname; cat /data/started; ps'
+run berth exec web sh -c 'hostname; cat /data/started; tr "\\0" " " </proc/1/cmdline; echo'
 
 say "Fetch the page through the published port"
 address=$(berth port web 8080/tcp)

@@ -232,6 +232,7 @@ impl StageRun<'_> {
                     upper: snapshot.upper.clone(),
                     work: snapshot.work.clone(),
                     volatile: true,
+                    users: None,
                 },
                 terminal: false,
                 console_size: None,

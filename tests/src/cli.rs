@@ -60,6 +60,12 @@ impl Cli {
         self.frontend
     }
 
+    /// The engine's address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The command with these arguments, not yet started.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {

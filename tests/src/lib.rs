@@ -14,4 +14,5 @@ pub mod matrix;
 pub mod namespaces;
 pub mod podman;
 pub mod registry;
+pub mod scene;
 pub mod vm;

@@ -54,6 +54,12 @@ impl Registry {
         Self { _dir: dir, child, port }
     }
 
+    /// Its port on loopback.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The full name of `repository` here.
     #[must_use]
     pub fn name(&self, repository: &str) -> String {

@@ -1,7 +1,8 @@
 #!/bin/bash
 # The same builds by Berth and whichever other builders are installed, side by side: medians in milliseconds.
 #
-#   bench-build.sh [ROUNDS]      environment: BERTH_BIN_DIR; BUILDKIT_BIN_DIR (buildkitd, buildctl), if there is one
+#   bench-build.sh [ROUNDS]      environment: BERTH_BIN_DIR; BUILDKIT_BIN_DIR (buildkitd, buildctl), if there is one;
+#                                BENCH_RECORD=FILE.jsonl takes every measurement too, for `berth lab compare`
 #
 # Each builder gets a root of its own below a new directory, which is gone at the end. Needs root and busybox-static.
 set -euo pipefail
@@ -108,7 +109,10 @@ measure() { # name context extra change
             if [ -n "${4:-}" ]; then eval "$4"; fi
             start=$(date +%s%N)
             if build "$b" "$2" "${3:-}"; then
-                echo $((($(date +%s%N) - start) / 1000000)) >> "$work/times-$b"
+                took=$((($(date +%s%N) - start) / 1000000))
+                echo "$took" >> "$work/times-$b"
+                [ -z "${BENCH_RECORD:-}" ] ||
+                    printf '{"suite": "Builds", "case": "%s", "unit": "ms", "subject": "%s", "value": %s}\n' "$1" "${b/classic/dockerd}" "$took" >> "$BENCH_RECORD"
             fi
         done
     done

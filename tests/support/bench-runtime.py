@@ -3,6 +3,8 @@
 
     RUNS=40 BENCH_RUNC=/path/to/newest/runc BENCH_CRUN=/path/to/newest/crun make bench
 
+With BENCH_RECORD=FILE.jsonl every measurement goes there too, for `berth lab compare`.
+
 Runs in a mount namespace of its own (`unshare --mount`): crun refuses a host with both versions of cgroups, so the
 second one is unmounted here, for everybody. `floor` is a program that makes only the system calls which the bundle
 needs (runtime/core/examples/floor.rs). CPU time is that of the runtime and all it waited for: it tells the work from
@@ -107,7 +109,25 @@ def interleaved(runs, jobs):
     return costs
 
 
-def report(title, costs, of=lambda cost: statistics.median(cost.wall), digits=1):
+def record(case, unit, subject, values):
+    if path := os.environ.get("BENCH_RECORD"):
+        with open(path, "a", encoding="utf-8") as file:
+            for value in values:
+                line = {"suite": "The runtime alone", "case": case, "unit": unit, "subject": subject, "value": round(value, 4)}
+                print(json.dumps(line), file=file)
+
+
+def version(subject, program):
+    if path := os.environ.get("BENCH_RECORD"):
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+        with open(path, "a", encoding="utf-8") as file:
+            print(json.dumps({"subject": subject, "version": said.split("\n")[0]}), file=file)
+
+
+def report(title, costs, of=lambda cost: statistics.median(cost.wall), digits=1, case=None, values=lambda cost: cost.wall):
+    if case:
+        for name, cost in costs.items():
+            record(*case, name, values(cost))
     ours = of(costs["berth"])
     cells = [f"{title:<34}"]
     for cost in costs.values():
@@ -147,6 +167,8 @@ def main():
         # The rate of ticks decides how long the kernel's grace periods take: they are short on a busy machine.
         print(f"\nberth-runtime: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {RUNS} runs each")
         names = [name for name, _ in all_runtimes]
+        for name, path in all_runtimes:
+            version(f"runtime {name}", path)
 
         def run_jobs():
             jobs = {name: ([[path, "run", f"{prefix}-{at}"]], once) for at, (name, path) in enumerate(all_runtimes)}
@@ -156,16 +178,16 @@ def main():
 
         heading(names + ["floor"])
         costs = interleaved(RUNS, run_jobs())
-        report("run of true, ms", costs)
-        report("  its CPU time, ms", costs, lambda cost: statistics.mean(cost.cpu))
+        report("run of true, ms", costs, case=("run of true", "ms"))
+        report("  its CPU time, ms", costs, lambda cost: statistics.mean(cost.cpu), case=("run of true: CPU time", "ms"), values=lambda cost: cost.cpu)
         moment = bundle(os.path.join(top, "moment"), ["/bin/sleep", "0.3"])
         jobs = run_jobs()
         peaks = {name: peak_memory(commands[0], moment) for name, (commands, _) in jobs.items() if name != "floor"}
-        report("  peak memory, MB", peaks, lambda peak: peak)
+        report("  peak memory, MB", peaks, lambda peak: peak, case=("run of true: peak memory", "MB"), values=lambda peak: [peak])
         spinners = [multiprocessing.Process(target=spin, daemon=True) for _ in range(os.cpu_count())]
         for spinner in spinners:
             spinner.start()
-        report("  with all cores busy, ms", interleaved(RUNS, run_jobs()))
+        report("  with all cores busy, ms", interleaved(RUNS, run_jobs()), case=("run of true, all cores busy", "ms"))
         for spinner in spinners:
             spinner.kill()
             spinner.join()
@@ -175,16 +197,16 @@ def main():
             box = f"{prefix}-{at}"
             jobs[name] = ([[path, "create", box], [path, "start", box], [path, "delete", "--force", box]], long)
         costs = interleaved(RUNS, jobs)
-        report("create + start + delete, ms", costs)
-        report("  its CPU time, ms", costs, lambda cost: statistics.mean(cost.cpu))
+        report("create + start + delete, ms", costs, case=("create + start + delete", "ms"))
+        report("  its CPU time, ms", costs, lambda cost: statistics.mean(cost.cpu), case=("create + start + delete: CPU time", "ms"), values=lambda cost: cost.cpu)
 
         jobs = {}
         for at, (name, path) in enumerate(all_runtimes):
             call([path, "run", "--detach", f"{prefix}-{at}"], long)
             jobs[name] = ([[path, "exec", f"{prefix}-{at}", "/bin/true"]], long)
         costs = interleaved(RUNS, jobs)
-        report("exec of true, ms", costs)
-        report("  its CPU time, ms", costs, lambda cost: statistics.mean(cost.cpu))
+        report("exec of true, ms", costs, case=("exec of true", "ms"))
+        report("  its CPU time, ms", costs, lambda cost: statistics.mean(cost.cpu), case=("exec of true: CPU time", "ms"), values=lambda cost: cost.cpu)
         for at, (_, path) in enumerate(all_runtimes):
             call([path, "delete", "--force", f"{prefix}-{at}"])
 
@@ -192,7 +214,7 @@ def main():
         for _ in range(max(3, RUNS // 10)):
             for at, (name, path) in enumerate(all_runtimes):
                 costs[name].wall.append(parallel(path, once, f"{prefix}-{at}"))
-        report(f"{PARALLEL} runs at once, ms", costs, digits=0)
+        report(f"{PARALLEL} runs at once, ms", costs, digits=0, case=(f"{PARALLEL} runs at once", "ms"))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Writes an OCI layout with a made image, the same bytes each time: make-image.py DIRECTORY big|tiny
+"""Writes an OCI layout with a made image, the same bytes each time on one machine: make-image.py DIRECTORY big|some|tiny
 
 big:  1 GB in 12 layers; many small files, some of middle size, few large ones, of content that compresses as software
       does (about 2.5 times).
-tiny: 200 layers with one small file each.
+some: 120 layers with one small file each.
+tiny: 200 of them.
+
+The first layer has /bin/true: this machine's static busybox.
 """
 import gzip, hashlib, io, json, os, random, sys, tarfile, zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -31,14 +34,18 @@ def layer(arguments):
     words, phrases = vocabulary(rng)
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        def add(name, data=None):
+        def add(name, data=None, mode=0o644):
             info = tarfile.TarInfo(name)
-            info.mtime, info.mode = 1_700_000_000 + rng.randrange(10**6), 0o755 if data is None else 0o644
+            info.mtime, info.mode = 1_700_000_000 + rng.randrange(10**6), 0o755 if data is None else mode
             if data is None:
                 info.type = tarfile.DIRTYPE
                 return tar.addfile(info)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+        if number == 0:
+            add("bin/")
+            with open("/bin/busybox", "rb") as busybox:
+                add("bin/true", busybox.read(), 0o755)
         add(f"l{number}/")
         count = 0
         for (low, high), share in MIX if total > 100_000 else [((1000, 2000), 1)]:
@@ -55,7 +62,7 @@ def layer(arguments):
 
 
 def main(directory, kind):
-    count, size = {"big": (12, 85_000_000), "tiny": (200, 1000)}[kind]
+    count, size = {"big": (12, 85_000_000), "some": (120, 1000), "tiny": (200, 1000)}[kind]
     blobs = os.path.join(directory, "blobs", "sha256")
     os.makedirs(blobs, exist_ok=True)
 

@@ -51,10 +51,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("berth-http", &["berth-api", "berth-engine", "berth-oci"]),
-    ("berthd", &["berth-api", "berth-cgroup", "berth-dns", "berth-engine", "berth-http"]),
+    ("berth-cri", &["berth-api", "berth-engine"]),
+    ("berthd", &["berth-api", "berth-cgroup", "berth-cri", "berth-dns", "berth-engine", "berth-http"]),
     ("berth-client", &["berth-api"]),
-    ("berth-compose", &["berth-client"]),
-    ("berth", &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-oci"]),
+    ("berth-yaml", &[]),
+    ("berth-compose", &["berth-client", "berth-yaml"]),
+    ("berth-lab", &["berth-client", "berth-yaml"]),
+    (
+        "berth",
+        &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-lab", "berth-oci"],
+    ),
     ("berth-tests", &["berth-api"]),
 ];
 

@@ -59,3 +59,8 @@ fn the_chapter_on_compose() {
 fn the_chapter_on_networks_and_volumes() {
     every_block_runs("networks-and-volumes.md", 3);
 }
+
+#[test]
+fn the_chapter_on_the_lab() {
+    every_block_runs("lab.md", 3);
+}

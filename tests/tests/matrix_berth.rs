@@ -4,7 +4,7 @@ use berth_tests::matrix;
 
 matrix! { berth_tests::cli::Frontend::Berth =>
     images::{
-        version_and_info, import_list_inspect_remove, tag_and_untag, remove_in_use_is_refused, save_and_load,
+        version_and_info, filters, import_from_url, disk_usage, search, import_list_inspect_remove, tag_and_untag, remove_in_use_is_refused, save_and_load,
         push_and_pull, pull_of_a_missing_image_fails, run_pulls_what_is_missing, history,
     }
     run::{

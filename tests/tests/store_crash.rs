@@ -1,37 +1,14 @@
 //! The image store survives SIGKILL: the daemon is killed at random moments of pull, load, commit, rmi and prune; after
 //! each restart the store proves itself whole, and what was reported as done is there.
 //!
-//! `CRASH_ROUNDS` sets how often (200). A failure names its seed; `CRASH_SEED` repeats its sequence.
+//! `CRASH_ROUNDS` sets how often (60). A failure names its seed; `CRASH_SEED` repeats its sequence.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_tests::cli::{Cli, Frontend};
 use berth_tests::daemon::Daemon;
-use berth_tests::registry::Registry;
-
-const IMAGES: usize = 4;
-
-/// xorshift64*: a sequence that a seed repeats.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.below(256) as u8).collect()
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
-}
+use berth_tests::scene::{Dice, IMAGES, Scene, number};
 
 /// What we know of the store.
 struct Expected {
@@ -47,45 +24,6 @@ impl Expected {
         for name in &self.present {
             assert!(names.contains(name.as_str()), "{when}: {name} is lost; there are {names:?}");
         }
-    }
-}
-
-struct Scene {
-    registry: Registry,
-    archive: PathBuf,
-}
-
-impl Scene {
-    /// Images of several layers in a registry and in an archive.
-    fn prepare(cli: &Cli, dice: &mut Dice, scratch: PathBuf) -> Self {
-        let registry = Registry::start();
-        let context = scratch.join("context");
-        std::fs::create_dir_all(&context).expect("a directory");
-        let mut names = Vec::new();
-        for image in 0..IMAGES {
-            let mut file = "FROM busybox\n".to_owned();
-            for layer in 0..3 {
-                let name = format!("f{image}-{layer}");
-                std::fs::write(context.join(&name), dice.bytes(400_000)).expect("a file");
-                file += &format!("COPY {name} /data/{name}\n");
-            }
-            std::fs::write(context.join("Dockerfile"), file).expect("a Dockerfile");
-            let name = registry.name(&format!("crash:{image}"));
-            cli.ok(&["build", "-q", "-t", &name, &context.display().to_string()]);
-            cli.ok(&["push", "-q", &name]);
-            names.push(name);
-        }
-        let archive = scratch.join("images.tar");
-        let local: Vec<String> = (0..2).map(|n| format!("loaded:{n}")).collect();
-        for (from, to) in names.iter().zip(&local) {
-            cli.ok(&["tag", from, to]);
-        }
-        let path = archive.display().to_string();
-        cli.ok(&["save", "-o", &path, &local[0], &local[1]]);
-        for name in names.iter().chain(&local) {
-            cli.ok(&["rmi", name]);
-        }
-        Self { registry, archive }
     }
 }
 
@@ -130,10 +68,10 @@ fn sigkill_at_any_moment_leaves_the_store_whole() {
     let mut dice = Dice(seed);
     let mut daemon = Daemon::with_busybox();
     let (docker, berth) = (daemon.cli(Frontend::Docker), daemon.cli(Frontend::Berth));
-    let scene = Scene::prepare(&docker, &mut dice, daemon.scratch("crash"));
+    let scene = Scene::prepare(&docker, &mut dice, &daemon.scratch("crash"));
     docker.ok(&["run", "--name", "box", "busybox", "sh", "-c", "head -c 300000 /dev/urandom > /tmp/x"]);
     let mut expected = Expected { present: BTreeSet::from(["busybox:latest".to_owned()]) };
-    let (mut finished, rounds) = (0, number("CRASH_ROUNDS", 200));
+    let (mut finished, rounds) = (0, number("CRASH_ROUNDS", 60));
     for round in 0..rounds {
         let (command, brought, taken) = choose(&scene, &mut dice, round, &expected.present);
         expected.present.retain(|name| !taken.contains(name));

@@ -135,8 +135,27 @@ fn add_cases(image: &mut Image) -> Result<usize> {
                 image.libraries_of(&path)?;
             }
         }
+        for program in header("# programs:").split_whitespace() {
+            let path = on_path(program).with_context(|| format!("{name} needs {program}"))?;
+            image.file(&format!("bin/{program}"), 0o755, &path)?;
+            image.libraries_of(&path)?;
+        }
+        for directory in header("# files:").split_whitespace() {
+            for entry in
+                fs::read_dir(workspace().join(directory))?.flatten().filter(|entry| entry.path().is_file())
+            {
+                let file = entry.file_name().to_string_lossy().into_owned();
+                image.file(&format!("files/{directory}/{file}"), 0o644, &entry.path())?;
+            }
+        }
         total += expected(&text).with_context(|| name.clone())?;
         image.file(&format!("cases/{name}"), 0o755, &script)?;
     }
     Ok(total)
+}
+
+/// A program of this machine.
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, builder, commit, compose, cp, create, diff, events, exec, history, images,
-    import, info, inspect, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
+    archive, attach, build, builder, commit, compose, cp, create, df, diff, events, exec, history, images,
+    import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
     search, start, stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
@@ -31,6 +31,8 @@ enum Command {
     #[command(flatten)]
     Image(Image),
     Compose(Box<compose::Compose>),
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
     Ps(ps::Ps),
     Images(images::Images),
     Rmi(rmi::Rmi),
@@ -160,7 +162,7 @@ enum VolumeGroup {
 #[derive(Debug, Subcommand)]
 enum SystemGroup {
     Check(system::Check),
-    Df(system::Df),
+    Df(df::Df),
     Events(events::Events),
     Info(info::Info),
     Prune(prune::System),
@@ -175,6 +177,7 @@ impl App {
             Command::Container(command) => container(session, command).await,
             Command::Image(command) => image(session, command).await,
             Command::Compose(args) => compose::run(session, *args).await,
+            Command::Lab(command) => lab::run(session, command).await,
             Command::Ps(args) => ps::run(session, args).await,
             Command::Images(args) => images::run(session, args).await,
             Command::Rmi(args) => rmi::run(session, args).await,
@@ -209,7 +212,7 @@ impl App {
             },
             Command::System(command) => match command {
                 SystemGroup::Check(args) => system::check(session, args).await,
-                SystemGroup::Df(args) => system::df(session, args).await,
+                SystemGroup::Df(args) => df::run(session, args).await,
                 SystemGroup::Events(args) => events::run(session, args).await,
                 SystemGroup::Info(args) => info::run(session, args).await,
                 SystemGroup::Prune(args) => prune::system(session, args).await,

@@ -56,9 +56,24 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
         return error.to_string();
     }
     match error.downcast_ref::<berth_client::Error>() {
-        Some(daemon @ berth_client::Error::Daemon { .. }) => format!("Error response from daemon: {daemon}"),
+        Some(daemon @ berth_client::Error::Daemon { .. }) => {
+            format!("Error response from daemon: {}", without_stations(&daemon.to_string()))
+        }
         Some(said @ berth_client::Error::InBand { .. }) => said.to_string(),
         _ => format!("berth: {error:#}"),
+    }
+}
+
+/// A failed start with its cause alone. Engines name every station the error passed (task, shim task, runc, init),
+/// and clients match those words; a person wants the last one.
+fn without_stations(message: &str) -> String {
+    const STATIONS: [&str; 2] = ["error during container init: ", "unable to start container process: "];
+    if !message.starts_with("failed to create task for container: ") {
+        return message.to_owned();
+    }
+    match STATIONS.iter().find_map(|station| message.split_once(station)) {
+        Some((_, cause)) => format!("cannot start the container: {cause}"),
+        None => message.to_owned(),
     }
 }
 
@@ -97,5 +112,16 @@ mod tests {
         assert_eq!(of_start_failure("exec: \"x\": executable file not found in $PATH"), 127);
         assert_eq!(of_start_failure("exec: \"/etc\": is a directory"), 126);
         assert_eq!(of_start_failure("no space left"), 125);
+    }
+
+    #[test]
+    fn a_failed_start_is_told_by_its_cause() {
+        let chain = "failed to create task for container: failed to create shim task: OCI runtime create failed: \
+                     runc create failed: unable to start container process: ";
+        let cause = "exec: \"x\": executable file not found in $PATH";
+        let told = format!("cannot start the container: {cause}");
+        assert_eq!(without_stations(&format!("{chain}error during container init: {cause}")), told);
+        assert_eq!(without_stations(&format!("{chain}{cause}")), told);
+        assert_eq!(without_stations("No such container: x"), "No such container: x");
     }
 }

@@ -22,6 +22,11 @@ impl Session {
         }
     }
 
+    /// Where it is, as `--host` takes it.
+    pub(crate) fn address(&self) -> String {
+        self.host.to_string()
+    }
+
     /// A client for it; starts the default engine if it is not running.
     pub(crate) async fn client(&self) -> Result<Client> {
         match (Client::connect(self.host.clone()).await, &self.host) {

@@ -49,6 +49,7 @@ impl Client {
             .flag("all", options.all)
             .flag("shared-size", options.shared_size)
             .flag("digests", options.digests)
+            .flag("manifests", options.manifests)
             .filters(&options.filters);
         self.fetch(Call::get("/images/json", &query)).await
     }

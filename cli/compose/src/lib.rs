@@ -25,9 +25,9 @@ mod order;
 pub mod plan;
 mod request;
 pub mod watch;
-pub mod yaml;
 
 pub use apply::Engine;
+pub use berth_yaml as yaml;
 pub use error::{Error, Result};
 pub use load::{LoadError, Options, load};
 pub use model::{Project, ulimits_of};

@@ -93,6 +93,9 @@ wire! {
         /// The image's manifest or index (API 1.48).
         #[serde(skip_serializing_if = "Option::is_none")]
         pub descriptor: Option<Descriptor>,
+        /// What stands beside it in its index, if asked for (API 1.48).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub manifests: Option<Vec<ManifestSummary>>,
     }
 
     /// The layers of an image.
@@ -134,6 +137,61 @@ wire! {
         pub shared_size: i64,
         /// Bytes of all layers.
         pub size: i64,
+        /// What stands beside it in its index, if asked for (API 1.47).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub manifests: Option<Vec<ManifestSummary>>,
+    }
+
+    /// A manifest of an image's index: an image for some platform, or an attestation about one.
+    pub struct ManifestSummary {
+        /// Its digest.
+        #[serde(rename = "ID")]
+        pub id: String,
+        /// As the index names it.
+        pub descriptor: Descriptor,
+        /// Whether everything that it names is here.
+        pub available: bool,
+        /// What it takes.
+        pub size: ManifestSize,
+        /// `image`, `attestation` or `unknown`.
+        pub kind: String,
+        /// Of an image.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub image_data: Option<ImageData>,
+        /// Of an attestation.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub attestation_data: Option<AttestationData>,
+    }
+
+    /// What a manifest takes.
+    pub struct ManifestSize {
+        /// Blobs and what is unpacked.
+        pub total: i64,
+        /// Blobs.
+        pub content: i64,
+    }
+
+    /// An image of an index.
+    pub struct ImageData {
+        /// What it runs on.
+        pub platform: DescriptorPlatform,
+        /// Ids of its containers.
+        pub containers: Vec<String>,
+        /// What it takes unpacked.
+        pub size: UnpackedSize,
+    }
+
+    /// What an image takes unpacked.
+    pub struct UnpackedSize {
+        /// Bytes.
+        pub unpacked: i64,
+    }
+
+    /// What an attestation is about.
+    pub struct AttestationData {
+        /// Digest of a manifest.
+        #[serde(rename = "For")]
+        pub about: String,
     }
 
     /// One line of `docker history`, the newest first.

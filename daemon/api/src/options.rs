@@ -162,6 +162,8 @@ pub struct ListImages {
     pub shared_size: bool,
     /// Whether to show digests.
     pub digests: bool,
+    /// Whether to show what else the indexes of images hold (API 1.47).
+    pub manifests: bool,
 }
 
 /// Query of `DELETE /images/{name}`.

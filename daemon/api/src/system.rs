@@ -285,8 +285,11 @@ wire! {
 
     /// Answer of `GET /system/df`. A kind that was not asked for is `None`.
     pub struct DiskUsage {
-        /// Bytes of all layers.
+        /// Bytes of all layers of images.
         pub layers_size: i64,
+        /// Bytes of compressed layers and documents that are kept beside them (Berth only).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub blobs_size: Option<i64>,
         /// Images.
         pub images: Option<Vec<ImageSummary>>,
         /// Containers.

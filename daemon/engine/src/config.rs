@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::pods::{CdiDirs, CniDirs};
+
 /// Where an engine keeps its things and what it may use.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -27,6 +29,12 @@ pub struct EngineConfig {
     pub dns: Vec<String>,
     /// Parent cgroup of containers that name none.
     pub cgroup_parent: String,
+    /// Full names of images that an orchestrator must not remove to make room.
+    pub pinned_images: Vec<String>,
+    /// Devices of pods by name.
+    pub cdi: CdiDirs,
+    /// Networks of pods.
+    pub cni: CniDirs,
     /// Whether `info` says that the daemon logs debug lines.
     pub debug: bool,
 }
@@ -51,6 +59,12 @@ impl EngineConfig {
             labels: Vec::new(),
             dns: Vec::new(),
             cgroup_parent: "/berth".to_owned(),
+            pinned_images: Vec::new(),
+            cdi: CdiDirs(["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec()),
+            cni: CniDirs {
+                configurations: "/etc/cni/net.d".into(),
+                plugins: ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from).to_vec(),
+            },
             debug: false,
         }
     }

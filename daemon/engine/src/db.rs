@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::containers::{Definition, Status};
 use crate::error::{EngineError, Result};
+use crate::pods::{ContainerRecord, SandboxRecord};
 use crate::volumes::VolumeRecord;
 
 /// Format of the tables; raised when they change.
@@ -21,6 +22,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS containers (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL, status TEXT NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS sandboxes (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS pod_containers (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 ";
 
@@ -116,6 +119,38 @@ impl Db {
         rows.iter()
             .map(|(definition, status)| Ok((read("a container", definition)?, read("a state", status)?)))
             .collect()
+    }
+
+    /// Writes a sandbox down, or over.
+    pub(crate) fn put_sandbox(&self, record: &SandboxRecord) -> Result<()> {
+        let sql =
+            "INSERT INTO sandboxes VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = excluded.record";
+        self.execute("write a sandbox", sql, params![record.id, json(record)]).map(drop)
+    }
+
+    pub(crate) fn delete_sandbox(&self, id: &str) -> Result<()> {
+        self.execute("delete a sandbox", "DELETE FROM sandboxes WHERE id = ?1", params![id]).map(drop)
+    }
+
+    pub(crate) fn sandboxes(&self) -> Result<Vec<SandboxRecord>> {
+        let rows = self.pairs("read the sandboxes", "SELECT id, record FROM sandboxes")?;
+        rows.iter().map(|(_, record)| read("a sandbox", record)).collect()
+    }
+
+    /// Writes a container of a pod down, or over.
+    pub(crate) fn put_pod_container(&self, record: &ContainerRecord) -> Result<()> {
+        let sql = "INSERT INTO pod_containers VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = excluded.record";
+        self.execute("write a container of a pod", sql, params![record.id, json(record)]).map(drop)
+    }
+
+    pub(crate) fn delete_pod_container(&self, id: &str) -> Result<()> {
+        let sql = "DELETE FROM pod_containers WHERE id = ?1";
+        self.execute("delete a container of a pod", sql, params![id]).map(drop)
+    }
+
+    pub(crate) fn pod_containers(&self) -> Result<Vec<ContainerRecord>> {
+        let rows = self.pairs("read the containers of pods", "SELECT id, record FROM pod_containers")?;
+        rows.iter().map(|(_, record)| read("a container of a pod", record)).collect()
     }
 
     pub(crate) fn put_volume(&self, volume: &VolumeRecord) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::dns::NameService;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::events::{EventBus, EventStream};
 use crate::ids;
+use crate::pods::Pods;
 use crate::spec::HostInfo;
 use crate::volumes::Volumes;
 
@@ -42,6 +43,7 @@ pub struct Engine {
     pub(crate) builds: Mutex<HashMap<String, CancellationToken>>,
     pub(crate) events: EventBus,
     pub(crate) containers: Containers,
+    pub(crate) pods: Arc<Pods>,
     pub(crate) execs: Mutex<HashMap<String, Arc<Exec>>>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) host: HostInfo,
@@ -71,6 +73,7 @@ impl Engine {
         let engine = tokio::task::spawn_blocking(move || Self::open(config)).await??;
         let engine = Arc::new(engine);
         engine.recover().await?;
+        engine.recover_pods().await?;
         // Only now it is known which images containers use.
         engine.limit_images();
         Ok(engine)
@@ -128,6 +131,7 @@ impl Engine {
             builds: Mutex::default(),
             events: EventBus::new(),
             containers: Containers::default(),
+            pods: Arc::default(),
             execs: Mutex::default(),
             volumes,
             host: HostInfo { bounding: bounding_set(), kernel: crate::system::kernel_numbers() },
@@ -200,6 +204,7 @@ impl Engine {
         let mut errors = Vec::new();
         if stop_containers {
             errors.extend(self.stop_all().await);
+            errors.extend(self.stop_all_pods().await);
         }
         self.tasks.close();
         self.tasks.wait().await;

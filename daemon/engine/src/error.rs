@@ -25,6 +25,8 @@ pub enum Kind {
     Forbidden,
     /// The credentials are missing or wrong.
     Unauthorized,
+    /// It took longer than it was allowed to.
+    Timeout,
     /// Somebody else, a registry for instance, cannot be reached.
     Unavailable,
     /// It is understood, but not supported.

@@ -194,6 +194,9 @@ pub(crate) fn set_owner_and_times(dir: BorrowedFd<'_>, name: &CStr, stat: &FileS
     Ok(utimensat(dir, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
 }
 
+/// Trees that are walked at the same time: a walk mostly waits.
+pub(crate) const WALKS: usize = 8;
+
 /// Bytes that the files below a directory of the host take; every file once.
 pub(crate) fn disk_usage(path: &Path) -> u64 {
     fn walk(path: &Path, depth: usize, seen: &mut HashMap<(u64, u64), ()>) -> u64 {
@@ -213,6 +216,23 @@ pub(crate) fn disk_usage(path: &Path) -> u64 {
         bytes
     }
     walk(path, 0, &mut HashMap::new())
+}
+
+/// Bytes on the disk and files below a directory of the host.
+pub(crate) fn tree_usage(path: &Path) -> (u64, u64) {
+    fn walk(path: &Path, depth: usize, total: &mut (u64, u64)) {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            total.0 += meta.blocks() * 512;
+            total.1 += 1;
+            if meta.is_dir() && depth < MAX_DEPTH {
+                walk(&entry.path(), depth + 1, total);
+            }
+        }
+    }
+    let mut total = (0, 1);
+    walk(path, 0, &mut total);
+    total
 }
 
 /// Opens a directory of the host by its path, which only the host's administrator controls.

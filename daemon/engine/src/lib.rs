@@ -4,6 +4,7 @@
 //!   Engine                       the only door; one `impl Engine` block per file
 //!     ├─ containers/             one file per verb; `machine` is the state diagram, `container` the live object
 //!     ├─ spec/                   config + host config -> OCI config.json (pure, but for `devices` and `user`)
+//!     ├─ pods/                   pods of an orchestrator, and their containers
 //!     ├─ images/ build volumes networks system
 //!     ├─ dns                     names on networks, told to the resolver process (berth-dns)
 //!     ├─ logs/                   reads what shims write
@@ -38,11 +39,14 @@ mod local_build;
 mod logs;
 mod names;
 mod networks;
+mod pods;
 mod resolve_files;
 mod spec;
 mod system;
 mod volumes;
 
+pub use berth_network::Protocol;
+pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
 pub use config::EngineConfig;
 pub use containers::{PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
@@ -51,3 +55,9 @@ pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;
 pub use items::{ByteStream, Items, Progress};
 pub use logs::{LogItem, LogStream};
+pub use pods::{
+    CdiDirs, CniDirs, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput, IdMapping,
+    InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMount,
+    PodNamespaces, PodPort, PodProcess, PodResources, PodSecurity, PodUsage, ProcessCounts, ProcessUser,
+    Propagation, SandboxSpec, SandboxView, SecurityProfile, StoreUsage, Streams,
+};

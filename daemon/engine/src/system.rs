@@ -214,9 +214,11 @@ impl Engine {
     pub async fn disk_usage(self: &Arc<Self>, kinds: DiskUsageKinds) -> Result<DiskUsage> {
         let mut usage = DiskUsage::default();
         if kinds.images {
-            usage.layers_size = self
-                .blocking(|engine| Ok(i64::try_from(engine.store.usage()?.layers).unwrap_or(i64::MAX)))
-                .await?;
+            let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let sizes =
+                self.blocking(|engine| Ok((engine.store.image_layers_size()?, engine.store.blobs_size()?)));
+            let (layers, blobs) = sizes.await?;
+            (usage.layers_size, usage.blobs_size) = (number(layers), Some(number(blobs)));
             let options = ListImages { shared_size: true, ..ListImages::default() };
             usage.images = Some(self.list_images(&options).await?);
         }

@@ -14,6 +14,7 @@ use berth_api::volume::{PruneVolumesResponse, Volume, VolumeCreateRequest, Volum
 use berth_api::{Filters, Time};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use crate::db::Db;
 use crate::engine::Engine;
@@ -398,7 +399,7 @@ impl Engine {
             if !(all || record.is_anonymous()) || !filters.matches_labels(&labels) {
                 continue;
             }
-            let bytes = self.volume_size(&record.name).await?;
+            let bytes = self.weigh_volume(&record.name).await?;
             match self.volumes.remove(&self.db, &record.name, || self.volume_users(&record.name)) {
                 Ok(()) => {
                     self.volume_event("destroy", &record.name);
@@ -414,25 +415,31 @@ impl Engine {
         Ok(pruned)
     }
 
-    async fn volume_size(&self, name: &str) -> Result<u64> {
+    fn weigh_volume(&self, name: &str) -> JoinHandle<u64> {
         let path = self.volumes.mountpoint(name);
-        Ok(tokio::task::spawn_blocking(move || fsutil::disk_usage(&path)).await?)
+        tokio::task::spawn_blocking(move || fsutil::disk_usage(&path))
     }
 
     /// All volumes with their sizes.
     pub(crate) async fn volumes_with_usage(&self) -> Result<Vec<Volume>> {
-        let mut volumes = Vec::new();
-        for record in self.volumes.all() {
+        let records = self.volumes.all();
+        let mut sizes = Vec::with_capacity(records.len());
+        for some in records.chunks(fsutil::WALKS) {
+            let walks: Vec<_> = some.iter().map(|record| self.weigh_volume(&record.name)).collect();
+            for walk in walks {
+                sizes.push(walk.await?);
+            }
+        }
+        let with_usage = records.into_iter().zip(sizes).map(|(record, size)| {
             let users = self.volume_users(&record.name).len();
-            let size = self.volume_size(&record.name).await?;
             let mut volume = self.volumes.show(record);
             volume.usage_data = Some(VolumeUsage {
                 ref_count: i64::try_from(users).unwrap_or(i64::MAX),
                 size: i64::try_from(size).unwrap_or(i64::MAX),
             });
-            volumes.push(volume);
-        }
-        Ok(volumes)
+            volume
+        });
+        Ok(with_usage.collect())
     }
 }
 

@@ -73,6 +73,7 @@ fn status_of(kind: Kind) -> StatusCode {
         Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -99,6 +100,7 @@ mod tests {
             (Kind::NotModified, 304),
             (Kind::Forbidden, 403),
             (Kind::Unauthorized, 401),
+            (Kind::Timeout, 504),
             (Kind::Unavailable, 503),
             (Kind::NotImplemented, 501),
             (Kind::Internal, 500),

@@ -99,6 +99,14 @@ impl NetworkController {
         Ok(self.sandboxes.take()?)
     }
 
+    /// Makes a namespace that somebody else made what [`Self::new_sandbox`] gives.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn prepare_sandbox(&self, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        Ok(sandbox::prepare(netns)?)
+    }
+
     /// Sockets for the name server 127.0.0.11 inside a container's namespace, to which port 53 leads from now on.
     ///
     /// # Errors

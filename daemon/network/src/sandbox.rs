@@ -137,6 +137,20 @@ fn keep_making(sender: &SyncSender<Result<OwnedFd, SandboxError>>) {
 /// Moves the calling thread into a new namespace and hands back its descriptor.
 fn make() -> Result<OwnedFd, SandboxError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(SandboxError::Unshare)?;
+    settle()?;
+    File::open("/proc/thread-self/ns/net").map(OwnedFd::from).map_err(SandboxError::Open)
+}
+
+/// Settles a namespace that was made elsewhere.
+pub(crate) fn prepare(netns: BorrowedFd<'_>) -> Result<(), SandboxError> {
+    on_own_thread(|| {
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(SandboxError::Enter)?;
+        settle()
+    })
+}
+
+/// The settings, and loopback, of the calling thread's namespace.
+fn settle() -> Result<(), SandboxError> {
     for (path, value) in SETTINGS {
         match std::fs::write(path, value) {
             Ok(()) => {}
@@ -145,8 +159,7 @@ fn make() -> Result<OwnedFd, SandboxError> {
             Err(source) => return Err(SandboxError::Setting { path: path.to_owned(), source }),
         }
     }
-    RouteSocket::open()?.loopback_up()?;
-    File::open("/proc/thread-self/ns/net").map(OwnedFd::from).map_err(SandboxError::Open)
+    Ok(RouteSocket::open()?.loopback_up()?)
 }
 
 /// A route socket inside `netns`; a socket stays in the namespace that it was opened in.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser;
 
-/// The Berth daemon: serves the Docker Engine API.
+/// The Berth daemon: serves the Docker Engine API, and the Kubernetes CRI at <run-root>/cri.sock.
 #[derive(Debug, Parser)]
 #[command(name = "berthd", version)]
 pub(crate) struct Args {
@@ -43,6 +43,18 @@ pub(crate) struct Args {
     /// the oldest first [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) image_cap: Option<u64>,
+
+    /// Directory of CNI network configurations for pods; without one they are on the default bridge
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+
+    /// Directory of CNI plugins; may be given several times [default: /opt/cni/bin, /usr/lib/cni]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_bin_dir: Vec<PathBuf>,
+
+    /// Full name of an image that a kubelet must not remove to make room; may be given several times
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) cri_pinned_image: Vec<String>,
 
     /// The program berth-shim [default: beside berthd itself]
     #[arg(long, value_name = "FILE")]

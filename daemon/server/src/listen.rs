@@ -76,7 +76,20 @@ impl Bound {
     }
 }
 
+/// Binds the socket of the CRI, for root alone.
+pub(crate) fn bind_cri(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+    bind_file(path).with_context(|| format!("listening on unix://{}", path.display()))
+}
+
 fn bind_unix(path: &Path, group: Option<&str>) -> anyhow::Result<(UnixListener, SocketFile)> {
+    let (listener, file) = bind_file(path)?;
+    if let Some(gid) = group_id(group)? {
+        chown(path, None, Some(gid)).context("giving the socket to its group")?;
+    }
+    Ok((listener, file))
+}
+
+fn bind_file(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     if !path.is_absolute() {
         bail!("the path of a unix socket must be absolute");
     }
@@ -85,12 +98,7 @@ fn bind_unix(path: &Path, group: Option<&str>) -> anyhow::Result<(UnixListener, 
     let before = umask(Mode::from_bits_truncate(0o117));
     let listener = UnixListener::bind(path);
     umask(before);
-    let listener = listener?;
-    let file = SocketFile(path.to_owned());
-    if let Some(gid) = group_id(group)? {
-        chown(path, None, Some(gid)).context("giving the socket to its group")?;
-    }
-    Ok((listener, file))
+    Ok((listener?, SocketFile(path.to_owned())))
 }
 
 /// Removes a socket at which nobody listens; anything else in its place is somebody's and stays.

@@ -12,10 +12,16 @@ mod listen;
 mod lock;
 mod ready;
 
-use std::{os::fd::AsFd as _, path::Path, process::ExitCode, time::Duration};
+use std::{
+    os::{fd::AsFd as _, unix::net::UnixListener},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use berth_engine::{Engine, EngineConfig};
+use berth_cri::CriServer;
+use berth_engine::{CniDirs, Engine, EngineConfig};
 use berth_http::{Server, ShutdownMode};
 use clap::Parser as _;
 use tokio::{
@@ -23,7 +29,11 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{args::Args, listen::Bound, lock::Locks};
+use crate::{
+    args::Args,
+    listen::{Bound, SocketFile},
+    lock::Locks,
+};
 
 /// Threads that drive connections and timers; the work itself waits for the kernel.
 const WORKERS: usize = 2;
@@ -78,6 +88,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .iter()
         .map(|host| listen::bind(host, args.group.as_deref()))
         .collect::<anyhow::Result<_>>()?;
+    let cri = listen::bind_cri(&args.run_root.join("cri.sock"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_keep_alive(IDLE_THREAD)
@@ -85,13 +96,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let ended = runtime.block_on(serve(args, bound));
+    let ended = runtime.block_on(serve(args, bound, cri));
     // What still blocks belongs to streams whose clients are gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
+async fn serve(args: &Args, bound: Vec<Bound>, cri: (UnixListener, SocketFile)) -> anyhow::Result<()> {
     // From here on signals wait for us, so that a start under way is not cut.
     let mut signals = Signals::new().context("waiting for signals")?;
     let mut config = EngineConfig {
@@ -101,6 +112,11 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
         insecure_registries: args.insecure_registry.clone(),
         image_cap: args.image_cap,
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
+    };
+    config.pinned_images.clone_from(&args.cri_pinned_image);
+    config.cni = CniDirs {
+        configurations: args.cni_conf_dir.clone(),
+        plugins: if args.cni_bin_dir.is_empty() { config.cni.plugins } else { args.cni_bin_dir.clone() },
     };
     if !args.registry_dir.is_empty() {
         config.registry_dirs.clone_from(&args.registry_dir);
@@ -114,13 +130,17 @@ async fn serve(args: &Args, bound: Vec<Bound>) -> anyhow::Result<()> {
         server.listen(listener);
         sockets.push(socket);
     }
+    let (listener, cri_socket) = cri;
+    listener.set_nonblocking(true).context("listening for the CRI")?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("listening for the CRI")?;
+    let cri = CriServer::new(engine.clone()).listen(listener);
     if let Some(fd) = args.ready_fd {
         ready::tell(fd)?;
     }
     let mode = signals.or_asked(&mut asked).await;
     tracing::info!(?mode, "ending");
-    server.stop().await;
-    drop(sockets);
+    tokio::join!(server.stop(), cri.stop());
+    drop((sockets, cri_socket));
     let all = mode == ShutdownMode::StopContainers;
     let ended = engine.shutdown(all).await.context("ending the engine");
     if all {

@@ -59,6 +59,11 @@ impl Descriptor {
         self.annotations.get_or_insert_default().insert(key.to_owned(), value.into());
     }
 
+    /// Whether this is an attestation about the image with this manifest.
+    pub fn is_attestation_of(&self, manifest: &Digest) -> bool {
+        self.is_attestation() && self.annotation("vnd.docker.reference.digest") == Some(manifest.as_str())
+    }
+
     /// Whether this is BuildKit's provenance or SBOM beside an image, not an image to run.
     pub fn is_attestation(&self) -> bool {
         self.annotation("vnd.docker.reference.type") == Some("attestation-manifest")

@@ -100,6 +100,23 @@ pub enum RegistryError {
         /// Why.
         source: berth_oci::DocumentError,
     },
+    /// What is to be downloaded has no address.
+    #[error("{0:?} is no address of a file: use http:// or https://")]
+    BadUrl(String),
+    /// A file could not be downloaded.
+    #[error("cannot download {url}: {reason}")]
+    Download {
+        /// Its address.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no way to search the registry.
+    #[error(
+        "the registry {0} cannot be searched: it has neither /v1/search nor (for us) /v2/_catalog; log in, or ask whoever \
+         runs it"
+    )]
+    NoSearch(String),
     /// The HTTP client could not be set up.
     #[error(
         "cannot set up the HTTP client: {0} (are CA certificates installed, such as the package ca-certificates?)"
@@ -137,13 +154,17 @@ impl RegistryError {
             | Self::RepositoryUnknown(_)
             | Self::PullDenied(_)
             | Self::NoPlatform { .. }
+            | Self::NoSearch(_)
             | Self::NotLocal(_) => ErrorKind::NotFound,
             Self::PushDenied(_) => ErrorKind::Forbidden,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,
-            Self::NotAnImage { .. } | Self::BadAddress(_) | Self::Unsupported { .. } => {
+            Self::NotAnImage { .. } | Self::BadAddress(_) | Self::BadUrl(_) | Self::Unsupported { .. } => {
                 ErrorKind::InvalidParameter
             }
-            Self::TooManyRequests(_) | Self::Unreachable { .. } | Self::Registry(_) => ErrorKind::Unavailable,
+            Self::TooManyRequests(_)
+            | Self::Unreachable { .. }
+            | Self::Download { .. }
+            | Self::Registry(_) => ErrorKind::Unavailable,
             Self::WrongContent { .. }
             | Self::BadManifest { .. }
             | Self::Setup(_)

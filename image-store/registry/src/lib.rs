@@ -4,6 +4,8 @@
 //!   Registry ── pull ── layer     one layer: download ▶ hash and write ▶ unpack, all at the same time
 //!            └─ push
 //!      │        └─ upload         one blob: take over, send, resume
+//!      ├─ search                   names, by what is in them
+//!      ├─ download                 a file from anywhere
 //!      └────────── session        one repository as one user, on the registry or a mirror
 //!                   ├─ auth       challenges and tokens
 //!                   ├─ hosts      mirrors, certificates (`hosts.toml`)
@@ -16,7 +18,9 @@
 //! - Credentials are sent to the registry that they belong to and to its token service, nowhere else.
 //! - Dropping a future of this crate stops the work; what was downloaded is resumed by the next attempt.
 
+mod attestation;
 mod auth;
+mod download;
 mod error;
 mod failure;
 mod flights;
@@ -26,6 +30,7 @@ mod progress;
 mod pull;
 mod push;
 mod retry;
+mod search;
 mod session;
 mod transport;
 mod types;
@@ -36,7 +41,9 @@ use std::sync::Arc;
 use berth_oci::{Descriptor, Document, ImageConfig, ImageId, Platform, Reference, ReferenceError};
 use berth_store::Store;
 
+pub use download::Download;
 pub use error::{ErrorKind, RegistryError};
+pub use search::Found;
 pub use types::{Credentials, Distribution, Event, LayerState, Pulled, PushOptions, Pushed, RegistryConfig};
 
 use failure::Failure;
@@ -143,6 +150,35 @@ impl Registry {
             }
         };
         Ok(Distribution { descriptor: Descriptor::new(media_type, served.digest, size), platforms })
+    }
+
+    /// Repositories of which the name has the term in it: on Docker Hub, or on the registry before the term's first slash.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSearch`], or that the registry cannot be reached.
+    pub async fn search(
+        &self,
+        term: &str,
+        limit: usize,
+        credentials: &Credentials,
+    ) -> Result<Vec<Found>, RegistryError> {
+        search::search(&self.transport, term, limit, credentials).await
+    }
+
+    /// The address that `docker import` takes for this text.
+    ///
+    /// # Errors
+    /// [`RegistryError::BadUrl`].
+    pub fn address(text: &str) -> Result<String, RegistryError> {
+        download::address(text).map(String::from)
+    }
+
+    /// Begins to download a file. Call it from within a tokio runtime, and read from a thread outside.
+    ///
+    /// # Errors
+    /// [`RegistryError::BadUrl`], [`RegistryError::Download`].
+    pub async fn download(&self, url: &str) -> Result<Download, RegistryError> {
+        download::open(&self.transport, download::address(url)?).await
     }
 
     /// Tries the credentials (`POST /auth`, docker login). `registry` is a host, with or without scheme and path.

@@ -1,4 +1,4 @@
-//! Pull: name → manifest → configuration → layers, all at once → image, tag.
+//! Pull: name → manifest → configuration → layers, all at once → attestations → image, tag.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
+use crate::attestation;
 use crate::error::RegistryError;
 use crate::failure::Failure;
 use crate::flights::Role;
@@ -42,6 +43,8 @@ struct Chosen {
     named: Digest,
     /// The index that the reference named, if it was one.
     index: Option<(Descriptor, Vec<u8>)>,
+    /// Its entries that attest something about the manifest.
+    attestations: Vec<Descriptor>,
 }
 
 /// Keeps what a pull brings in; if the pull ends without success, even by being dropped, for the next attempt.
@@ -104,6 +107,12 @@ impl Pull<'_> {
             session.small_blob(&chosen.manifest.config).await.map_err(|failure| self.failed(failure))?;
         let layers = self.layers(&chosen.manifest, &config)?;
         self.fetch_layers(&session, layers).await?;
+        for entry in &chosen.attestations {
+            // Nobody needs it to run the image.
+            if let Err(failure) = attestation::fetch(&session, self.store, entry).await {
+                tracing::warn!(image = %self.reference, digest = %entry.digest, ?failure, "without an attestation");
+            }
+        }
         self.record(chosen, config).await
     }
 
@@ -147,7 +156,7 @@ impl Pull<'_> {
     /// Follows an index to the manifest for the platform.
     async fn choose(&self, session: &Session<'_>, served: Served) -> Result<Chosen, RegistryError> {
         let named = served.digest.clone();
-        let mut kept = None;
+        let (mut kept, mut attestations) = (None, Vec::new());
         let (manifest, served) = match self.parse(&served, None)? {
             Document::Manifest(manifest) => (manifest, served),
             Document::Index(index) => {
@@ -161,6 +170,8 @@ impl Pull<'_> {
                     list.dedup();
                     RegistryError::NoPlatform { wanted: self.platform.to_string(), offered: list.join(", ") }
                 })?;
+                let about = |other: &&Descriptor| other.is_attestation_of(&entry.digest);
+                attestations = index.manifests.iter().filter(about).cloned().collect();
                 let served =
                     session.manifest(entry.digest.as_str()).await.map_err(|failure| self.failed(failure))?;
                 match self.parse(&served, Some(&entry.media_type))? {
@@ -175,7 +186,7 @@ impl Pull<'_> {
         }
         let size = served.bytes.len() as u64;
         let descriptor = Descriptor::new(manifest.media_type(), served.digest, size);
-        Ok(Chosen { manifest, descriptor, bytes: served.bytes.into(), named, index: kept })
+        Ok(Chosen { manifest, descriptor, bytes: served.bytes.into(), named, index: kept, attestations })
     }
 
     /// The layers with their diff-ids, each once.

@@ -3,17 +3,18 @@
 //! ```text
 //!  pulled, and every blob here or there ──▶ the very manifest that it came with
 //!  pulled by an index, and all its images here ──▶ these, and the index
-//!  else ──▶ each layer: compress (once, remembered) ▶ upload;  then a manifest of our own
+//!  else ──▶ each layer: compress (once, remembered) and upload at once;  then a manifest of our own
 //! ```
 
 use std::collections::HashMap;
 
 use berth_oci::{
-    Descriptor, Digest, Document, ImageId, Index, MAX_DOCUMENT, Manifest, Reference, media_type,
+    Descriptor, DiffId, Digest, Document, ImageId, MAX_DOCUMENT, Manifest, Reference, media_type,
 };
-use berth_store::{Image, Store};
+use berth_store::{Image, Ready, Store, WholeIndex};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::error::RegistryError;
 use crate::failure::Failure;
@@ -26,6 +27,8 @@ use crate::upload::{self, Sent};
 
 /// Repositories that are asked for one blob: each costs a request.
 const MAX_SOURCES: usize = 3;
+/// Compressed pieces of a layer (a megabyte at most each) on their way to the network.
+const PIECES: usize = 4;
 
 /// One push.
 pub(crate) struct Push<'a> {
@@ -36,13 +39,6 @@ pub(crate) struct Push<'a> {
     pub(crate) credentials: &'a Credentials,
     pub(crate) options: &'a PushOptions,
     pub(crate) listener: Listener,
-}
-
-/// A manifest or index with the bytes that its digest is about.
-struct Ready<T> {
-    descriptor: Descriptor,
-    document: T,
-    bytes: Vec<u8>,
 }
 
 /// Repositories of the registry that have a blob.
@@ -62,10 +58,12 @@ impl Push<'_> {
         let session = Session::open(self.transport, self.reference, self.credentials, true, &repositories)?;
         let slots = Semaphore::new(self.transport.config().concurrency.max(1));
         let way = Way { push: &self, session: &session, slots, sources };
-        if self.options.platform.is_none()
-            && let Some((index, children)) = self.whole_index(&image).await?
-        {
-            return way.index(index, children).await;
+        if self.options.platform.is_none() {
+            let (store, id) = (self.store.clone(), image.id.clone());
+            let whole = blocking("read the index", move || Ok(store.images().whole_index(&id)?));
+            if let Some(whole) = whole.await? {
+                return way.index(whole).await;
+            }
         }
         let pulled = match image.manifest.clone() {
             Some(descriptor) => self.read(descriptor).await.ok().flatten(),
@@ -107,46 +105,6 @@ impl Push<'_> {
                 }
             }
             Ok(sources)
-        })
-        .await
-    }
-
-    /// The index that the image came with, if every image of it is here.
-    async fn whole_index(
-        &self,
-        image: &Image,
-    ) -> Result<Option<(Ready<Index>, Vec<Ready<Manifest>>)>, RegistryError> {
-        let (store, id) = (self.store.clone(), image.id.clone());
-        blocking("read the index", move || {
-            let Some(descriptor) = store.images().index_of(&id)? else { return Ok(None) };
-            let read = |descriptor: &Descriptor| {
-                store
-                    .content()
-                    .contains(&descriptor.digest)
-                    .then(|| store.content().read(&descriptor.digest, MAX_DOCUMENT as u64))
-                    .transpose()
-            };
-            let Some(bytes) = read(&descriptor)? else { return Ok(None) };
-            let Ok(Document::Index(index)) = Document::parse(&bytes, Some(&descriptor.media_type)) else {
-                return Ok(None);
-            };
-            let mut children = Vec::with_capacity(index.manifests.len());
-            for child in &index.manifests {
-                let Some(bytes) = read(child)? else { return Ok(None) };
-                let Ok(Document::Manifest(document)) = Document::parse(&bytes, Some(&child.media_type))
-                else {
-                    return Ok(None);
-                };
-                let here = |blob: &Descriptor| {
-                    media_type::is_nondistributable(&blob.media_type)
-                        || store.content().contains(&blob.digest)
-                };
-                if !document.layers.iter().chain([&document.config]).all(here) {
-                    return Ok(None);
-                }
-                children.push(Ready { descriptor: child.clone(), document, bytes });
-            }
-            Ok(Some((Ready { descriptor, document: index, bytes }, children)))
         })
         .await
     }
@@ -213,15 +171,11 @@ impl Way<'_> {
 
     /// Compresses and sends each layer of a local image, then makes the manifest.
     async fn own_layers(&self, image: &Image) -> Result<Ready<Manifest>, RegistryError> {
+        let mut unique = image.layers.clone();
+        unique.sort();
+        unique.dedup();
+        try_join_all(unique.iter().map(|diff_id| self.own_layer(diff_id))).await?;
         let compression = self.push.options.compression;
-        let sends = image.layers.iter().map(|diff_id| async move {
-            let progress = self.progress(diff_id.digest());
-            let (store, diff_id) = (self.push.store.clone(), diff_id.clone());
-            let blob =
-                blocking("compress a layer", move || Ok(store.layers().compressed(&diff_id, compression)?));
-            self.blob(&blob.await?, Some(&progress)).await
-        });
-        try_join_all(sends).await?;
         let (store, id) = (self.push.store.clone(), self.push.image.clone());
         let descriptor =
             blocking("make the manifest", move || Ok(store.images().manifest(&id, compression)?)).await?;
@@ -229,21 +183,78 @@ impl Way<'_> {
         ready.ok_or_else(|| RegistryError::NotLocal(self.push.reference.familiar()))
     }
 
+    async fn own_layer(&self, diff_id: &DiffId) -> Result<(), RegistryError> {
+        let progress = self.progress(diff_id.digest());
+        // Held while compressing too: the blocks under way of a hundred layers would fill the memory.
+        let _slot = self.slot(Some(&progress)).await;
+        let compression = self.push.options.compression;
+        let (store, id) = (self.push.store.clone(), diff_id.clone());
+        let known = blocking("look for a layer's blob", move || {
+            Ok(store.layers().compressed_before(&id, compression)?)
+        });
+        match known.await? {
+            Some(blob) => self.blob_in_slot(&blob, Some(&progress)).await.map(drop),
+            None => self.new_layer(diff_id, &progress).await,
+        }
+    }
+
+    /// Compresses a layer and sends it at the same time. Its digest, which the registry is told at the end, is known then.
+    async fn new_layer(&self, diff_id: &DiffId, progress: &LayerProgress) -> Result<(), RegistryError> {
+        let (pieces, made) = mpsc::channel(PIECES);
+        let (store, id, compression) =
+            (self.push.store.clone(), diff_id.clone(), self.push.options.compression);
+        let total = self.push.store.layers().info(diff_id)?.map_or(0, |info| info.tar_size);
+        let compressing = blocking("compress a layer", move || {
+            // An upload that failed takes no more; the blob is made all the same, and sent again from the store.
+            let show = |piece: &[u8]| drop(pieces.blocking_send(Bytes::copy_from_slice(piece)));
+            Ok(store.layers().compressed_while(&id, compression, show)?)
+        });
+        let (blob, sent) = tokio::join!(compressing, upload::grow(self.session, made, total, progress));
+        let blob = blob?;
+        let finished = match sent {
+            Ok(upload) => upload.finish(&blob).await,
+            Err(failure) => Err(failure),
+        };
+        match finished {
+            Ok(()) => progress.tell(LayerState::Pushed),
+            Err(failure) => {
+                tracing::debug!(digest = %blob.digest, ?failure, "sending the layer once more, from the store");
+                self.blob_in_slot(&blob, Some(progress)).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn config(&self, ready: &Ready<Manifest>) -> Result<(), RegistryError> {
         self.blob(&ready.document.config, None).await.map(drop)
     }
 
+    /// The right to transfer something.
+    async fn slot(&self, progress: Option<&LayerProgress>) -> SemaphorePermit<'_> {
+        if self.slots.available_permits() == 0
+            && let Some(progress) = progress
+        {
+            progress.tell(LayerState::Waiting);
+        }
+        self.slots.acquire().await.expect("the semaphore is never closed")
+    }
+
     /// Sees to it that the registry has the blob; false if nobody has it.
     async fn blob(&self, blob: &Descriptor, progress: Option<&LayerProgress>) -> Result<bool, RegistryError> {
+        let _slot = self.slot(progress).await;
+        self.blob_in_slot(blob, progress).await
+    }
+
+    async fn blob_in_slot(
+        &self,
+        blob: &Descriptor,
+        progress: Option<&LayerProgress>,
+    ) -> Result<bool, RegistryError> {
         let tell = |state| {
             if let Some(progress) = progress {
                 progress.tell(state);
             }
         };
-        if self.slots.available_permits() == 0 {
-            tell(LayerState::Waiting);
-        }
-        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         if self.session.has_blob(&blob.digest).await.map_err(|failure| self.failed(failure))? {
             tell(LayerState::LayerAlreadyExists);
             return Ok(true);
@@ -273,11 +284,8 @@ impl Way<'_> {
     }
 
     /// Sends an index with all its images.
-    async fn index(
-        &self,
-        index: Ready<Index>,
-        children: Vec<Ready<Manifest>>,
-    ) -> Result<Pushed, RegistryError> {
+    async fn index(&self, whole: WholeIndex) -> Result<Pushed, RegistryError> {
+        let WholeIndex { index, children } = whole;
         for child in children {
             let digest = &child.descriptor.digest;
             if self.session.has_manifest(digest).await.map_err(|failure| self.failed(failure))? {

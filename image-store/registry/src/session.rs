@@ -80,15 +80,35 @@ impl<'a> Session<'a> {
         scopes.extend(sources.iter().map(|source| format!("repository:{}:pull", source.path())));
         scopes[1..].sort();
         scopes.dedup();
-        let hosts = transport.hosts(reference.domain())?;
+        Self::with_scopes(transport, reference.domain(), repository, credentials, &scopes)
+    }
+
+    /// For what is asked of a registry as a whole.
+    pub(crate) fn of_registry(
+        transport: &'a Transport,
+        registry: &str,
+        credentials: &Credentials,
+    ) -> Result<Self, RegistryError> {
+        let scopes = ["registry:catalog:*".to_owned()];
+        Self::with_scopes(transport, registry, String::new(), credentials, &scopes)
+    }
+
+    fn with_scopes(
+        transport: &'a Transport,
+        registry: &str,
+        repository: String,
+        credentials: &Credentials,
+        scopes: &[String],
+    ) -> Result<Self, RegistryError> {
+        let hosts = transport.hosts(registry)?;
         let servers = hosts.into_iter().map(|(host, http)| {
             let credentials = if host.origin { credentials.clone() } else { Credentials::Anonymous };
-            let purpose = Purpose { base: host.base.clone(), scopes: scopes.clone(), credentials };
+            let purpose = Purpose { base: host.base.clone(), scopes: scopes.to_vec(), credentials };
             let authorization = Mutex::new(transport.tokens.get(&purpose));
             Server { host, http, purpose, authorization, distrusted: AtomicBool::new(false) }
         });
         let servers = servers.collect();
-        Ok(Self { transport, registry: reference.domain().to_owned(), repository, servers })
+        Ok(Self { transport, registry: registry.to_owned(), repository, servers })
     }
 
     pub(crate) fn config(&self) -> &RegistryConfig {
@@ -112,6 +132,14 @@ impl<'a> Session<'a> {
     /// Whatever gave this stream is not asked again, unless it is the registry itself.
     pub(crate) fn broke(&self, stream_server: usize) {
         self.servers[stream_server].distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// The registry itself, as against its mirrors.
+    pub(crate) fn origin(&self) -> Result<&Server, Failure> {
+        let own = self.servers.iter().find(|server| server.host.origin);
+        own.ok_or_else(|| {
+            Failure::Protocol(format!("{} has only mirrors (see its hosts.toml)", self.registry))
+        })
     }
 
     /// Whether the registry accepts who we are (`GET /v2/`).

@@ -45,7 +45,7 @@ impl Transport {
         hosts.into_iter().map(|host| self.client(&host.tls).map(|client| (host, client))).collect()
     }
 
-    fn client(&self, tls: &Tls) -> Result<reqwest::Client, RegistryError> {
+    pub(crate) fn client(&self, tls: &Tls) -> Result<reqwest::Client, RegistryError> {
         let files = tls.ca.iter().chain(tls.client.iter().flat_map(|(c, k)| [Some(c), k.as_ref()]).flatten());
         let ages = files.map(|file| file.metadata().and_then(|m| m.modified()).ok()).collect();
         let key = (tls.clone(), ages);

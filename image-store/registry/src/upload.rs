@@ -6,6 +6,8 @@
 //!      ├─ small ──▶ PUT with all bytes ──▶ 201
 //!      └─ else ───▶ PATCH ── cut ──▶ GET: how far? ──▶ PATCH the rest …
 //!                     └──▶ PUT ──▶ 201        └─ not known any more ──▶ POST anew
+//!
+//!  a blob that is being made: POST ▶ PATCH in chunks, as they come ▶ PUT with the digest;  failed ──▶ as above
 //! ```
 
 use std::io::{self, SeekFrom};
@@ -13,10 +15,12 @@ use std::io::{self, SeekFrom};
 use berth_oci::{Descriptor, Digest, Reference};
 use berth_store::Store;
 use bytes::Bytes;
+use futures_util::stream::poll_fn;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::io::AsyncSeekExt;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::io::ReaderStream;
 
@@ -38,7 +42,7 @@ pub(crate) enum Sent {
 }
 
 /// An open upload.
-struct Upload<'a> {
+pub(crate) struct Upload<'a> {
     session: &'a Session<'a>,
     server: &'a Server,
     location: Url,
@@ -135,6 +139,30 @@ pub(crate) async fn mount(
     }
 }
 
+/// Uploads a blob while it is being made; its digest is not known yet. `total` is only for the progress.
+pub(crate) async fn grow<'a>(
+    session: &'a Session<'a>,
+    mut made: mpsc::Receiver<Bytes>,
+    total: u64,
+    progress: &LayerProgress,
+) -> Result<Upload<'a>, Failure> {
+    let (server, base) = session.target()?;
+    let opened = begin(session, server, &format!("{base}/blobs/uploads/")).await?;
+    let mut upload = opened.ok_or_else(|| {
+        Failure::Protocol("the registry takes an upload for done before it began".to_owned())
+    })?;
+    let (mut current, mut progress) = (0, progress.clone());
+    let pieces = poll_fn(move |context| made.poll_recv(context)).inspect(move |piece| {
+        current += piece.len() as u64;
+        progress.tell_bytes(LayerState::Pushing { current, total: total.max(current) });
+    });
+    let body = Body::wrap_stream(pieces.map(Ok::<_, io::Error>));
+    let request = server.request(Method::PATCH, upload.location.clone());
+    let request = request.header(CONTENT_TYPE, "application/octet-stream").body(body);
+    upload.take_next(&session.only_once(server, request).await?)?;
+    Ok(upload)
+}
+
 /// Opens an upload; `None` if the registry has the blob now.
 async fn begin<'a>(
     session: &'a Session<'a>,
@@ -177,10 +205,20 @@ impl Upload<'_> {
         }
         let request = with_bytes(request, bytes, total - self.offset);
         let response = self.session.only_once(self.server, request).await?;
-        if let Some(next) = location(&response)? {
+        self.take_next(&response)
+    }
+
+    /// Where the registry says to go on.
+    fn take_next(&mut self, response: &Response) -> Result<(), Failure> {
+        if let Some(next) = location(response)? {
             self.location = next;
         }
         Ok(())
+    }
+
+    /// Ends an upload that has all bytes of the blob.
+    pub(crate) async fn finish(&self, blob: &Descriptor) -> Result<(), Failure> {
+        self.put(&blob.digest, None).await
     }
 
     async fn put(&self, digest: &Digest, bytes: Option<(Body, u64)>) -> Result<(), Failure> {

@@ -320,3 +320,72 @@ async fn a_cut_upload_goes_on_where_it_was_or_begins_anew() {
         assert!(log.layer(&made.layers[0].digest).contains(&LayerState::Pushed.to_string()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_says_what_the_index_says() {
+    let registry = FakeRegistry::start(|request| match request.path.as_str() {
+        "/v1/search?q=app&n=2" => Answer::new(
+            200,
+            r#"{"num_results":1,"results":[{"name":"team/app","description":"An\napp","star_count":7,
+                "is_official":true,"is_automated":false},{"name":"b"},{"name":"c"}]}"#,
+        ),
+        "/v1/search?q=bad&n=2" => Answer::new(200, "<html>"),
+        "/v1/search?q=busy&n=2" => Answer::new(500, ""),
+        _ => Answer::new(404, ""),
+    });
+    let host = host();
+    let search =
+        async |term: &str| host.registry.search(&format!("{}/{term}", registry.host), 2, &NOBODY).await;
+    let found = search("app").await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].name.as_str(), found[0].star_count, found[0].is_official), ("team/app", 7, true));
+    assert!(search("bad").await.unwrap_err().to_string().contains("makes no sense"));
+    assert_eq!(search("busy").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let error = search("else").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("cannot be searched"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_downloaded_or_it_is_said_why_not() {
+    let server = FakeRegistry::start(|request| match request.path.as_str() {
+        "/root.tar" => Answer::new(200, noise(300_000, 5)),
+        _ => Answer::new(404, "nothing here"),
+    });
+    let host = host();
+    let download = host.registry.download(&format!("{}/root.tar", server.host)).await.unwrap();
+    assert_eq!(download.length, Some(300_000));
+    let bytes = tokio::task::spawn_blocking(move || {
+        let (mut reader, mut bytes) = (download.bytes, Vec::new());
+        std::io::Read::read_to_end(&mut reader, &mut bytes).map(|_| bytes)
+    });
+    assert_eq!(bytes.await.unwrap().unwrap(), noise(300_000, 5));
+    let error = host.registry.download(&format!("{}/gone", server.host)).await.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("cannot download http://{}/gone: ", server.host)), "{error}");
+    assert!(error.contains("404") && error.contains("nothing here"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_is_cut_while_it_compresses_goes_on_from_the_store() {
+    let (patches, uploaded) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (count, kept) = (Arc::clone(&patches), Arc::clone(&uploaded));
+    let registry = FakeRegistry::start(move |request| match request.method.as_str() {
+        "HEAD" => Answer::new(404, ""),
+        "POST" => Answer::new(202, "").header("Location", "/v2/x/blobs/uploads/1"),
+        "PATCH" if count.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(500, ""),
+        "PATCH" => {
+            kept.lock().unwrap().clone_from(&request.body);
+            Answer::new(202, "").header("Location", "/v2/x/blobs/uploads/1")
+        }
+        _ => Answer::new(201, ""),
+    });
+    let host = host();
+    let (tar, diff_id) = layer("file", &noise(3_000_000, 9));
+    let local = host.store.import(&tar[..], berth_oci::ImageConfig::new(&amd64()), None, None).unwrap();
+    let options = PushOptions::default();
+    host.registry.push(&registry.reference("x"), &local, &NOBODY, &options, |_| {}).await.unwrap();
+    assert!(patches.load(Ordering::SeqCst) >= 2);
+    let layer = host.store.images().get(&local).unwrap().unwrap().layers[0].clone();
+    let blob = host.store.layers().blobs(&layer).unwrap().remove(0);
+    assert_eq!(Digest::of(&uploaded.lock().unwrap()), blob.digest, "{diff_id}");
+}

@@ -178,6 +178,87 @@ async fn a_local_image_is_pushed_and_others_can_use_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attestations_come_and_go_with_their_image() {
+    let registry = RealRegistry::start();
+    let made = image("amd64", &[layer("file", b"attested")]);
+    let attested = index(&[("linux/amd64", &made)]);
+    attested.push_with_skopeo(&registry, "app", &["--all", "--preserve-digests"]);
+    let (one, reference) = (host(), registry.reference("app"));
+    one.registry.pull(&reference, &amd64(), &NOBODY, |_| {}).await.unwrap();
+    let found = one.store.images().attestations(&made.config).unwrap();
+    assert_eq!(found.len(), 1);
+    let statement = &found[0].1.layers[0].digest;
+    one.store.gc().unwrap();
+    assert!(one.store.content().contains(statement), "it is kept with the image");
+
+    // Pushed: the very index, with all that it names.
+    let copy = registry.reference("copy");
+    let pushed =
+        one.registry.push(&copy, &made.config, &NOBODY, &PushOptions::default(), |_| {}).await.unwrap();
+    assert_eq!(pushed.digest, attested.manifest.digest);
+    let out = tempfile::tempdir().unwrap();
+    let to = format!("dir:{}", out.path().display());
+    skopeo(&["copy", "--all", "--src-tls-verify=false", &format!("docker://{copy}"), &to]);
+
+    // Saved and loaded: the same, on a host that has never seen the registry.
+    let mut archive = Vec::new();
+    one.store.save(&[reference.to_string()], &mut archive).unwrap();
+    let other = support::host();
+    let loaded = other.store.load(&archive[..], &|_| {}).unwrap();
+    assert_eq!((loaded.len(), &loaded[0].id), (1, &made.config));
+    assert_eq!(other.store.images().attestations(&made.config).unwrap(), found);
+    let again = registry.reference("again");
+    let pushed =
+        other.registry.push(&again, &made.config, &NOBODY, &PushOptions::default(), |_| {}).await.unwrap();
+    assert_eq!(pushed.digest, attested.manifest.digest);
+
+    // Removed with the image.
+    one.store.images().remove(made.config.as_str(), true, true).unwrap();
+    assert_eq!(one.store.counted(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_local_layer_is_sent_while_it_is_compressed() {
+    let registry = RealRegistry::start();
+    let host = host();
+    // Several blocks, so that sending begins before compressing has ended.
+    let options = |compression| PushOptions { compression, ..PushOptions::default() };
+    for (name, compression) in
+        [("gzip", berth_store::Compression::Gzip), ("zstd", berth_store::Compression::Zstd)]
+    {
+        let (tar, _) = layer(name, &noise(20_000_000, 11));
+        let local = host.store.import(&tar[..], berth_oci::ImageConfig::new(&amd64()), None, None).unwrap();
+        let (reference, log) = (registry.reference(name), Log::default());
+        let pushed =
+            host.registry.push(&reference, &local, &NOBODY, &options(compression), log.listener()).await;
+        let pushed = pushed.unwrap();
+        assert!(!log.all_layers(|state| !matches!(state, LayerState::Pushing { .. })), "its way is told");
+        let other = support::host();
+        let pulled = other.registry.pull(&reference, &amd64(), &NOBODY, |_| {}).await.unwrap();
+        assert_eq!((&pulled.id, &pulled.digest), (&local, &pushed.digest));
+        let raw = skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{reference}")]);
+        assert!(raw.contains(compression.layer_media_type()), "{raw}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_without_a_search_is_looked_through() {
+    let registry = RealRegistry::start();
+    let made = image("amd64", &[layer("file", b"x")]);
+    for name in ["team/app", "team/tool", "other/app"] {
+        made.push_with_skopeo(&registry, name, &[]);
+    }
+    let host = host();
+    let names = async |term: &str, limit| -> Vec<String> {
+        let found = host.registry.search(&format!("{}/{term}", registry.host), limit, &NOBODY).await.unwrap();
+        found.into_iter().map(|found| found.name.split_once('/').unwrap().1.to_owned()).collect()
+    };
+    assert_eq!(names("app", 25).await, ["other/app", "team/app"]);
+    assert_eq!(names("team/", 1).await, ["team/app"]);
+    assert_eq!(names("nothing", 25).await, [] as [&str; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_have_docker_s_words() {
     let registry = RealRegistry::start();
     let host = host();

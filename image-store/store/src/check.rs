@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_oci::{DiffId, Digest, Hasher};
+use berth_oci::DiffId;
 
 use crate::content::Content;
 use crate::error::{Result, StoreError};
@@ -78,7 +78,7 @@ impl Checker {
         }
         for digest in self.content().list()? {
             self.report.blobs += 1;
-            let actual = hash(self.content(), &digest)?;
+            let actual = self.content().digest_of(&digest)?;
             if actual == digest {
                 continue;
             }
@@ -175,24 +175,5 @@ impl Checker {
             }
         }
         Ok(())
-    }
-}
-
-fn hash(content: &Content, digest: &Digest) -> Result<Digest> {
-    use std::io::Read;
-    let mut file = content.open(digest)?;
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut buffer = vec![0; 1 << 17];
-    loop {
-        let path = || content.blob_path(digest);
-        let n = file.read(&mut buffer).map_err(|source| StoreError::Io {
-            operation: "read",
-            path: path(),
-            source,
-        })?;
-        if n == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..n]);
     }
 }

@@ -5,10 +5,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_oci::Digest;
+use berth_oci::{Digest, Hasher};
 
 use crate::error::{IoContext, Result, StoreError};
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, hash_all};
 use crate::locks::KeyLocks;
 use crate::pins::Pins;
 use crate::quota::Quota;
@@ -161,6 +161,13 @@ impl Content {
             File::open(&directory).and_then(|d| d.sync_all()).during("sync", &directory)?;
         }
         Ok(())
+    }
+
+    /// The digest of what a blob holds now.
+    pub(crate) fn digest_of(&self, digest: &Digest) -> Result<Digest> {
+        let mut hasher = Hasher::new(digest.algorithm());
+        hash_all(&mut self.open(digest)?, &mut hasher).during("read", self.blob_path(digest))?;
+        Ok(hasher.finish())
     }
 
     /// All blobs that are there.

@@ -151,3 +151,50 @@ impl Db {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format_of(path: &Path) -> i64 {
+        Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn format_1_is_brought_up_to_date_with_all_that_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version=1; COMMIT;")).unwrap();
+        old.execute(
+            "INSERT INTO images (id, created, size) VALUES ('sha256:a', '1970-01-01T00:00:00Z', 7)",
+            [],
+        )
+        .unwrap();
+        old.execute("INSERT INTO tags (reference, id) VALUES ('docker.io/library/a:1', 'sha256:a')", [])
+            .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let db = Db::open(&path).unwrap();
+            let size: i64 = db
+                .with("read", |db| {
+                    db.query_row("SELECT size FROM images JOIN tags USING (id)", [], |row| row.get(0))
+                })
+                .unwrap();
+            assert_eq!((size, format_of(&path)), (7, FORMAT));
+            db.with("write", |db| {
+                db.execute("INSERT OR REPLACE INTO image_indexes VALUES ('sha256:a', 'sha256:b', '{}')", [])
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version=1000").unwrap();
+        assert!(matches!(Db::open(&path), Err(StoreError::Format { found: 1000, known: FORMAT })));
+        assert_eq!(format_of(&path), 1000);
+    }
+}

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use crate::error::{IoContext, Result};
 use crate::recovery::diff_ids;
 use crate::shared::Shared;
-use crate::usage;
 
 /// What [`crate::Store::gc`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,8 +61,26 @@ pub(crate) fn collect(shared: &Shared, scope: Option<&HashSet<Digest>>) -> Resul
                 || held.contains(digest)
                 || scope.is_some_and(|scope| !scope.contains(digest))
         };
-        sweep_layers(shared, &keeps, &mut reclaimed)?;
-        sweep_blobs(shared, &keeps, &mut reclaimed)?;
+        let layers = forget_layers(shared, &keeps)?;
+        let blobs = unneeded_blobs(shared, &keeps)?;
+        if !layers.is_empty() || !blobs.is_empty() {
+            // What referred to them is gone for good, also after a power cut, before they go.
+            shared.db.flush()?;
+        }
+        for (diff_id, size) in layers {
+            shared.to_trash(&shared.layer_path(&diff_id))?;
+            shared.quota.give(size);
+            reclaimed.bytes += size;
+            reclaimed.layers.push(diff_id);
+        }
+        for digest in blobs {
+            let path = shared.content.blob_path(&digest);
+            let size = fs::metadata(&path).map_or(0, |m| m.len());
+            fs::remove_file(&path).during("remove", &path)?;
+            shared.quota.give(size);
+            reclaimed.bytes += size;
+            reclaimed.blobs.push(digest);
+        }
         if scope.is_none() && !pinned.any() {
             sweep_fixups(shared)?;
         }
@@ -82,8 +99,10 @@ fn held(shared: &Shared) -> Result<HashSet<Digest>> {
     Ok(texts.iter().filter_map(|text| Digest::parse(text).ok()).collect())
 }
 
-fn sweep_layers(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mut Reclaimed) -> Result<()> {
+/// Takes the rows of layers away that nothing needs; the layers with their sizes.
+fn forget_layers(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool) -> Result<Vec<(DiffId, u64)>> {
     let live: HashSet<DiffId> = diff_ids(shared, LIVE_LAYERS, "")?.into_iter().collect();
+    let mut forgotten = Vec::new();
     for diff_id in diff_ids(shared, "SELECT diff_id FROM layers", "")? {
         if live.contains(&diff_id) || keeps(diff_id.digest()) {
             continue;
@@ -97,31 +116,19 @@ fn sweep_layers(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mu
             tx.execute("DELETE FROM layer_blobs WHERE diff_id = ?1", [diff_id.as_str()])?;
             Ok(size)
         })?;
-        shared.to_trash(&shared.layer_path(&diff_id))?;
-        shared.quota.give(size);
-        reclaimed.bytes += size;
-        reclaimed.layers.push(diff_id);
+        forgotten.push((diff_id, size));
     }
-    Ok(())
+    Ok(forgotten)
 }
 
-fn sweep_blobs(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool, reclaimed: &mut Reclaimed) -> Result<()> {
+fn unneeded_blobs(shared: &Shared, keeps: &dyn Fn(&Digest) -> bool) -> Result<Vec<Digest>> {
     let texts: Vec<String> = shared
         .db
         .with("list blobs", |db| db.prepare(LIVE_BLOBS)?.query_map([], |row| row.get(0))?.collect())?;
     let live: HashSet<Digest> = texts.iter().filter_map(|text| Digest::parse(text).ok()).collect();
-    for digest in shared.content.list()? {
-        if live.contains(&digest) || keeps(&digest) {
-            continue;
-        }
-        let path = shared.content.blob_path(&digest);
-        let size = fs::metadata(&path).map_or(0, |m| m.len());
-        fs::remove_file(&path).during("remove", &path)?;
-        shared.quota.give(size);
-        reclaimed.bytes += size;
-        reclaimed.blobs.push(digest);
-    }
-    Ok(())
+    let mut blobs = shared.content.list()?;
+    blobs.retain(|digest| !live.contains(digest) && !keeps(digest));
+    Ok(blobs)
 }
 
 /// Corrections of stacks cost little and are made again when needed; those that nothing mounts go.
@@ -139,17 +146,6 @@ fn sweep_fixups(shared: &Shared) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Bytes that the store takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Unpacked layers.
-    pub layers: u64,
-    /// Blobs.
-    pub blobs: u64,
-    /// Writable trees.
-    pub snapshots: u64,
 }
 
 /// Takes the protection from what ended leases left.
@@ -170,16 +166,4 @@ pub(crate) fn counted(shared: &Shared) -> Result<u64> {
         bytes += entry.metadata().map_or(0, |m| m.len());
     }
     Ok(bytes)
-}
-
-pub(crate) fn usage(shared: &Shared) -> Result<Usage> {
-    let layers = shared.db.with("sum layers", |db| {
-        db.query_row("SELECT coalesce(sum(size), 0) FROM layers", [], |row| row.get(0))
-    })?;
-    let mut found = Usage { layers, ..Usage::default() };
-    for digest in shared.content.list()? {
-        found.blobs += fs::metadata(shared.content.blob_path(&digest)).map_or(0, |m| m.len());
-    }
-    found.snapshots = usage::file_bytes(&shared.root.join("snapshots"))?;
-    Ok(found)
 }

@@ -208,7 +208,7 @@ impl Drop for Ingest {
 }
 
 /// Hashes a file from its position to its end.
-fn hash_all(file: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
+pub(crate) fn hash_all(file: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
     let mut buffer = vec![0; 1 << 17];
     let mut total = 0;
     loop {

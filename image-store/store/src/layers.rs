@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use rusqlite::OptionalExtension;
 use crate::compression::{Compression, compress, decompress};
 use crate::error::{IoContext, Result, StoreError};
 use crate::pack::{Form, PackError, Packed, pack};
-use crate::pipe::pipe;
+use crate::pipe::{CHUNK, pipe};
 use crate::shared::{Shared, boot_id, open_directory};
 use crate::unpack::unpack;
 
@@ -266,6 +266,16 @@ impl Layers {
         Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
     }
 
+    /// The layer that is unpacked here and of which the blob is known to be a form.
+    pub(crate) fn of_blob(&self, blob: &Digest) -> Result<Option<DiffId>> {
+        let texts: Vec<String> = self.shared.db.with("look up a blob's layer", |db| {
+            db.prepare_cached("SELECT diff_id FROM layer_blobs WHERE digest = ?1")?
+                .query_map([blob.as_str()], |row| row.get(0))?
+                .collect()
+        })?;
+        Ok(texts.iter().filter_map(|text| DiffId::parse(text).ok()).find(|diff_id| self.contains(diff_id)))
+    }
+
     /// The layer's uncompressed tar; its digest is the diff-id.
     ///
     /// # Errors
@@ -276,7 +286,7 @@ impl Layers {
             let root = open_directory(&self.path(diff_id))?;
             let (to, from) = pipe();
             std::thread::spawn(move || {
-                let mut to = std::io::BufWriter::with_capacity(crate::pipe::CHUNK, to);
+                let mut to = std::io::BufWriter::with_capacity(CHUNK, to);
                 if let Err(error) = pack(root.as_fd(), row.form(), &mut to) {
                     let (to, _) = to.into_parts();
                     to.fail(std::io::Error::other(error));
@@ -297,24 +307,50 @@ impl Layers {
     /// # Errors
     /// If the layer is not there or the blob cannot be written.
     pub fn compressed(&self, diff_id: &DiffId, compression: Compression) -> Result<Descriptor> {
+        self.compressed_while(diff_id, compression, |_| {})
+    }
+
+    /// The same; if the blob has to be made, `made` sees its bytes, in order, while it grows. Nobody may trust them before
+    /// this returns.
+    ///
+    /// # Errors
+    /// As [`Self::compressed`].
+    pub fn compressed_while(
+        &self,
+        diff_id: &DiffId,
+        compression: Compression,
+        made: impl FnMut(&[u8]),
+    ) -> Result<Descriptor> {
         let _guard = self.shared.layer_locks.lock(&format!("compress {diff_id}"));
+        if let Some(blob) = self.compressed_before(diff_id, compression)? {
+            return Ok(blob);
+        }
+        let mut shown = Shown { ingest: self.shared.content.ingest()?, made };
+        let tar = self.tar(diff_id)?;
+        compress(tar, &mut shown, compression).during("compress layer", self.path(diff_id))?;
+        let size = shown.ingest.offset();
+        let digest = shown.ingest.commit(None, None)?;
+        let descriptor = Descriptor::new(compression.layer_media_type(), digest, size);
+        self.remember_blob(diff_id, &descriptor)?;
+        Ok(descriptor)
+    }
+
+    /// What [`Self::compressed`] gives without compressing anything, if the store has it.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn compressed_before(
+        &self,
+        diff_id: &DiffId,
+        compression: Compression,
+    ) -> Result<Option<Descriptor>> {
         let known = self.blobs(diff_id)?;
         let of = |blob: &Descriptor| Compression::of_media_type(&blob.media_type);
         let wanted = known.iter().find(|blob| of(blob) == compression);
         // What was pulled is pushed as it was, whichever way it is compressed.
         let pulled =
             known.iter().find(|blob| compression == Compression::Gzip && of(blob) != Compression::None);
-        if let Some(blob) = wanted.or(pulled) {
-            return Ok(blob.clone());
-        }
-        let mut ingest = self.shared.content.ingest()?;
-        let tar = self.tar(diff_id)?;
-        compress(tar, &mut ingest, compression).during("compress layer", self.path(diff_id))?;
-        let size = ingest.offset();
-        let digest = ingest.commit(None, None)?;
-        let descriptor = Descriptor::new(compression.layer_media_type(), digest, size);
-        self.remember_blob(diff_id, &descriptor)?;
-        Ok(descriptor)
+        Ok(wanted.or(pulled).cloned())
     }
 
     /// Finds out whether the tree alone gives the layer's tar again, so that no blob of it is needed.
@@ -323,8 +359,13 @@ impl Layers {
         if row.canonical {
             return Ok(true);
         }
-        let (digest, _) = canonical_digest(&self.path(diff_id), row.form())?;
-        if digest != *diff_id.digest() {
+        let tree = open_directory(&self.path(diff_id))?;
+        let same = match self.shared.content.open(diff_id.digest()) {
+            // The tar itself is here: a difference, which is often in the first header, ends the comparison.
+            Ok(tar) => same_tar(tree.as_fd(), row.form(), tar),
+            Err(_) => canonical_digest(&self.path(diff_id), row.form())?.0 == *diff_id.digest(),
+        };
+        if !same {
             return Ok(false);
         }
         self.shared.db.with("record a layer", |db| {
@@ -356,6 +397,51 @@ pub(crate) fn canonical_digest(tree: &Path, form: Form) -> Result<(Digest, Packe
 
 pub(crate) fn pack_error(error: PackError, tree: &Path) -> StoreError {
     StoreError::Io { operation: error.operation, path: tree.join(error.path), source: error.source }
+}
+
+/// Whether the canonical tar of a tree is this one.
+fn same_tar(tree: std::os::fd::BorrowedFd<'_>, form: Form, tar: fs::File) -> bool {
+    let mut compared = Compared { other: std::io::BufReader::with_capacity(CHUNK, tar), scratch: Vec::new() };
+    pack(tree, form, &mut compared).is_ok() && compared.other.fill_buf().is_ok_and(<[u8]>::is_empty)
+}
+
+/// Fails at the first byte that is not as in `other`.
+struct Compared<R> {
+    other: R,
+    scratch: Vec<u8>,
+}
+
+impl<R: Read> std::io::Write for Compared<R> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        self.scratch.resize(buffer.len(), 0);
+        self.other.read_exact(&mut self.scratch)?;
+        match self.scratch == buffer {
+            true => Ok(buffer.len()),
+            false => Err(std::io::Error::other("another tar")),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob that somebody watches.
+struct Shown<F> {
+    ingest: crate::ingest::Ingest,
+    made: F,
+}
+
+impl<F: FnMut(&[u8])> std::io::Write for Shown<F> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let written = self.ingest.write(buffer)?;
+        (self.made)(&buffer[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 struct HashWriter(Hasher);

@@ -2,14 +2,17 @@
 //!
 //! * `tmp/` and `trash/` are emptied, anonymous partial blobs removed; keyed partials stay for a day.
 //! * Layer directories without a row, rows without a directory, snapshots of one without the other: removed.
-//! * After another boot: trees that were not synced are dropped and unpacked again from their blobs.
+//! * After another boot: blobs that were not synced and are damaged are removed, and partial ones with them; trees that
+//!   were not synced are dropped and unpacked again from their blobs.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use berth_oci::DiffId;
+use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 
 use crate::durability;
@@ -23,22 +26,42 @@ const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
     empty_directory(&shared.root.join("tmp"));
     shared.empty_trash();
-    old_partials(shared)?;
+    let durable = durability::durable_before_boot(shared);
+    old_partials(shared, durable.is_some())?;
+    if let Some(time) = durable {
+        let begun = Timestamp::now();
+        unsynced_blobs(shared, time)?;
+        durability::leave_mark(shared, begun)?;
+    }
     unsynced_layers(shared)?;
     stray_layers(shared)?;
     stray_snapshots(shared)
 }
 
-fn old_partials(shared: &Shared) -> Result<()> {
+fn old_partials(shared: &Shared, all: bool) -> Result<()> {
     let directory = shared.content.ingest_dir();
     for entry in fs::read_dir(&directory).during("list", &directory)?.flatten() {
         let anonymous = entry.file_name().to_string_lossy().starts_with("tmp-");
         let modified = entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let old = modified.elapsed().is_ok_and(|age| age > PARTIAL_LIFE);
-        if anonymous || old {
+        if anonymous || old || all {
             let size = entry.metadata().map_or(0, |m| m.len());
             fs::remove_file(entry.path()).during("remove", entry.path())?;
             shared.quota.give(size);
+        }
+    }
+    Ok(())
+}
+
+/// A blob appears by being renamed; without a sync its name may outlive its content.
+fn unsynced_blobs(shared: &Shared, durable: i64) -> Result<()> {
+    for digest in shared.content.list()? {
+        let path = shared.content.blob_path(&digest);
+        let metadata = fs::metadata(&path).during("stat", &path)?;
+        if metadata.ctime() >= durable && shared.content.digest_of(&digest)? != digest {
+            tracing::warn!(%digest, "removed a blob that was lost in an unclean end");
+            fs::remove_file(&path).during("remove", &path)?;
+            shared.quota.give(metadata.len());
         }
     }
     Ok(())
@@ -109,6 +132,7 @@ pub(crate) fn forget(shared: &Shared, diff_id: &DiffId) -> Result<()> {
         .optional()
     })?;
     shared.quota.give(size.unwrap_or(0));
+    shared.db.flush()?;
     shared.to_trash(&shared.layer_path(diff_id))?;
     shared.empty_trash();
     Ok(())

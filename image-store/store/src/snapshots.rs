@@ -284,6 +284,14 @@ impl Snapshots {
         Ok(Form::Layer { root: !now.same_but_time(&below) })
     }
 
+    /// Bytes of the files in all writable trees, found by a walk.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn total_size(&self) -> Result<u64> {
+        crate::usage::file_bytes(&self.shared.root.join("snapshots"))
+    }
+
     /// Bytes of the files in upper, each inode once.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::check::{CheckOptions, CheckReport};
 use crate::content::Content;
 use crate::db::Db;
 use crate::error::{IoContext, Result, StoreError};
-use crate::gc::{Reclaimed, Usage};
+use crate::gc::Reclaimed;
 use crate::images::Images;
 use crate::layers::Layers;
 use crate::pins::{Lease, Pins};
@@ -181,9 +181,32 @@ impl Store {
         self.shared.quota.limit(cap, Box::new(reclaim));
     }
 
-    /// Bytes that count against the cap.
+    /// Bytes of blobs (partial ones too) and layers: what the store takes, and what counts against the cap. Known without
+    /// looking.
     pub fn counted(&self) -> u64 {
         self.shared.quota.used()
+    }
+
+    /// Bytes of layers that images have, each layer once.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn image_layers_size(&self) -> Result<u64> {
+        self.shared.db.with("sum layers", |db| {
+            let query = "SELECT coalesce(sum(size), 0) FROM layers WHERE diff_id IN (SELECT diff_id FROM image_layers)";
+            db.query_row(query, [], |row| row.get(0))
+        })
+    }
+
+    /// Bytes of blobs, partial ones too: the compressed layers that pulls and pushes keep, and documents.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn blobs_size(&self) -> Result<u64> {
+        let layers: u64 = self.shared.db.with("sum layers", |db| {
+            db.query_row("SELECT coalesce(sum(size), 0) FROM layers", [], |row| row.get(0))
+        })?;
+        Ok(self.counted().saturating_sub(layers))
     }
 
     /// Removes what unfinished pulls left, also if it was kept for another attempt, and what nothing refers to.
@@ -193,14 +216,6 @@ impl Store {
     pub fn gc_leftovers(&self) -> Result<Reclaimed> {
         gc::release_held(&self.shared)?;
         self.gc()
-    }
-
-    /// Bytes that the store takes.
-    ///
-    /// # Errors
-    /// If the disk or the database refuses.
-    pub fn usage(&self) -> Result<Usage> {
-        gc::usage(&self.shared)
     }
 
     /// Proves that everything which is referred to is there; with `deep`, that it is right; with `repair`,

@@ -37,7 +37,7 @@ impl Log {
     /// Something that does not stop the command. Without a log file our standard error is the container's own as well:
     /// a user who looks at it is told, a program that collects the container's output is not.
     pub(crate) fn warn(&self, message: &str) {
-        if self.file.is_some() || self.debug || std::io::stderr().is_terminal() {
+        if !self.is_bare() {
             self.write("warning", message);
         }
     }
@@ -45,6 +45,11 @@ impl Log {
     /// What the user can mend: a mistake in config.json, or why the program failed. Always told, as runc does.
     pub(crate) fn explain(&self, message: &str) {
         self.write("warning", message);
+    }
+
+    /// Nobody reads for themselves what goes wrong: no log file, no `--debug`, and standard error is no terminal.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.file.is_none() && !self.debug && !std::io::stderr().is_terminal()
     }
 
     /// Whether [`Self::debug`] says anything.

@@ -24,10 +24,11 @@ mod streams;
 
 use std::process::ExitCode;
 
+use berth_sys::exe::Sealed;
 use clap::error::{ContextKind, ErrorKind};
 
 fn main() -> ExitCode {
-    let sealed = if makes_processes() { berth_sys::exe::seal() } else { Ok(()) };
+    let sealed = makes_processes().then(berth_sys::exe::seal).transpose();
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let sealed = sealed.map(|way| way.iter().for_each(|way| log.debug(protected(*way))));
     match sealed.map_err(anyhow::Error::from).and_then(|()| commands::run(&cli, &log)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -64,6 +66,14 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Whether this command may enter a container. Asked before the flags are parsed: the program is started anew for it.
 fn makes_processes() -> bool {
     std::env::args_os().any(|word| word == "create" || word == "run" || word == "exec")
+}
+
+/// In the words that are looked for in runc's log.
+fn protected(way: Sealed) -> &'static str {
+    match way {
+        Sealed::Mount => "runc exeseal: using /proc/self/exe clone: a read-only mount of its own",
+        Sealed::Copy => "runc exeseal: using /proc/self/exe clone: a sealed copy in memory",
+    }
 }
 
 /// The error and its causes in one line. Many errors name their cause in their own text; it is not said twice.

@@ -282,6 +282,14 @@ impl Shim {
         self.call_done(Op::CloseStdin, "close stdin").await
     }
 
+    /// The log's file was moved away: go on in a new one.
+    ///
+    /// # Errors
+    /// When the container is not running, or the new file cannot be made: then the old one is written on.
+    pub async fn reopen_log(&self) -> Result<(), ClientError> {
+        self.call_done(Op::ReopenLog, "reopen log").await
+    }
+
     /// Remove a container that was never started, and end its shim.
     ///
     /// # Errors

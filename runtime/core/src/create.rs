@@ -293,6 +293,7 @@ fn spawn(
         link: &link,
         steps: &plan.parent,
         id_maps: &plan.id_maps,
+        init: &plan.steps,
         hooks: Some(&plan.hooks),
         console: sink.as_ref(),
         notify: plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),

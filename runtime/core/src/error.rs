@@ -38,12 +38,29 @@ pub struct ChildFailure {
     pub hint: Option<String>,
 }
 
+impl ChildFailure {
+    /// The name of the step that becomes the program.
+    pub(crate) const EXEC: &'static str = "Exec";
+
+    /// Without the hint: `exec /program: no such file or directory`.
+    #[must_use]
+    pub fn bare(&self) -> String {
+        match self.errno {
+            Some(code) => format!("{}: {}", self.message, errno_text(Errno::from_raw(code))),
+            None => self.message.clone(),
+        }
+    }
+
+    /// Everything was ready, and the kernel would not execute the program.
+    #[must_use]
+    pub fn is_of_the_program(&self) -> bool {
+        self.step == Self::EXEC && self.errno.is_some()
+    }
+}
+
 impl fmt::Display for ChildFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if let Some(code) = self.errno {
-            write!(f, ": {}", errno_text(Errno::from_raw(code)))?;
-        }
+        f.write_str(&self.bare())?;
         match &self.hint {
             Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),

@@ -103,6 +103,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
         link: &link,
         steps: &plan.parent,
         id_maps: &IdMaps::default(),
+        init: &[],
         hooks: None,
         console: sink.as_ref(),
         notify: plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref()),

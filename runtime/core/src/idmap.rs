@@ -1,21 +1,22 @@
 //! Id-mapped bind mounts (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
 //!
-//! The parent makes them, detached, before it forks: to map a mount takes CAP_SYS_ADMIN over the user namespace of its
-//! file system, which the init of a container with its own user namespace has not. The child inherits the descriptors
-//! and attaches the mounts where they belong.
+//! To map a mount takes CAP_SYS_ADMIN over the user namespace of its file system, which the init of a container with its
+//! own user namespace has not, so the parent does it: for sources on the host before it forks, with detached mounts that
+//! the child inherits and attaches where they belong; for what the container's own mounts show when the child has come
+//! to it, with the detached mount that the child sends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use berth_spec::{IdMaps, IdmapSource, InitStep, MountSource};
+use berth_spec::{BindSource, IdMaps, IdmapSource, IdmapStep, InitStep, MountSource};
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
 use berth_sys::mountfd::{self, MountAttr};
 use berth_sys::{Errno, Pid, pidfd, process};
 
 use crate::error::Error;
-use crate::steps::mounts::detached;
+use crate::steps::bind::detached;
 
 /// By the index in `mounts` of config.json.
 pub(crate) type Prepared = BTreeMap<usize, OwnedFd>;
@@ -30,7 +31,9 @@ pub(crate) fn prepare(steps: &[InitStep], own_users: bool) -> Result<Prepared, E
     for step in steps {
         let InitStep::Mount(mount) = step else { continue };
         let Some(index) = mount.index else { continue };
-        let MountSource::Bind { source, recursive } = &mount.source else { continue };
+        let MountSource::Bind { source: BindSource::Host(source), recursive } = &mount.source else {
+            continue;
+        };
         let Some(idmap) = &mount.idmap else {
             // What the container's root may not reach we may. One that is not there yet may come by another mount.
             if own_users && let Ok(fd) = detached(source, *recursive) {
@@ -41,22 +44,54 @@ pub(crate) fn prepare(steps: &[InitStep], own_users: bool) -> Result<Prepared, E
         if !namespaces.iter().any(|(known, _)| *known == &idmap.source) {
             namespaces.push((&idmap.source, user_namespace(&idmap.source)?));
         }
-        let namespace =
-            namespaces.iter().find(|(known, _)| *known == &idmap.source).map(|(_, fd)| fd.as_fd());
+        let Some((_, namespace)) = namespaces.iter().find(|(known, _)| *known == &idmap.source) else {
+            continue;
+        };
         let fd = detached(source, *recursive)
             .map_err(|errno| Error::os(format!("bind {}", source.display()), errno))?;
-        let change = MountAttr { userns: namespace, ..MountAttr::default() };
-        mountfd::mount_setattr(&fd, &change, idmap.recursive).map_err(|errno| {
-            let hint = match errno {
-                Errno::EINVAL => " (does its file system support id-mapped mounts?)",
-                Errno::EPERM => " (is it id-mapped already?)",
-                _ => "",
-            };
-            Error::os(format!("mounts[{index}]: map the ids of {}{hint}", source.display()), errno)
-        })?;
+        apply(&fd, idmap, namespace, index, &source.display().to_string())?;
         prepared.insert(index, fd);
     }
     Ok(prepared)
+}
+
+/// Maps the ids of a detached mount that the child has made for the step of this index.
+///
+/// # Errors
+/// There is no such step, or its mount cannot be mapped.
+pub(crate) fn map(steps: &[InitStep], index: usize, mount: &OwnedFd) -> Result<(), Error> {
+    let asked = steps.iter().find_map(|step| match step {
+        InitStep::Mount(mount) if mount.index == Some(index) => {
+            mount.idmap.as_ref().map(|idmap| (mount, idmap))
+        }
+        _ => None,
+    });
+    let (step, idmap) = asked.ok_or_else(|| Error::Protocol {
+        got: format!("MapIds({index})"),
+        expected: "a mount with mapped ids",
+    })?;
+    let MountSource::Bind { source, .. } = &step.source else {
+        return Err(Error::Protocol { got: format!("MapIds({index})"), expected: "a bind mount" });
+    };
+    apply(mount, idmap, &user_namespace(&idmap.source)?, index, &source.to_string())
+}
+
+fn apply(
+    mount: &OwnedFd,
+    idmap: &IdmapStep,
+    namespace: &OwnedFd,
+    index: usize,
+    source: &str,
+) -> Result<(), Error> {
+    let change = MountAttr { userns: Some(namespace.as_fd()), ..MountAttr::default() };
+    mountfd::mount_setattr(mount, &change, idmap.recursive).map_err(|errno| {
+        let hint = match errno {
+            Errno::EINVAL => " (does its file system support id-mapped mounts?)",
+            Errno::EPERM => " (is it id-mapped already?)",
+            _ => "",
+        };
+        Error::os(format!("mounts[{index}]: map the ids of {source}{hint}"), errno)
+    })
 }
 
 fn user_namespace(source: &IdmapSource) -> Result<OwnedFd, Error> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use berth_cgroup::Cgroup;
 use berth_spec::seccomp::Notify;
-use berth_spec::{HookPlans, IdMaps, ParentStep, ProcessPlan, Rlimit, SeccompProgram};
+use berth_spec::{HookPlans, IdMaps, InitStep, ParentStep, ProcessPlan, Rlimit, SeccompProgram};
 use berth_sys::pidfd::{self, ExitStatus};
 use berth_sys::{Errno, Pid, process, socket};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect};
@@ -14,17 +14,19 @@ use std::os::fd::AsRawFd;
 
 use crate::error::Error;
 use crate::hooks::{ContainerState, run_hooks};
-use crate::id_maps;
 use crate::protocol::{FromChild, ParentLink};
 use crate::stdio::ConsoleSink;
 use crate::trace::Trace;
 use crate::watch::SeccompWatch;
+use crate::{id_maps, idmap};
 
 /// What the parent needs to serve a child until it is ready (or, for an exec, until it has become its program).
 pub(crate) struct Serving<'a> {
     pub(crate) link: &'a ParentLink,
     pub(crate) steps: &'a [ParentStep],
     pub(crate) id_maps: &'a IdMaps,
+    /// The child's own steps; it may ask for help with its mounts.
+    pub(crate) init: &'a [InitStep],
     pub(crate) hooks: Option<&'a HookPlans>,
     pub(crate) console: Option<&'a ConsoleSink>,
     pub(crate) notify: Option<&'a Notify>,
@@ -114,6 +116,10 @@ impl Serving<'_> {
                 (FromChild::NamespacesReady, _) => {
                     // Limits for the program are not limits for its set-up.
                     self.perform(child, |step| until_exec || !is_limit(step), &mut served)?;
+                    self.link.go()?;
+                }
+                (FromChild::MapIds(index), Some(mount)) => {
+                    idmap::map(self.init, index, &mount)?;
                     self.link.go()?;
                 }
                 (FromChild::RunHooks, _) => {

@@ -7,6 +7,8 @@
 //!    │ Go ─────────────────────────────────────▶│ to the one that goes on
 //!    │◀──────────────── NamespacesReady ────────│ only if the parent has steps to do (id maps, …)
 //!    │ Go ─────────────────────────────────────▶│
+//!    │◀──────────────── MapIds(index) + fd ─────│ for each id-mapped mount of what the container's mounts show
+//!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── RunHooks ───────────────│ only with prestart or createRuntime hooks
 //!    │ Go ─────────────────────────────────────▶│
 //!    │◀──────────────── Console + fd ───────────│ only with a terminal
@@ -38,6 +40,8 @@ pub(crate) enum FromChild {
     /// An intermediate process has forked the one that goes on; its pidfd comes along.
     Forked(i32),
     NamespacesReady,
+    /// The ids of this detached mount, made for the mount of that index in config.json, are to be mapped.
+    MapIds(usize),
     RunHooks,
     Console,
     Listener,

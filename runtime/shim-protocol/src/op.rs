@@ -84,6 +84,8 @@ pub enum Op {
     Pids,
     /// Answer: [`Answer::State`]. Behind every event that was sent before.
     State,
+    /// The log's file was moved away: go on in a new one of the same name. After a failure the old one is written on.
+    ReopenLog,
     /// Close the container's stdin once what was written to it has been read.
     CloseStdin,
     /// Remove a container that was never started, and end the shim. Answered before it ends.
@@ -126,6 +128,9 @@ pub enum Rootfs {
         /// can be mounted only once.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         volatile: bool,
+        /// The container's user namespace, when it is not the host's: files belong to the same ids there as on the disk.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        users: Option<PathBuf>,
     },
     /// A directory.
     Path(PathBuf),
@@ -166,6 +171,12 @@ pub enum Log {
         max_size: u64,
         /// How many files there may be, the current one included; with 1 the file is emptied instead.
         max_file: u32,
+    },
+    /// Kubernetes' format: `<time> <stdout|stderr> <F|P> <text>` a line; lines over 16 KiB in parts (`P … P F`). Whoever
+    /// rotates the file sends [`Op::ReopenLog`].
+    Cri {
+        /// The file.
+        path: PathBuf,
     },
 }
 

@@ -40,6 +40,7 @@ fn requests() {
             upper: "/u".into(),
             work: "/w".into(),
             volatile: false,
+            users: None,
         },
         terminal: true,
         console_size: Some(WindowSize { rows: 24, cols: 80 }),

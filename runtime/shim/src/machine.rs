@@ -63,7 +63,13 @@ pub(crate) fn admit(phase: Phase, op: &Op) -> Result<(), Failure> {
         | (Op::Kill { .. } | Op::KillExec { .. } | Op::ResizeExec { .. }, Running | Paused)
         | (Op::Resume, Paused)
         | (
-            Op::Attach(_) | Op::CloseStdin | Op::ResizeInit(_) | Op::Update(_) | Op::Stats | Op::Pids,
+            Op::Attach(_)
+            | Op::CloseStdin
+            | Op::ReopenLog
+            | Op::ResizeInit(_)
+            | Op::Update(_)
+            | Op::Stats
+            | Op::Pids,
             Created | Running | Paused,
         ) => return Ok(()),
 
@@ -146,6 +152,7 @@ mod tests {
         check(Op::Pause, [early, gone, ok, Err(Paused), gone, gone]);
         check(Op::Resume, [early, gone, Err(NotPaused), ok, gone, gone]);
         check(Op::ResizeInit(WindowSize { rows: 1, cols: 1 }), [early, ok, ok, ok, gone, gone]);
+        check(Op::ReopenLog, [early, ok, ok, ok, gone, gone]);
         check(Op::Stats, [early, ok, ok, ok, gone, gone]);
         check(Op::State, [ok; 6]);
     }

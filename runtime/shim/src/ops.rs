@@ -13,7 +13,7 @@ use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
 use crate::{
     container::Container,
     exec::Exec,
-    log::Log,
+    log::{Format, Log},
     machine::{self, Change},
     poll::{Token, Watched},
     shim::Shim,
@@ -84,6 +84,11 @@ impl Shim {
             Op::Stats => Ok(Answer::Stats(Box::new(self.container()?.stats()?))),
             Op::Pids => Ok(Answer::Pids(self.container()?.pids()?)),
             Op::State => Ok(Answer::State(self.state())),
+            Op::ReopenLog => {
+                let failed = |error| format!("cannot reopen the log: {error}");
+                self.hub.reopen_log().map_err(|e| Failure::new(FailureKind::System, failed(e)))?;
+                done()
+            }
             Op::CloseStdin => {
                 self.hub.close_stdin();
                 done()
@@ -102,16 +107,19 @@ impl Shim {
     }
 
     fn create(&mut self, create: &Create, fds: Vec<OwnedFd>) -> Outcome {
-        let log = match &create.log {
+        let opened = match &create.log {
             LogRequest::None => None,
             LogRequest::JsonFile { path, max_size, max_file } => {
-                let log = Log::open(path, *max_size, *max_file).map_err(|error| {
-                    Failure::new(
-                        FailureKind::System,
-                        format!("cannot open the log {}: {error}", path.display()),
-                    )
-                })?;
-                Some(log)
+                Some((path, Log::open(path, Format::Json, *max_size, *max_file)))
+            }
+            LogRequest::Cri { path } => Some((path, Log::open(path, Format::Cri, 0, 1))),
+        };
+        let log = match opened {
+            None => None,
+            Some((_, Ok(log))) => Some(log),
+            Some((path, Err(error))) => {
+                let message = format!("cannot open the log {}: {error}", path.display());
+                return Err(Failure::new(FailureKind::System, message));
             }
         };
         let (container, console) = Container::create(create, fds, &self.dir)?;

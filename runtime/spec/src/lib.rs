@@ -34,6 +34,7 @@ pub use process::{
 };
 pub use seccomp::{Instruction, SeccompProgram, SystemCall, Verdict};
 pub use step::{
-    DeviceKind, DeviceMethod, DeviceStep, FsOption, IdmapSource, IdmapStep, InitStep, MemoryPolicyStep,
-    MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags, SymlinkStep, SysctlStep,
+    BindSource, DeviceKind, DeviceMethod, DeviceStep, FsOption, IdmapSource, IdmapStep, InitStep,
+    MemoryPolicyStep, MountAttributes, MountSource, MountStep, Propagation, SuperblockFlags, SymlinkStep,
+    SysctlStep,
 };

@@ -14,6 +14,7 @@
 //!                                                  StartContainerHooks  Exec
 //! ```
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::plan::IdMaps;
@@ -133,10 +134,10 @@ pub struct MountStep {
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountSource {
-    /// A path of the host. The target is created as a file or directory after the source's type.
+    /// A file or directory that is there already. The target is created as the one or the other, after the source's type.
     Bind {
-        /// Absolute path on the host.
-        source: PathBuf,
+        /// Where it is.
+        source: BindSource,
         /// `rbind`.
         recursive: bool,
     },
@@ -169,6 +170,25 @@ pub enum MountSource {
     },
     /// Nothing new: only attributes and propagation of what is mounted there.
     Existing,
+}
+
+/// Whose file or directory a bind mount shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindSource {
+    /// Absolute path on the host.
+    Host(PathBuf),
+    /// Absolute path inside the container, as the mounts before this one have made it. So it cannot be opened before its
+    /// step is reached, and its links lead nowhere but inside the root.
+    Container(PathBuf),
+}
+
+impl fmt::Display for BindSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(path) => write!(f, "{}", path.display()),
+            Self::Container(path) => write!(f, "{} of the container", path.display()),
+        }
+    }
 }
 
 /// An option for fsconfig(2).

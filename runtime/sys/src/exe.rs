@@ -38,17 +38,26 @@ pub struct SealError {
     pub errno: Errno,
 }
 
+/// How the program file is out of reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealed {
+    /// By a read-only mount of its own.
+    Mount,
+    /// It is a sealed copy in memory.
+    Copy,
+}
+
 /// Makes sure that this process runs from a file nobody can write; starts the program again, with the same arguments
 /// and environment, where it does not yet. Call it first of all in a program that sets up containers.
 ///
 /// # Errors
 /// `/proc` is missing, or the kernel allows neither a mount nor a copy.
-pub fn seal() -> Result<(), SealError> {
+pub fn seal() -> Result<Sealed, SealError> {
     let at = |operation| move |errno| SealError { operation, errno };
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let own = open("/proc/self/exe", flags, Mode::empty()).map_err(at("open /proc/self/exe"))?;
-    if is_sealed(&own).map_err(at("statvfs /proc/self/exe"))? {
-        return Ok(());
+    if let Some(sealed) = sealed(&own).map_err(at("statvfs /proc/self/exe"))? {
+        return Ok(sealed);
     }
     // Without the privilege to mount (a user who is not root), or on a kernel without the call: a copy.
     let safe = match read_only_mount(&own) {
@@ -74,13 +83,13 @@ fn c_string(text: OsString) -> Option<CString> {
     CString::new(text.into_vec()).ok()
 }
 
-fn is_sealed(own: &OwnedFd) -> Result<bool, Errno> {
+fn sealed(own: &OwnedFd) -> Result<Option<Sealed>, Errno> {
     if fstatvfs(own)?.flags().contains(FsFlags::ST_RDONLY) {
-        return Ok(true);
+        return Ok(Some(Sealed::Mount));
     }
     // EINVAL: no file in memory.
     let seals = fcntl(own, FcntlArg::F_GET_SEALS).unwrap_or(0);
-    Ok(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE))
+    Ok(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE).then_some(Sealed::Copy))
 }
 
 /// The mount belongs to no namespace once its descriptor is closed, which execve does.
@@ -113,11 +122,13 @@ mod tests {
     /// Both ways give a file that runs and that root cannot write.
     #[test]
     fn neither_way_can_be_written() {
-        assert_eq!(is_sealed(&own()), Ok(false));
-        for safe in [read_only_mount(&own()).unwrap(), sealed_copy(own()).unwrap()] {
+        assert_eq!(sealed(&own()), Ok(None));
+        let ways =
+            [(read_only_mount(&own()).unwrap(), Sealed::Mount), (sealed_copy(own()).unwrap(), Sealed::Copy)];
+        for (safe, way) in ways {
             let path = crate::path::magic_link(&safe);
             let readable = File::open(&path).unwrap().into();
-            assert_eq!(is_sealed(&readable), Ok(true));
+            assert_eq!(sealed(&readable), Ok(Some(way)));
             let error = File::options()
                 .write(true)
                 .open(&path)

@@ -40,6 +40,17 @@ pub fn end_when_asked() -> Result<(), Errno> {
     Ok(())
 }
 
+/// From here to execve(2), children that end leave no zombie (`SIGCHLD` in wait(2)).
+///
+/// # Errors
+/// See `sigaction(2)`.
+pub fn reap_unseen() -> Result<(), Errno> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }.map(drop)
+}
+
 /// Takes ownership of a descriptor this process was started with.
 ///
 /// Inherited descriptors are those without `FD_CLOEXEC` (Rust opens its own with it). Taking one sets the flag,

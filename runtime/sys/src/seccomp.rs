@@ -52,6 +52,15 @@ pub fn load(program: &[SockFilter], flags: u32) -> Result<Option<OwnedFd>, Errno
     Errno::result(ret).map(|_| None)
 }
 
+/// Whether the kernel knows these flags, asked with a filter that cannot be read (seccomp(2), `EFAULT`).
+#[must_use]
+pub fn knows(flags: u32) -> bool {
+    let none = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: the kernel checks the flags first, and then the address, which it refuses.
+    let ret = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, libc::c_ulong::from(flags), none) };
+    Errno::result(ret) == Err(Errno::EFAULT)
+}
+
 /// A system call that waits for its listener's answer (seccomp_unotify(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notification {

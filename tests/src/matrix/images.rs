@@ -104,3 +104,108 @@ pub fn history(f: &Fixture) {
     let shown = f.cli.ok(&["history", "--format", "{{.Comment}}", "busybox"]);
     assert!(shown.contains("Imported from -"), "{shown}");
 }
+
+/// Filters of `images` and `image prune`.
+pub fn filters(f: &Fixture) {
+    for (name, label) in [("old:1", "kind=a"), ("team/new:1", "kind=b"), ("team/new:2", "kind=b")] {
+        let change = format!("LABEL {label} of={name}");
+        f.cli.run_with_input(&["import", "--change", &change, "-", name], &base::busybox_tar()).success();
+        std::thread::sleep(std::time::Duration::from_millis(20)); // for an order of creation
+    }
+    let shown = |filters: &[&str]| {
+        let mut args = vec!["images", "--format", "{{.Repository}}:{{.Tag}}"];
+        filters.iter().for_each(|filter| args.extend(["--filter", filter]));
+        let listed = f.cli.ok(&args);
+        let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(shown(&["label=kind=b"]), "team/new:1 team/new:2");
+    assert_eq!(shown(&["label!=kind=b", "label=kind"]), "old:1");
+    assert_eq!(shown(&["label=kind=b", "label=of=team/new:2"]), "team/new:2", "of labels all must match");
+    assert_eq!(shown(&["reference=team/*"]), "team/new:1 team/new:2");
+    assert_eq!(shown(&["reference=team/new:2", "reference=old"]), "old:1 team/new:2", "of references one");
+    assert_eq!(shown(&["before=team/new:1", "label=kind"]), "old:1");
+    assert_eq!(shown(&["since=old:1"]), "team/new:1 team/new:2");
+    assert_eq!(shown(&["until=10m", "label=kind"]), "", "all of them are younger");
+    assert_eq!(shown(&["dangling=true"]), "");
+    f.cli.run(&["images", "--filter", "nosuch=1"]).expect_code(1).expect_text("invalid filter");
+    f.cli.run(&["images", "--filter", "before=nosuch"]).expect_code(1).expect_text("o such image: nosuch");
+
+    let change = "LABEL kind=c";
+    f.cli.run_with_input(&["import", "--change", change, "-", "old:1"], &base::busybox_tar()).success();
+    assert_eq!(shown(&["dangling=true"]), "<none>:<none>", "what was old:1");
+    f.cli.ok(&["image", "prune", "-f", "--filter", "until=10m"]);
+    f.cli.ok(&["image", "prune", "-f", "--filter", "label!=kind"]);
+    assert_eq!(shown(&["dangling=true"]), "<none>:<none>", "neither means it");
+    assert!(f.cli.ok(&["image", "prune", "-f", "--filter", "label=kind=a"]).contains("deleted: sha256:"));
+    assert_eq!(shown(&["dangling=true"]), "");
+    f.cli.ok(&["image", "prune", "-af", "--filter", "label=kind=b"]);
+    assert_eq!(shown(&["label=kind"]), "old:1");
+    f.cli.ok(&["system", "prune", "-af", "--filter", "label=kind=c"]);
+    assert_eq!(shown(&[]), "busybox:latest", "the label protects what has it not");
+    f.cli
+        .run(&["image", "prune", "-f", "--filter", "reference=x"])
+        .expect_code(1)
+        .expect_text("invalid filter");
+}
+
+/// An image is imported from an address.
+pub fn import_from_url(f: &Fixture) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = [0; 4096];
+            let length = std::io::Read::read(&mut stream, &mut request).expect("a request");
+            let found = String::from_utf8_lossy(&request[..length]).starts_with("GET /root.tar ");
+            let (status, body) =
+                if found { ("200 OK", base::busybox_tar()) } else { ("404 Not Found", Vec::new()) };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let all = [head.as_bytes(), &body].concat();
+            std::io::Write::write_all(&mut stream, &all).expect("the client reads");
+        }
+    });
+    let url = format!("http://{address}/root.tar");
+    f.cli.run(&["import", &url, "fetched:1"]).expect_code(0).expect_text("sha256:");
+    assert_eq!(f.cli.ok(&["run", "--rm", "fetched:1", "echo", "here"]), "here");
+    assert!(f.cli.ok(&["history", "fetched:1"]).contains("Imported from http://"));
+    f.cli.run(&["import", &format!("http://{address}/nosuch"), "x:1"]).expect_code(1).expect_text("404");
+    server.join().expect("both were asked for");
+    assert!(!f.cli.ok(&["images", "-q", "x"]).contains(char::is_alphanumeric));
+}
+
+/// `system df` counts what is there.
+pub fn disk_usage(f: &Fixture) {
+    f.cli.ok(&["run", "--name", "writer", "busybox", "sh", "-c", "head -c 3000000 /dev/zero > /big"]);
+    f.cli.ok(&["volume", "create", "vessel"]);
+    let fill = "head -c 2000000 /dev/zero > /v/big";
+    f.cli.ok(&["run", "--rm", "-v", "vessel:/v", "busybox", "sh", "-c", fill]);
+    let df = f.cli.ok(&["system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Size}}"]);
+    for line in ["Images|1|", "Containers|1|3MB", "Local Volumes|1|2MB"] {
+        assert!(df.lines().any(|l| l.starts_with(line)), "{line} is not in {df}");
+    }
+    let verbose = f.cli.ok(&["system", "df", "-v"]);
+    for word in ["writer", "vessel", "UNIQUE SIZE", "Build cache usage"] {
+        assert!(verbose.contains(word), "{word} is not in {verbose}");
+    }
+}
+
+/// A registry is searched.
+pub fn search(f: &Fixture) {
+    let registry = Registry::start();
+    let name = registry.name("team/box:v1");
+    f.cli.ok(&["tag", "busybox", &name]);
+    f.cli.ok(&["push", "-q", &name]);
+    let term = registry.name("box");
+    let found = f.cli.ok(&["search", "--format", "{{.Name}}", &term]);
+    assert_eq!(found, registry.name("team/box"));
+    assert_eq!(f.cli.ok(&["search", "--format", "{{.Name}}", "--filter", "stars=1", &term]), "");
+    f.cli.run(&["search", "--filter", "nosuch=1", &term]).expect_code(1).expect_text("invalid filter");
+    f.cli
+        .run(&["search", "--limit", "101", &term])
+        .expect_code(1)
+        .expect_text("outside the range of [1, 100]");
+}

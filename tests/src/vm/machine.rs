@@ -23,14 +23,91 @@ pub struct Tally {
     pub console: Vec<String>,
 }
 
-/// The machine; ended with its guard.
-struct Machine(Child);
+/// A machine that runs; ended with its guard.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
 
 impl Drop for Machine {
     fn drop(&mut self) {
         // It has usually powered itself off; both calls are then without effect.
-        self.0.kill().ok();
-        self.0.wait().ok();
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Machine {
+    /// Boots. `arguments` are for the kernel, `devices` for qemu.
+    ///
+    /// # Errors
+    /// There is no qemu.
+    pub fn start(kernel: &Path, initramfs: &Path, arguments: &str, devices: &[&str]) -> Result<Self> {
+        let command_line =
+            format!("console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on {arguments}");
+        let arguments: [OsString; 16] = [
+            "-machine".into(),
+            "accel=tcg".into(),
+            "-cpu".into(),
+            "max".into(),
+            "-smp".into(),
+            "2".into(),
+            "-m".into(),
+            "1536".into(),
+            "-nographic".into(),
+            "-no-reboot".into(),
+            "-kernel".into(),
+            kernel.into(),
+            "-initrd".into(),
+            initramfs.into(),
+            "-append".into(),
+            command_line.into(),
+        ];
+        let mut child = Command::new("qemu-system-x86_64")
+            .args(arguments)
+            .args(devices)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .context("cannot start qemu-system-x86_64: install qemu-system-x86")?;
+        let console = child.stdout.take().expect("piped above");
+        let (send, lines) = mpsc::channel();
+        // It ends with the console.
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(console);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                if send.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// The next line of its console; none if it is off.
+    ///
+    /// # Errors
+    /// Nothing came until the deadline.
+    pub fn line(&self, deadline: Instant) -> Result<Option<String>> {
+        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Ok(Some(line)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Ok(None),
+            Err(mpsc::RecvTimeoutError::Timeout) => bail!("the machine says nothing any more"),
+        }
+    }
+
+    /// Cuts its power; what it had said until then.
+    ///
+    /// # Errors
+    /// It cannot be ended.
+    pub fn cut(mut self) -> Result<Vec<String>> {
+        self.child.kill().context("end qemu")?;
+        self.child.wait().context("wait for qemu")?;
+        Ok(self.lines.iter().collect())
     }
 }
 
@@ -39,65 +116,15 @@ impl Drop for Machine {
 /// # Errors
 /// There is no qemu, or the machine does not end.
 pub fn boot(kernel: &Path, initramfs: &Path, arguments: &str) -> Result<Tally> {
-    let command_line =
-        format!("console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on {arguments}");
-    let arguments: [OsString; 18] = [
-        "-machine".into(),
-        "accel=tcg".into(),
-        "-cpu".into(),
-        "max".into(),
-        "-smp".into(),
-        "2".into(),
-        "-m".into(),
-        "1536".into(),
-        "-nographic".into(),
-        "-no-reboot".into(),
-        "-nic".into(),
-        "none".into(),
-        "-kernel".into(),
-        kernel.into(),
-        "-initrd".into(),
-        initramfs.into(),
-        "-append".into(),
-        command_line.into(),
-    ];
-    let mut child = Command::new("qemu-system-x86_64")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .context("cannot start qemu-system-x86_64: install qemu-system-x86")?;
-    let console = child.stdout.take().expect("piped above");
-    let machine = Machine(child);
-    let (send, lines) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let mut reader = BufReader::new(console);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            if send.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
-                break;
-            }
-            line.clear();
-        }
-    });
-    let tally = listen(&lines);
-    drop(machine);
-    drop(lines);
-    reader.join().ok();
-    tally
-}
-
-/// Reads the console until the machine is off or patience is over.
-fn listen(lines: &mpsc::Receiver<String>) -> Result<Tally> {
+    let machine = Machine::start(kernel, initramfs, arguments, &["-nic", "none"])?;
     let deadline = Instant::now() + PATIENCE;
     let mut tally = Tally::default();
     loop {
-        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => line,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(tally),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("the machine did not end within {PATIENCE:?}; it said:\n{}", tally.console.join("\n"));
+        let line = match machine.line(deadline) {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(tally),
+            Err(_) => {
+                bail!("the machine did not end within {PATIENCE:?}; it said:\n{}", tally.console.join("\n"))
             }
         };
         if let Some(why) = line.strip_prefix("not ok ") {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 pub use image::Image;
 pub use kernel::Kernel;
-pub use machine::{Tally, boot};
+pub use machine::{Machine, Tally, boot};
 pub use systemd::add_systemd;
 
 /// The root of the sources.

@@ -60,7 +60,7 @@ pub(crate) async fn run(session: &Session, args: Images) -> Result<Exit> {
     if let Some(name) = args.name {
         filters.add("reference", name);
     }
-    let options = ListImages { all: args.all, filters, shared_size: false, digests: args.digests };
+    let options = ListImages { all: args.all, filters, digests: args.digests, ..ListImages::default() };
     let images = client.image_list(&options).await?;
     let digests = args.digests || args.format.as_ref().is_some_and(|format| format.contains(".Digest"));
     let rows: Vec<Value> = images.iter().flat_map(|image| rows(image, args.no_trunc, digests)).collect();

@@ -4,7 +4,7 @@ use anyhow::Result;
 use berth_api::options::{StopContainer, WaitCondition};
 use clap::Args;
 
-use super::{each, each_quietly};
+use super::{each, each_at_once, each_quietly};
 use crate::exit::Exit;
 use crate::session::Session;
 
@@ -62,7 +62,7 @@ pub(crate) enum StopOr {
 pub(crate) async fn stop(session: &Session, args: Stop, what: StopOr) -> Result<Exit> {
     let client = session.client().await?;
     let options = StopContainer { signal: args.signal, timeout: args.timeout };
-    each(&args.containers, async |name: &str| {
+    each_at_once(&args.containers, async |name: &str| {
         match what {
             StopOr::Stop => drop(client.container_stop(name, &options).await?),
             StopOr::Restart => client.container_restart(name, &options).await?,
@@ -74,7 +74,8 @@ pub(crate) async fn stop(session: &Session, args: Stop, what: StopOr) -> Result<
 
 pub(crate) async fn kill(session: &Session, args: Kill) -> Result<Exit> {
     let client = session.client().await?;
-    each(&args.containers, async |name: &str| Ok(client.container_kill(name, &args.signal).await?)).await
+    each_at_once(&args.containers, async |name: &str| Ok(client.container_kill(name, &args.signal).await?))
+        .await
 }
 
 pub(crate) async fn pause(session: &Session, args: Names) -> Result<Exit> {

@@ -1,6 +1,7 @@
 //! The commands, one a file; families of one-request commands share a file.
 
 use anyhow::Result;
+use futures_util::StreamExt;
 
 use crate::exit::{Exit, Failure};
 
@@ -12,6 +13,7 @@ pub(crate) mod commit;
 pub(crate) mod compose;
 pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -20,6 +22,7 @@ pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod inspect;
+pub(crate) mod lab;
 pub(crate) mod lifecycle;
 pub(crate) mod login;
 pub(crate) mod logs;
@@ -52,7 +55,25 @@ pub(crate) async fn each(names: &[String], act: impl AsyncFn(&str) -> Result<()>
     .await
 }
 
-/// The same without printing the names.
+/// How many requests are under way at once, as docker's CLI has it.
+const AT_ONCE: usize = 50;
+
+/// The same for many at once; the names are printed in their order.
+pub(crate) async fn each_at_once(names: &[String], act: impl AsyncFn(&str) -> Result<()>) -> Result<Exit> {
+    let mut done = futures_util::stream::iter(names)
+        .map(async |name: &String| (name, act(name).await))
+        .buffered(AT_ONCE);
+    let mut failures = Vec::new();
+    while let Some((name, result)) = done.next().await {
+        match result {
+            Ok(()) => println!("{name}"),
+            Err(error) => failures.push(crate::exit::describe(&error)),
+        }
+    }
+    told(failures)
+}
+
+/// One after the other, without printing the names.
 pub(crate) async fn each_quietly(names: &[String], act: impl AsyncFn(&str) -> Result<()>) -> Result<Exit> {
     let mut failures = Vec::new();
     for name in names {
@@ -60,6 +81,11 @@ pub(crate) async fn each_quietly(names: &[String], act: impl AsyncFn(&str) -> Re
             failures.push(crate::exit::describe(&error));
         }
     }
+    told(failures)
+}
+
+/// Success, or all failures in one.
+fn told(failures: Vec<String>) -> Result<Exit> {
     if failures.is_empty() {
         Ok(Exit::Success)
     } else {

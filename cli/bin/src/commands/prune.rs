@@ -1,6 +1,6 @@
 //! `prune` of containers, images, networks, volumes, and of all of them.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use berth_api::Filters;
 use berth_client::Client;
 use clap::Args;
@@ -88,6 +88,11 @@ pub(crate) async fn volumes(session: &Session, args: PruneMore) -> Result<Exit> 
 }
 
 pub(crate) async fn system(session: &Session, args: System) -> Result<Exit> {
+    if args.volumes && args.more.prune.filter.iter().any(|filter| filter.starts_with("until=")) {
+        bail!(
+            "the filter \"until\" means nothing to volumes: leave out --volumes, or prune volumes on their own"
+        );
+    }
     let client = session.client().await?;
     let volumes = if args.volumes { ", volumes" } else { "" };
     let what = format!("all stopped containers, unused networks and images{volumes}, and the build cache");

@@ -4,7 +4,7 @@ use anyhow::Result;
 use berth_api::options::RemoveContainer;
 use clap::Args;
 
-use super::each;
+use super::each_at_once;
 use crate::exit::Exit;
 use crate::session::Session;
 
@@ -28,7 +28,7 @@ pub(crate) struct Rm {
 pub(crate) async fn run(session: &Session, args: Rm) -> Result<Exit> {
     let client = session.client().await?;
     let options = RemoveContainer { volumes: args.volumes, force: args.force, link: args.link };
-    each(&args.containers, async |name: &str| {
+    each_at_once(&args.containers, async |name: &str| {
         match client.container_remove(name, options).await {
             // As `rm -f` does with files.
             Err(error) if args.force && error.is_not_found() => {

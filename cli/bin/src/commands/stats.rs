@@ -1,12 +1,16 @@
-//! `berth stats`.
+//! `berth stats`: a table that goes on, or a recording.
 
 use std::io::Write;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use berth_api::options::{ListContainers, Stats as Sampling};
 use berth_api::stats::{ContainerStats, MemoryStats};
 use berth_client::Client;
+use berth_lab::facts::Facts;
+use berth_lab::observe::{self, Observation};
+use berth_lab::sample::Sampler;
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -32,8 +36,25 @@ pub(crate) struct Stats {
     /// Whole ids
     #[arg(long)]
     no_trunc: bool,
+    /// Record the kernel's counters to a file, .csv or .json, instead of showing them
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Draw what was recorded to a page, .html
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Readings a second of a recording, at most 10
+    #[arg(long, default_value_t = 10.0, value_parser = rate)]
+    rate: f64,
+    /// How long to record; otherwise until ctrl-c, or until all containers have ended
+    #[arg(long = "for", value_name = "TIME", value_parser = units::parse_duration)]
+    period: Option<i64>,
     /// Containers; all that run if there are none
     containers: Vec<String>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("'{text}' is no number of readings a second"))?;
+    if (0.1..=10.0).contains(&rate) { Ok(rate) } else { Err("from 0.1 to 10 readings a second".to_owned()) }
 }
 
 const COLUMNS: &[Column] = &[
@@ -52,6 +73,9 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 pub(crate) async fn run(session: &Session, args: Stats) -> Result<Exit> {
     let client = session.client().await?;
+    if args.record.is_some() || args.plot.is_some() {
+        return record(&client, &args).await;
+    }
     let style = Style { format: args.format.as_deref(), only: None };
     loop {
         let rows = rows(&client, &args).await?;
@@ -67,6 +91,60 @@ pub(crate) async fn run(session: &Session, args: Stats) -> Result<Exit> {
         // Each sample takes its own time as well: the engine compares it with one a second older.
         tokio::time::sleep(Duration::from_millis(if rows.is_empty() { 1000 } else { 10 })).await;
     }
+}
+
+/// Samples until the time is over, the user ends it, or nobody is left; then writes.
+async fn record(client: &Client, args: &Stats) -> Result<Exit> {
+    let ends_with = |path: &PathBuf, ends: &[&str]| {
+        path.extension().is_some_and(|extension| ends.iter().any(|end| extension.eq_ignore_ascii_case(end)))
+    };
+    if let Some(path) = args.record.as_ref().filter(|path| !ends_with(path, &["csv", "json"])) {
+        bail!("--record {}: the name must end in .csv or .json", path.display());
+    }
+    if let Some(path) = args.plot.as_ref().filter(|path| !ends_with(path, &["html"])) {
+        bail!("--plot {}: the name must end in .html", path.display());
+    }
+    let (facts, began) = (Facts::gather(), jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let (sampler, origin) = (Sampler::start(args.rate)?, Instant::now());
+    let containers = match args.containers.as_slice() {
+        [] => client.container_list(&ListContainers::default()).await?.into_iter().map(|c| c.id).collect(),
+        named => named.to_vec(),
+    };
+    let mut watches = Vec::new();
+    for container in &containers {
+        match observe::watch(client, &sampler, container, origin).await? {
+            Some(watch) => watches.push(watch),
+            None => bail!("container {container} does not run: there is nothing to record"),
+        }
+    }
+    if watches.is_empty() {
+        bail!("no container runs: there is nothing to record");
+    }
+    eprintln!("recording {} containers; ctrl-c ends it", watches.len());
+    let until = args.period.map(|nanoseconds| origin + Duration::from_nanos(nanoseconds.unsigned_abs()));
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    while watches.iter().any(|(_, watch)| !watch.is_over())
+        && until.is_none_or(|until| Instant::now() < until)
+    {
+        tokio::select! {
+            _ = tokio::time::sleep(Duration::from_millis(50)) => {}
+            _ = &mut interrupt => break,
+        }
+    }
+    let tracks = watches.into_iter().map(|(name, watch)| (name, watch.finish())).collect();
+    let seen = Observation { began, facts, rate: args.rate, sampling_cost: sampler.finish(), tracks };
+    let write = |path: &PathBuf, text: String| {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    if let Some(path) = &args.record {
+        write(path, if ends_with(path, &["json"]) { seen.to_json() } else { seen.to_csv() })?;
+    }
+    if let Some(path) = &args.plot {
+        write(path, seen.to_html())?;
+    }
+    let readings: usize = seen.tracks.iter().map(|(_, samples)| samples.at.len()).sum();
+    eprintln!("{readings} readings; taking them took {:.3} % of one processor", seen.sampling_cost * 100.0);
+    Ok(Exit::Success)
 }
 
 async fn rows(client: &Client, args: &Stats) -> Result<Vec<Value>> {

@@ -47,7 +47,7 @@ impl Loader<'_> {
             let chain: Vec<String> =
                 steps.iter().map(|(file, name)| format!("{name} in {}", file.display())).collect();
             let message = format!("extends itself: {}", chain.join(", which extends "));
-            return Err(self.sources.problem(Fault::new(extends.mark, &path, message)));
+            return Err(self.sources.problem(Fault::new(extends.mark, &path, message)).into());
         }
         steps.push((file.to_owned(), name.to_owned()));
         let base = match &base_file {
@@ -80,7 +80,7 @@ impl Loader<'_> {
         path: &Path,
         scope: &Scope,
     ) -> Result<(String, Option<PathBuf>), LoadError> {
-        let wrong = |message: &str| self.sources.problem(Fault::new(extends.mark, path, message));
+        let wrong = |message: &str| self.sources.problem(Fault::new(extends.mark, path, message)).into();
         match &extends.value {
             Value::Text(name) => Ok((name.clone(), None)),
             Value::Map(map) => {
@@ -106,7 +106,7 @@ impl Loader<'_> {
             return Ok(());
         }
         let message = format!("extends service {name:?}, which is not in {}", file.display());
-        Err(self.sources.problem(Fault::new(at.mark, path, message)))
+        Err(self.sources.problem(Fault::new(at.mark, path, message)).into())
     }
 
     /// The services of another file, in canonical form, with their paths seen from the project.
@@ -119,7 +119,7 @@ impl Loader<'_> {
     ) -> Result<(Map, Vec<Path>), LoadError> {
         if !file.is_file() {
             let message = format!("extends a service of {}, which is not there", file.display());
-            return Err(self.sources.problem(Fault::new(at.mark, path, message)));
+            return Err(self.sources.problem(Fault::new(at.mark, path, message)).into());
         }
         let mut model = Node::new(Map::new(), Mark::default());
         let mut resets = Vec::new();
@@ -139,7 +139,7 @@ impl Loader<'_> {
             Some(Value::Map(services)) => Ok((services, resets)),
             _ => {
                 let message = format!("extends a service of {}, which has none", file.display());
-                Err(self.sources.problem(Fault::new(at.mark, path, message)))
+                Err(self.sources.problem(Fault::new(at.mark, path, message)).into())
             }
         }
     }

@@ -1,92 +1,9 @@
-//! What is wrong with a Compose file, and where.
+//! Why a project cannot be loaded.
 
-use std::{
-    fmt, io,
-    path::{Path as FilePath, PathBuf},
-};
+use std::{io, path::PathBuf};
 
-use crate::yaml::{Mark, Path};
-
-/// Something wrong at a place; becomes a [`Problem`] once the files' names are at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) mark: Mark,
-    pub(crate) path: Path,
-    pub(crate) message: String,
-    pub(crate) hint: Option<String>,
-}
-
-impl Fault {
-    pub(crate) fn new(mark: Mark, path: &Path, message: impl Into<String>) -> Self {
-        Self { mark, path: path.clone(), message: message.into(), hint: None }
-    }
-
-    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-/// The files read, in the order they were; a [`Mark`] names one by its index.
-#[derive(Debug, Clone, Default)]
-pub struct Sources(Vec<PathBuf>);
-
-impl Sources {
-    pub(crate) fn add(&mut self, file: &FilePath) -> u16 {
-        if let Some(known) = self.0.iter().position(|known| known == file) {
-            return u16::try_from(known).unwrap_or(u16::MAX);
-        }
-        self.0.push(file.to_owned());
-        u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
-    }
-
-    /// The file of a mark.
-    #[must_use]
-    pub fn file(&self, mark: Mark) -> Option<&FilePath> {
-        (mark.line > 0).then(|| self.0.get(usize::from(mark.file)).map(PathBuf::as_path)).flatten()
-    }
-
-    pub(crate) fn problem(&self, fault: Fault) -> LoadError {
-        let file = self.file(fault.mark).map(FilePath::to_owned);
-        LoadError::Invalid(Box::new(Problem { file, fault }))
-    }
-}
-
-/// What is wrong with a Compose file, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    file: Option<PathBuf>,
-    fault: Fault,
-}
-
-impl Problem {
-    /// What could be done about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&str> {
-        self.fault.hint.as_deref()
-    }
-
-    /// File, line and column, if it has a place.
-    #[must_use]
-    pub fn place(&self) -> Option<(&FilePath, u32, u32)> {
-        Some((self.file.as_deref()?, self.fault.mark.line, self.fault.mark.column))
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((file, line, column)) = self.place() {
-            write!(f, "{}:{line}:{column}: ", file.display())?;
-        }
-        if self.fault.path != Path::root() {
-            write!(f, "{}: ", self.fault.path)?;
-        }
-        f.write_str(&self.fault.message)?;
-        match &self.fault.hint {
-            Some(hint) => write!(f, "; {hint}"),
-            None => Ok(()),
-        }
-    }
-}
+pub(crate) use berth_yaml::Fault;
+pub use berth_yaml::{Problem, Sources};
 
 /// A project cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -147,4 +64,10 @@ pub enum LoadError {
         /// Platform.
         platform: String,
     },
+}
+
+impl From<Problem> for LoadError {
+    fn from(problem: Problem) -> Self {
+        Self::Invalid(Box::new(problem))
+    }
 }

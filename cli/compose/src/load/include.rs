@@ -30,7 +30,7 @@ impl Loader<'_> {
             Value::Null => return Ok(()),
             other => {
                 let message = format!("must be a list, not {}", other.kind());
-                return Err(self.sources.problem(Fault::new(includes.mark, &path, message)));
+                return Err(self.sources.problem(Fault::new(includes.mark, &path, message)).into());
             }
         };
         for (index, item) in items.iter().enumerate() {
@@ -40,7 +40,7 @@ impl Loader<'_> {
                 let chain: Vec<String> =
                     chain.iter().chain([main]).map(|file| file.display().to_string()).collect();
                 let message = format!("include cycle detected: {}", chain.join(" includes "));
-                return Err(self.sources.problem(Fault::new(include.mark, &path, message)));
+                return Err(self.sources.problem(Fault::new(include.mark, &path, message)).into());
             }
             let mut environment = scope.environment.clone();
             options::add_env_files(&include.env_files, &mut environment)?;
@@ -52,7 +52,7 @@ impl Loader<'_> {
     }
 
     fn read_include(&self, item: &Node, scope: &Scope, path: &Path) -> Result<Include, LoadError> {
-        let wrong = |message: String| self.sources.problem(Fault::new(item.mark, path, message));
+        let wrong = |message: String| self.sources.problem(Fault::new(item.mark, path, message)).into();
         let texts = |node: Option<&Node>| match node.map(|node| &node.value) {
             Some(Value::Text(text)) => vec![text.clone()],
             Some(Value::List(list)) => list.iter().map(|item| item.value.to_string()).collect(),
@@ -108,7 +108,7 @@ impl Loader<'_> {
                     Some(other) => {
                         let path = Path::from(*section).join(name);
                         let message = "conflicts with the one that is included";
-                        return Err(self.sources.problem(Fault::new(other.mark, &path, message)));
+                        return Err(self.sources.problem(Fault::new(other.mark, &path, message)).into());
                     }
                 }
             }

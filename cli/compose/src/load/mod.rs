@@ -110,7 +110,7 @@ pub fn load(options: &Options) -> Result<Tree, LoadError> {
         let file = located.files.first().cloned().unwrap_or_default();
         let file = loader.sources.add(&file);
         let mark = yaml::Mark { file, line: 1, column: 1 };
-        return Err(loader.sources.problem(Fault::new(mark, &Path::root(), "empty compose file")));
+        return Err(loader.sources.problem(Fault::new(mark, &Path::root(), "empty compose file")).into());
     }
     if options.normalize {
         if name.is_empty() {
@@ -160,7 +160,7 @@ impl Tree {
                 _ => drop(parts.pop()),
             }
         };
-        self.sources.problem(Fault::new(mark, path, message))
+        self.sources.problem(Fault::new(mark, path, message)).into()
     }
 }
 
@@ -197,7 +197,7 @@ impl Loader<'_> {
     }
 
     fn locate<T>(&self, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, LoadError> {
-        work().map_err(|fault| self.sources.problem(fault))
+        work().map_err(|fault| self.sources.problem(fault).into())
     }
 
     /// One file on top of `base`.
@@ -245,7 +245,7 @@ impl Loader<'_> {
             Value::Null => Ok(Map::new()),
             other => {
                 let message = format!("the top of a Compose file must be a mapping, not {}", other.kind());
-                Err(self.sources.problem(Fault::new(root.mark, &Path::root(), message)))
+                Err(self.sources.problem(Fault::new(root.mark, &Path::root(), message)).into())
             }
         }
     }
@@ -256,7 +256,7 @@ impl Loader<'_> {
         }
         let value = |name: &str| scope.environment.get(name).cloned();
         interpolate::interpolate(root, &value, &mut self.warnings)
-            .map_err(|fault| self.sources.problem(fault))
+            .map_err(|fault| self.sources.problem(fault).into())
     }
 
     fn stack(&self, model: Node, root: Map) -> Result<Node, LoadError> {
@@ -272,7 +272,7 @@ impl Loader<'_> {
         let lenient = !self.options.interpolate;
         let rewritten = canonical::canonical(model, lenient, &mut self.warnings);
         // A range of ports may show only now that it says again what another entry says.
-        rewritten.and_then(|()| unique::enforce(model)).map_err(|fault| self.sources.problem(fault))
+        rewritten.and_then(|()| unique::enforce(model)).map_err(|fault| self.sources.problem(fault).into())
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     Fault,
     shapes::{FILE, Kinds, Shape},
 };
-use crate::yaml::{Map, Node, Path, Value};
+use crate::yaml::{Map, Node, Path, Value, nearest};
 
 /// Checks a whole file.
 pub(crate) fn validate(node: &Node) -> Result<(), Fault> {
@@ -130,16 +130,6 @@ fn record(
         Some(name) => Err(Fault::new(node.mark, path, format!("{name:?} is missing"))),
         None => Ok(()),
     }
-}
-
-/// The word that was probably meant.
-fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let normal = word.replace('-', "_").to_lowercase();
-    words
-        .map(|candidate| (strsim::damerau_levenshtein(&normal, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Project {
         ) -> Result<BTreeMap<String, T>, LoadError> {
             let path = Path::from(name);
             match tree.root.get(name) {
-                Some(node) => decode(node, &path).map_err(|fault| tree.sources.problem(fault)),
+                Some(node) => decode(node, &path).map_err(|fault| tree.sources.problem(fault).into()),
                 None => Ok(BTreeMap::new()),
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use berth_api::Time;
 use berth_api::container::{ContainerInspect, ContainerState, GraphDriver, MountPoint, NetworkSettings};
 use berth_api::network::EndpointSettings;
+use tokio::task::JoinHandle;
 
 use super::machine::Phase;
 use super::{Container, Definition, Status, ports};
@@ -22,22 +23,21 @@ impl Engine {
     /// When there is no such container.
     pub async fn inspect_container(&self, name: &str, size: bool) -> Result<ContainerInspect> {
         let container = self.containers.find(name)?;
-        let sizes = if size { Some(self.container_sizes(&container).await?) } else { None };
+        let sizes = if size { Some(self.weigh(&container).await??) } else { None };
         Ok(self.show(&container, sizes))
     }
 
-    /// Bytes of the writable layer, and with the image's.
-    pub(crate) async fn container_sizes(&self, container: &Container) -> Result<(i64, i64)> {
+    /// Finds the bytes of the writable layer, and with the image's.
+    pub(crate) fn weigh(&self, container: &Container) -> JoinHandle<Result<(i64, i64)>> {
         let (store, id) = (self.store.clone(), container.id.clone());
         let image = container.definition().image_id.clone();
-        let sizes = tokio::task::spawn_blocking(move || -> Result<(u64, u64)> {
+        tokio::task::spawn_blocking(move || {
             let own = store.snapshots().size(&id)?;
             // An image that was removed by force is not counted.
             let below = store.images().resolve(&image).map_or(0, |image| image.size);
-            Ok((own, own + below))
-        });
-        let (own, all) = sizes.await??;
-        Ok((i64::try_from(own).unwrap_or(i64::MAX), i64::try_from(all).unwrap_or(i64::MAX)))
+            let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            Ok((number(own), number(own + below)))
+        })
     }
 
     fn show(&self, container: &Container, sizes: Option<(i64, i64)>) -> ContainerInspect {

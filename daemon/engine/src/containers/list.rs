@@ -13,6 +13,7 @@ use super::machine::Phase;
 use super::{Container, Status, ports};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::fsutil;
 
 impl Engine {
     /// The containers that pass the filters, the newest first.
@@ -34,13 +35,15 @@ impl Engine {
         }
         // One look-up per image name, not per container.
         let mut images = HashMap::new();
-        let mut summaries = Vec::with_capacity(found.len());
-        for container in found {
-            let mut summary = self.summary(&container, &mut images);
-            if options.size {
-                (summary.size_rw, summary.size_root_fs) = self.container_sizes(&container).await?;
+        let mut summaries: Vec<_> =
+            found.iter().map(|container| self.summary(container, &mut images)).collect();
+        if options.size {
+            for (summaries, some) in summaries.chunks_mut(fsutil::WALKS).zip(found.chunks(fsutil::WALKS)) {
+                let walks: Vec<_> = some.iter().map(|container| self.weigh(container)).collect();
+                for (summary, walk) in summaries.iter_mut().zip(walks) {
+                    (summary.size_rw, summary.size_root_fs) = walk.await??;
+                }
             }
-            summaries.push(summary);
         }
         Ok(summaries)
     }

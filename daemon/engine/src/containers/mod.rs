@@ -37,9 +37,11 @@ mod wait;
 
 pub use attach::PreparedAttach;
 pub(crate) use container::Container;
+pub(crate) use create::remove_tree;
 pub(crate) use inspect::DRIVER;
 pub(crate) use mounts::{MountKind, MountPlan, clean as clean_path};
 pub(crate) use record::{Definition, Status};
 pub(crate) use registry::Containers;
 pub(crate) use sources::subtree;
+pub(crate) use start::bare;
 pub use stats::StatsStream;

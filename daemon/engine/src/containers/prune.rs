@@ -31,7 +31,8 @@ impl Engine {
             {
                 continue;
             }
-            let size = self.container_sizes(&container).await.map_or(0, |(own, _)| own);
+            let size =
+                self.weigh(&container).await.map_err(EngineError::from).flatten().map_or(0, |(own, _)| own);
             match self.remove_container(&container.id, RemoveContainer::default()).await {
                 Ok(()) => {
                     pruned.space_reclaimed += u64::try_from(size).unwrap_or(0);

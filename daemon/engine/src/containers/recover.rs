@@ -16,11 +16,12 @@ use crate::error::Result;
 impl Engine {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
         let rows = self.db.containers()?;
-        let live: Vec<String> = rows
+        let mut live: Vec<String> = rows
             .iter()
             .filter(|(_, status)| status.phase.is_alive())
             .map(|(definition, _)| definition.id.clone())
             .collect();
+        live.extend(self.bridged_sandboxes()?);
         self.blocking(move |engine| {
             for error in engine.network.recover(&live).errors {
                 tracing::warn!(%error, "recovering the networks");

@@ -252,6 +252,7 @@ impl Engine {
                 upper: snapshot.upper,
                 work: snapshot.work,
                 volatile: false,
+                users: None,
             },
             terminal: config.tty,
             console_size: (size != [0, 0]).then_some(WindowSize { rows: size[0], cols: size[1] }),
@@ -398,7 +399,7 @@ fn network_failed(error: berth_network::NetworkError, name: &str) -> EngineError
 }
 
 /// A reason without the words that the runtime puts before it, as docker does, too.
-pub(super) fn bare(reason: &str) -> &str {
+pub(crate) fn bare(reason: &str) -> &str {
     const WORDS: [&str; 2] = ["unable to start container process: ", "error during container init: "];
     WORDS.iter().fold(reason, |reason, words| reason.strip_prefix(words).unwrap_or(reason))
 }

@@ -13,16 +13,18 @@ use crate::engine::Engine;
 use crate::error::Result;
 
 impl Engine {
-    /// An image in full.
+    /// An image in full, with what else its index holds if `manifests`.
     ///
     /// # Errors
     /// When there is no such image.
-    pub async fn inspect_image(self: &Arc<Self>, name: &str) -> Result<ImageInspect> {
+    pub async fn inspect_image(self: &Arc<Self>, name: &str, manifests: bool) -> Result<ImageInspect> {
         let name = name.to_owned();
         self.blocking(move |engine| {
             let image = engine.store.images().resolve(&name)?;
             let config = engine.store.images().config_of(&image.id)?;
+            let manifests = manifests.then(|| engine.manifests(&image)).transpose()?;
             Ok(ImageInspect {
+                manifests,
                 id: image.id.to_string(),
                 repo_tags: familiar(&image.tags),
                 repo_digests: familiar(&image.repo_digests),

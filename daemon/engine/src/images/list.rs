@@ -14,8 +14,7 @@ use crate::containers::filters::{boolean, until};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
-const KNOWN: [&str; 8] =
-    ["before", "dangling", "label", "label!", "reference", "since", "until", "containers"];
+const KNOWN: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
 
 /// Docker's descriptor of ours.
 pub(super) fn descriptor(descriptor: &berth_oci::Descriptor) -> Descriptor {
@@ -72,6 +71,7 @@ impl Engine {
                 && filters.matches_labels(&labels);
             if passes {
                 let mut summary = summary(&image, labels);
+                summary.manifests = options.manifests.then(|| self.manifests(&image)).transpose()?;
                 if !patterns.is_empty() {
                     let shown = |name: &&Reference| patterns.iter().any(|p| matches(p, name));
                     summary.repo_tags = image.tags.iter().filter(shown).map(Reference::familiar).collect();
@@ -104,6 +104,12 @@ impl Engine {
                 }
             }
         }
+        for container in self.pods.containers() {
+            let record = container.record();
+            for image in record.mounted_images.iter().chain([&record.image_id]) {
+                used.entry(image.clone()).or_default().push(record.id.clone());
+            }
+        }
         used
     }
 }
@@ -120,6 +126,7 @@ fn summary(image: &Image, labels: BTreeMap<String, String>) -> ImageSummary {
         repo_tags: familiar(&image.tags),
         shared_size: -1,
         size: i64::try_from(image.size).unwrap_or(i64::MAX),
+        manifests: None,
     }
 }
 

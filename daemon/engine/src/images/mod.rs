@@ -5,7 +5,9 @@ mod check;
 mod evict;
 mod inspect;
 mod list;
+mod manifests;
 mod remove;
+mod search;
 mod transfer;
 
 pub(crate) use transfer::{funnel, message};

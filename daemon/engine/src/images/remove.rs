@@ -71,7 +71,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn tell_removed(&self, removed: Vec<Removed>) -> Vec<ImageDeleteItem> {
+    pub(crate) fn tell_removed(&self, removed: Vec<Removed>) -> Vec<ImageDeleteItem> {
         let item = |one| match one {
             Removed::Untagged(name) => {
                 self.events.publish("image", "untag", &name, [("name".to_owned(), name.clone())].into());

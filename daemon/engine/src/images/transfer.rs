@@ -2,9 +2,9 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use berth_api::Filters;
-use berth_api::image::{DescriptorPlatform, DistributionInspect, SearchResult};
+use berth_api::image::DistributionInspect;
 use berth_api::options::{Import, Push};
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, AuthResponse};
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::list::descriptor;
+use super::manifests::shown;
 use super::{changes, credentials, named, new_reference, platform};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -23,6 +24,8 @@ use crate::items::{ByteStream, Progress, stream_from};
 
 /// Docker's registry, where a login without address goes.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
+/// A download is told of as often.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Docker's message for what happens to a registry transfer.
 pub(crate) fn message(event: Event) -> ProgressMessage {
@@ -156,16 +159,44 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes an image of the tar of a root file system.
+    /// Makes an image of the tar of a root file system: of `tar`, or of what the source's address leads to.
     ///
     /// # Errors
-    /// A bad name, changes that are no instructions, a damaged or hostile archive.
+    /// A bad name, changes that are no instructions, an address that leads nowhere, a damaged or hostile archive.
     pub async fn import_image(
+        self: &Arc<Self>,
+        mut options: Import,
+        tar: impl Read + Send + 'static,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        if options.source == "-" {
+            return self.import_tar(options, tar, progress).await;
+        }
+        options.source = berth_registry::Registry::address(&options.source)?;
+        // All else that is wrong is said before anything is fetched.
+        new_reference(&options.repo, &options.tag)?;
+        let download = tokio::select! {
+            download = self.registry.download(&options.source) => download?,
+            () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
+        };
+        let text = format!("Downloading from {}", options.source);
+        progress.send(ProgressMessage::status(text)).await.ok();
+        let tar = Watched {
+            bytes: download.bytes,
+            seen: 0,
+            told: Instant::now(),
+            total: download.length,
+            progress: progress.clone(),
+        };
+        self.import_tar(options, tar, progress).await
+    }
+
+    async fn import_tar(
         self: &Arc<Self>,
         options: Import,
         tar: impl Read + Send + 'static,
         progress: Progress,
-        _cancel: CancellationToken,
     ) -> Result<()> {
         let reference = new_reference(&options.repo, &options.tag)?;
         let platform = platform(&options.platform)?;
@@ -266,14 +297,8 @@ impl Engine {
     /// A bad name; what the registry says.
     pub async fn inspect_distribution(&self, name: &str, auth: AuthConfig) -> Result<DistributionInspect> {
         let found = self.registry.inspect_distribution(&named(name, "")?, &credentials(&auth)).await?;
-        let platforms = found.platforms.into_iter().map(|platform| DescriptorPlatform {
-            architecture: platform.architecture,
-            os: platform.os,
-            os_version: platform.os_version.unwrap_or_default(),
-            os_features: platform.os_features,
-            variant: platform.variant.unwrap_or_default(),
-        });
-        Ok(DistributionInspect { descriptor: descriptor(&found.descriptor), platforms: platforms.collect() })
+        let platforms = found.platforms.iter().map(shown).collect();
+        Ok(DistributionInspect { descriptor: descriptor(&found.descriptor), platforms })
     }
 
     /// Tries credentials.
@@ -285,18 +310,34 @@ impl Engine {
         self.registry.check_login(registry, &credentials(auth)).await?;
         Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: String::new() })
     }
+}
 
-    /// Searches a registry.
-    ///
-    /// # Errors
-    /// Always: the search of Docker Hub is no part of the registry protocol, and is not supported yet.
-    pub async fn search_images(
-        &self,
-        term: &str,
-        _limit: i64,
-        _filters: &Filters,
-    ) -> Result<Vec<SearchResult>> {
-        Err(EngineError::not_implemented(format!("searching a registry (for {term:?}) is not supported yet")))
+/// A download, told of as it is read. A client that has gone ends it.
+struct Watched {
+    bytes: Box<dyn Read + Send>,
+    seen: u64,
+    told: Instant,
+    total: Option<u64>,
+    progress: Progress,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.bytes.read(buffer)?;
+        self.seen += length as u64;
+        if self.told.elapsed() < INTERVAL && length > 0 {
+            return Ok(length);
+        }
+        self.told = Instant::now();
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let total = number(self.total.unwrap_or(0));
+        // When the channel is full the next message says it better.
+        let told =
+            self.progress.try_send(ProgressMessage::progress("", "Importing", number(self.seen), total));
+        match told {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(std::io::ErrorKind::BrokenPipe.into()),
+            _ => Ok(length),
+        }
     }
 }
 

@@ -25,13 +25,14 @@ pub(super) async fn list(context: Context) -> ApiResult<Response<Body>> {
         filters,
         shared_size: query.flag("shared-size"),
         digests: query.flag("digests"),
+        manifests: query.flag("manifests"),
     };
     let images = context.engine().list_images(&options).await?;
     Ok(body::json(StatusCode::OK, &shape::shape_list(context.version, Kind::ImageSummary, &images)))
 }
 
 pub(super) async fn inspect(context: Context) -> ApiResult<Response<Body>> {
-    let inspect = context.engine().inspect_image(context.name()).await?;
+    let inspect = context.engine().inspect_image(context.name(), context.query.flag("manifests")).await?;
     Ok(body::json(StatusCode::OK, &shape::shape(context.version, Kind::ImageInspect, &inspect)))
 }
 
@@ -59,7 +60,8 @@ pub(super) async fn prune(context: Context) -> ApiResult<Response<Body>> {
 pub(super) async fn search(context: Context) -> ApiResult<Response<Body>> {
     let query = &context.query;
     let limit = query.number("limit")?.unwrap_or(25);
-    let found = context.engine().search_images(query.get("term"), limit, &query.filters()?).await?;
+    let auth = transfer::registry_auth(&context);
+    let found = context.engine().search_images(query.get("term"), limit, &query.filters()?, &auth).await?;
     Ok(body::json(StatusCode::OK, &found))
 }
 

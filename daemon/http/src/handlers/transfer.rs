@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     body::{self, Body},
     context::Context,
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     handlers::{progress, upload::BodyReader},
 };
 
@@ -61,9 +61,6 @@ async fn import(mut context: Context) -> ApiResult<Response<Body>> {
         changes: query.all("changes").to_vec(),
         platform: query.get("platform").to_owned(),
     };
-    if options.source != "-" {
-        return Err(ApiError::bad_request("import from a URL is not supported: fetch it and import from -"));
-    }
     let tar = BodyReader::new(context.take_body());
     let engine = context.engine().clone();
     progress::run(|messages, cancel| async move { engine.import_image(options, tar, messages, cancel).await })

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::Body as HttpBody;
 use tokio::sync::mpsc;
 
 /// Pieces of a body under way.
@@ -21,8 +21,13 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    /// Begins to read the body.
-    pub(super) fn new(mut body: Incoming) -> Self {
+    /// Begins to read the body. Once the reader is dropped what still comes is read and forgotten: closing the connection
+    /// on a client that sends would break its pipe, and it would never read why its archive was refused.
+    pub(super) fn new<B>(mut body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
         let (sender, pieces) = mpsc::channel(BACKLOG);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
@@ -33,7 +38,8 @@ impl BodyReader {
                     Err(error) => Err(io::Error::other(error)),
                 };
                 let failed = piece.is_err();
-                if sender.send(piece).await.is_err() || failed {
+                sender.send(piece).await.ok();
+                if failed {
                     return;
                 }
             }
@@ -76,5 +82,29 @@ impl Read for BodyReader {
         let length = buffer.len().min(self.rest.len());
         buffer[..length].copy_from_slice(&self.rest.split_to(length));
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_dropped_reader_left_is_read_to_the_end() {
+        let (ended, end) = oneshot::channel();
+        let piece = || Ok::<_, io::Error>(Frame::data(Bytes::from_static(b"piece")));
+        let pieces = stream::iter((0..10 * BACKLOG).map(move |_| piece()));
+        let last = stream::once(async move {
+            ended.send(()).ok();
+            piece()
+        });
+        let reader = BodyReader::new(StreamBody::new(pieces.chain(last).boxed()));
+        drop(reader);
+        end.await.expect("the whole body was read");
     }
 }

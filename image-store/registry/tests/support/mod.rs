@@ -247,6 +247,7 @@ fn index_of(images: &[(&str, &Blobs)], attested: bool) -> Blobs {
     entry.platform =
         Some(Platform { architecture: "unknown".into(), os: "unknown".into(), ..Platform::default() });
     entry.annotate("vnd.docker.reference.type", "attestation-manifest");
+    entry.annotate("vnd.docker.reference.digest", images[0].1.manifest.digest.as_str());
     if attested {
         entries.insert(0, entry);
     }

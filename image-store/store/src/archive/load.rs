@@ -9,6 +9,7 @@ use berth_oci::{
     Reference,
 };
 
+use crate::archive::ahead::Unpacked;
 use crate::archive::spool::Spool;
 use crate::archive::{IMAGE_NAME, Item};
 use crate::compression::Compression;
@@ -54,6 +55,16 @@ struct Pending {
     id: ImageId,
     layers: Vec<(DiffId, Descriptor)>,
     manifest: Option<Descriptor>,
+    /// The index that the manifest was chosen from.
+    index: Option<Descriptor>,
+    references: Vec<Reference>,
+}
+
+/// An image manifest of the archive.
+struct Found {
+    descriptor: Descriptor,
+    manifest: Manifest,
+    index: Option<Descriptor>,
     references: Vec<Reference>,
 }
 
@@ -75,11 +86,15 @@ pub(crate) fn load(
                 .to_owned(),
         ));
     }
-    unpack_all(store, &pending, progress)?;
+    unpack_all(store, &pending, &spool.unpacked, progress)?;
     let mut loaded = Vec::with_capacity(pending.len());
     for image in pending {
         let manifest = image.manifest.filter(|m| keeps_manifest(store, m));
+        let index = image.index.filter(|_| manifest.is_some());
         let id = store.images().put(NewImage { config: image.config, manifest, parent: None })?;
+        if let Some(index) = &index {
+            store.images().add_index(&id, index)?;
+        }
         for reference in &image.references {
             store.images().tag(reference, &id)?;
         }
@@ -89,12 +104,7 @@ pub(crate) fn load(
 }
 
 /// Images of manifest.json.
-fn from_items(
-    store: &Store,
-    spool: &Spool,
-    bytes: &[u8],
-    manifests: &[(Descriptor, Manifest, Vec<Reference>)],
-) -> Result<Vec<Pending>> {
+fn from_items(store: &Store, spool: &Spool, bytes: &[u8], manifests: &[Found]) -> Result<Vec<Pending>> {
     let items: Vec<Item> = serde_json::from_slice(bytes)
         .map_err(|source| StoreError::Json { what: "manifest.json of the archive".to_owned(), source })?;
     let mut pending = Vec::with_capacity(items.len());
@@ -105,21 +115,18 @@ fn from_items(
         let references = item.repo_tags.unwrap_or_default();
         let references =
             references.iter().map(|name| Ok(Reference::parse(name)?)).collect::<Result<Vec<_>>>()?;
-        let manifest = manifests.iter().find(|(_, manifest, _)| manifest.config.digest == id);
-        let manifest = manifest.map(|(descriptor, ..)| descriptor.clone());
-        pending.push(image(store, (id, size), blobs, manifest, references)?);
+        let found = manifests.iter().find(|found| found.manifest.config.digest == id);
+        let manifest = found.map(|found| found.descriptor.clone());
+        let index = found.and_then(|found| found.index.clone());
+        pending.push(Pending { manifest, index, references, ..image(store, (id, size), blobs)? });
     }
     Ok(pending)
 }
 
 /// Images of index.json, one for each manifest; several names of one image are joined.
-fn from_manifests(
-    store: &Store,
-    spool: &Spool,
-    manifests: Vec<(Descriptor, Manifest, Vec<Reference>)>,
-) -> Result<Vec<Pending>> {
+fn from_manifests(store: &Store, spool: &Spool, manifests: Vec<Found>) -> Result<Vec<Pending>> {
     let mut pending: Vec<Pending> = Vec::new();
-    for (descriptor, manifest, references) in manifests {
+    for Found { descriptor, manifest, index, references } in manifests {
         if let Some(known) = pending.iter_mut().find(|p| p.id == manifest.config.digest) {
             known.references.extend(references);
             continue;
@@ -134,18 +141,13 @@ fn from_manifests(
             Ok((blob.digest.clone(), size))
         };
         let blobs = manifest.layers.iter().map(find).collect::<Result<Vec<_>>>()?;
-        pending.push(image(store, find(&manifest.config)?, blobs, Some(descriptor), references)?);
+        let image = image(store, find(&manifest.config)?, blobs)?;
+        pending.push(Pending { manifest: Some(descriptor), index, references, ..image });
     }
     Ok(pending)
 }
 
-fn image(
-    store: &Store,
-    (config_digest, size): (Digest, u64),
-    blobs: Vec<(Digest, u64)>,
-    manifest: Option<Descriptor>,
-    references: Vec<Reference>,
-) -> Result<Pending> {
+fn image(store: &Store, (config_digest, size): (Digest, u64), blobs: Vec<(Digest, u64)>) -> Result<Pending> {
     if size > MAX_DOCUMENT as u64 {
         return Err(StoreError::Archive(format!("the config of an image has {size} bytes")));
     }
@@ -168,8 +170,9 @@ fn image(
         layers: layers.collect::<Result<_>>()?,
         id: Digest::of(&config),
         config,
-        manifest,
-        references,
+        manifest: None,
+        index: None,
+        references: Vec::new(),
     })
 }
 
@@ -182,8 +185,13 @@ fn compression_of(store: &Store, blob: &Digest) -> Result<Compression> {
     Ok(Compression::detect(&start))
 }
 
-/// Unpacks every layer once, as many at a time as there are processors.
-fn unpack_all(store: &Store, pending: &[Pending], progress: &(dyn Fn(LoadEvent) + Sync)) -> Result<()> {
+/// Sees to it that every layer is unpacked, each once, as many at a time as there are processors.
+fn unpack_all(
+    store: &Store,
+    pending: &[Pending],
+    unpacked: &Unpacked,
+    progress: &(dyn Fn(LoadEvent) + Sync),
+) -> Result<()> {
     let layers: BTreeMap<&DiffId, &Descriptor> =
         pending.iter().flat_map(|image| image.layers.iter().map(|(diff_id, blob)| (diff_id, blob))).collect();
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(layers.len());
@@ -192,7 +200,7 @@ fn unpack_all(store: &Store, pending: &[Pending], progress: &(dyn Fn(LoadEvent) 
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((diff_id, blob)) = next else { return Ok(()) };
-            if let Err(error) = unpack_one(store, diff_id, blob, progress) {
+            if let Err(error) = unpack_one(store, diff_id, blob, unpacked, progress) {
                 // The others need not begin anything more.
                 queue.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
                 return Err(error);
@@ -213,12 +221,15 @@ fn unpack_one(
     store: &Store,
     diff_id: &DiffId,
     blob: &Descriptor,
+    unpacked: &Unpacked,
     progress: &dyn Fn(LoadEvent),
 ) -> Result<()> {
     let layers = store.layers();
-    let exists = layers.contains(diff_id);
+    let on_the_way = unpacked.get(&blob.digest) == Some(diff_id);
+    let there = layers.contains(diff_id);
+    let exists = there && !on_the_way;
     progress(LoadEvent::Layer { diff_id: diff_id.clone(), size: blob.size, exists });
-    if !exists {
+    if !there {
         layers.unpack(store.content().open(&blob.digest)?, Some(diff_id))?;
     }
     // A plain tar that the tree can give again is not kept twice.
@@ -246,21 +257,19 @@ fn keeps_manifest(store: &Store, descriptor: &Descriptor) -> bool {
 }
 
 /// All image manifests that index.json leads to, with the names it gives them.
-fn manifests(store: &Store, spool: &Spool) -> Result<Vec<(Descriptor, Manifest, Vec<Reference>)>> {
+fn manifests(store: &Store, spool: &Spool) -> Result<Vec<Found>> {
     let Some(bytes) = spool.document("index.json") else { return Ok(Vec::new()) };
     let index: Index = serde_json::from_slice(bytes)
         .map_err(|source| StoreError::Json { what: "index.json of the archive".to_owned(), source })?;
     let mut found = Vec::new();
     for entry in &index.manifests {
-        if let Some((descriptor, manifest)) = follow(store, entry, 0)? {
-            found.push((descriptor, manifest, names(entry)));
-        }
+        found.extend(follow(store, entry, 0)?.map(|image| Found { references: names(entry), ..image }));
     }
     Ok(found)
 }
 
 /// The image that an entry means on this platform.
-fn follow(store: &Store, entry: &Descriptor, depth: usize) -> Result<Option<(Descriptor, Manifest)>> {
+fn follow(store: &Store, entry: &Descriptor, depth: usize) -> Result<Option<Found>> {
     if entry.is_attestation() || depth > MAX_DEPTH || !store.content().contains(&entry.digest) {
         return Ok(None);
     }
@@ -268,11 +277,15 @@ fn follow(store: &Store, entry: &Descriptor, depth: usize) -> Result<Option<(Des
     match Document::parse(&bytes, Some(&entry.media_type))? {
         Document::Manifest(manifest) if manifest.is_image() => {
             let descriptor = Descriptor::new(manifest.media_type(), entry.digest.clone(), bytes.len() as u64);
-            Ok(Some((descriptor, manifest)))
+            Ok(Some(Found { descriptor, manifest, index: None, references: Vec::new() }))
         }
         Document::Manifest(_) => Ok(None),
         Document::Index(index) => match Platform::host().choose(&index.manifests) {
-            Some(best) => follow(store, best, depth + 1),
+            Some(best) => {
+                let here = Descriptor::new(&entry.media_type, entry.digest.clone(), bytes.len() as u64);
+                let found = follow(store, best, depth + 1)?;
+                Ok(found.map(|image| Found { index: image.index.or(Some(here)), ..image }))
+            }
             None => Ok(None),
         },
     }

@@ -1,5 +1,6 @@
 //! Images as files: save, load, import, export.
 
+mod ahead;
 mod export;
 mod load;
 mod names;

@@ -45,6 +45,8 @@ impl Plan {
     fn add(&mut self, store: &Store, id: &ImageId, references: &[Reference]) -> Result<()> {
         let image = store.images().required(id)?;
         let (descriptor, manifest) = self.manifest(store, &image)?;
+        // An index whose images are all here goes along, with its attestations; readers choose from it as we did.
+        let descriptor = self.index(store, &image)?.unwrap_or(descriptor);
         let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
         let sources = image.layers.iter().zip(&manifest.layers);
         self.items.push(Item {
@@ -70,6 +72,24 @@ impl Plan {
         Ok(())
     }
 
+    fn index(&mut self, store: &Store, image: &Image) -> Result<Option<Descriptor>> {
+        let Some(whole) = store.images().whole_index(&image.id)? else { return Ok(None) };
+        for child in whole.children {
+            for blob in child.document.layers.iter().chain([&child.document.config]) {
+                if store.content().contains(&blob.digest) {
+                    self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
+                }
+            }
+            self.document(&child.descriptor, child.bytes);
+        }
+        self.document(&whole.index.descriptor, whole.index.bytes);
+        Ok(Some(whole.index.descriptor))
+    }
+
+    fn document(&mut self, descriptor: &Descriptor, bytes: Vec<u8>) {
+        self.blobs.insert(descriptor.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
+    }
+
     /// The manifest to save an image with; notes where its blobs come from.
     fn manifest(&mut self, store: &Store, image: &Image) -> Result<(Descriptor, Manifest)> {
         if let Some(descriptor) = &image.manifest
@@ -80,8 +100,7 @@ impl Plan {
                 for blob in manifest.layers.iter().chain([&manifest.config]) {
                     self.blobs.insert(blob.digest.clone(), (blob.size, Some(Source::Blob)));
                 }
-                self.blobs
-                    .insert(descriptor.digest.clone(), (bytes.len() as u64, Some(Source::Bytes(bytes))));
+                self.document(descriptor, bytes);
                 return Ok((descriptor.clone(), manifest));
             }
         }

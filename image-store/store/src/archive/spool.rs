@@ -1,12 +1,15 @@
-//! The first half of a load: the archive's files go into the content store, its documents into memory.
+//! The first half of a load: the archive's files go into the content store, its documents into memory, and what looks
+//! like a layer is unpacked on the way.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Write};
 
 use berth_oci::Digest;
 
+use crate::archive::ahead::{Ahead, Feed, Unpacked};
 use crate::compression::decompress;
 use crate::error::{Result, StoreError};
+use crate::pipe::CHUNK;
 use crate::store::Store;
 use crate::tarball::{Entry, Kind, Reader, TarError};
 
@@ -23,11 +26,22 @@ pub(crate) struct Spool {
     files: HashMap<String, (Digest, u64)>,
     links: HashMap<String, String>,
     documents: HashMap<String, Vec<u8>>,
+    /// What was unpacked on the way.
+    pub(crate) unpacked: Unpacked,
 }
 
 impl Spool {
     /// Reads the whole archive.
     pub(crate) fn read(store: &Store, from: impl Read + Send) -> Result<Self> {
+        std::thread::scope(|scope| {
+            let mut ahead = Ahead::new(scope, store);
+            let spool = Self::gather(store, from, &mut ahead);
+            let unpacked = ahead.finish();
+            spool.map(|spool| Self { unpacked, ..spool })
+        })
+    }
+
+    fn gather(store: &Store, from: impl Read + Send, ahead: &mut Ahead<'_, '_>) -> Result<Self> {
         let failed = |source| StoreError::Stream { operation: "read the archive", source };
         let mut archive = Reader::new(BufReader::with_capacity(256 << 10, decompress(from).map_err(failed)?));
         let mut spool = Self::default();
@@ -37,7 +51,7 @@ impl Spool {
                 return Err(StoreError::Archive(format!("the archive has more than {MAX_FILES} files")));
             }
             match entry.kind {
-                Kind::File => spool.file(store, name, &entry, archive.data())?,
+                Kind::File => spool.file(store, ahead, name, &entry, archive.data())?,
                 Kind::Symlink | Kind::HardLink => {
                     let target = String::from_utf8_lossy(&entry.link).into_owned();
                     let target = if entry.kind == Kind::Symlink { beside(&name, &target)? } else { target };
@@ -49,7 +63,14 @@ impl Spool {
         Ok(spool)
     }
 
-    fn file(&mut self, store: &Store, name: String, entry: &Entry, mut data: impl Read) -> Result<()> {
+    fn file(
+        &mut self,
+        store: &Store,
+        ahead: &mut Ahead<'_, '_>,
+        name: String,
+        entry: &Entry,
+        mut data: impl Read,
+    ) -> Result<()> {
         if matches!(name.as_str(), "manifest.json" | "index.json") {
             if entry.size > MAX_DOCUMENT {
                 return Err(StoreError::Archive(format!(
@@ -64,16 +85,15 @@ impl Spool {
         }
         let stated =
             name.strip_prefix("blobs/").and_then(|rest| Digest::parse(&rest.replacen('/', ":", 1)).ok());
-        let mut ingest = store.content().ingest()?;
-        std::io::copy(&mut data, &mut ingest).map_err(|e| refused(&e.into()))?;
-        let size = ingest.offset();
-        let digest = ingest.commit(stated.as_ref(), None).map_err(|error| match error {
-            StoreError::Mismatch { expected, actual, .. } => {
-                StoreError::Archive(format!("{name} is damaged: its digest is {actual}, not {expected}"))
-            }
-            other => other,
-        })?;
-        self.files.insert(name, (digest, size));
+        let first = chunk(&mut data)?;
+        let feed = ahead.begin(stated.as_ref().or(diff_id_in(&name).as_ref()), &first)?;
+        let taken = take(store, &name, stated.as_ref(), first, data, feed.as_ref());
+        match (feed, &taken) {
+            (Some(feed), Ok((digest, _))) => ahead.is_blob(feed, digest.clone()),
+            (Some(feed), Err(error)) => feed.give_up(error),
+            (None, _) => {}
+        }
+        self.files.insert(name, taken?);
         Ok(())
     }
 
@@ -96,6 +116,46 @@ impl Spool {
             "the archive's manifest names {name:?}, which is not in the archive"
         )))
     }
+}
+
+/// Podman names a layer's tar by its diff-id.
+fn diff_id_in(name: &str) -> Option<Digest> {
+    Digest::parse(&format!("sha256:{}", name.strip_suffix(".tar")?)).ok()
+}
+
+/// The next bytes of a file; none at its end.
+fn chunk(data: &mut impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(CHUNK);
+    data.take(CHUNK as u64).read_to_end(&mut bytes).map_err(|e| refused(&e.into()))?;
+    Ok(bytes)
+}
+
+/// Makes a blob of a file, of which `first` was read already.
+fn take(
+    store: &Store,
+    name: &str,
+    stated: Option<&Digest>,
+    first: Vec<u8>,
+    mut data: impl Read,
+    feed: Option<&Feed<'_>>,
+) -> Result<(Digest, u64)> {
+    let mut ingest = store.content().ingest()?;
+    let mut bytes = first;
+    while !bytes.is_empty() {
+        ingest.write_all(&bytes).map_err(|e| refused(&e.into()))?;
+        if let Some(feed) = feed {
+            feed.send(bytes);
+        }
+        bytes = chunk(&mut data)?;
+    }
+    let size = ingest.offset();
+    let digest = ingest.commit(stated, None).map_err(|error| match error {
+        StoreError::Mismatch { expected, actual, .. } => {
+            StoreError::Archive(format!("{name} is damaged: its digest is {actual}, not {expected}"))
+        }
+        other => other,
+    })?;
+    Ok((digest, size))
 }
 
 fn refused(error: &TarError) -> StoreError {

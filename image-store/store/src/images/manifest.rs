@@ -41,31 +41,6 @@ impl Images {
         Ok(descriptor)
     }
 
-    /// Remembers the index from which the image was chosen; its blob is in the content store.
-    ///
-    /// # Errors
-    /// If there is no such image.
-    pub fn add_index(&self, id: &ImageId, index: &Descriptor) -> Result<()> {
-        let descriptor = serde_json::to_string(index).expect("a descriptor is JSON");
-        self.shared.db.with("record an index", |db| {
-            db.execute(
-                "INSERT OR REPLACE INTO image_indexes (id, digest, descriptor) VALUES (?1, ?2, ?3)",
-                (id.as_str(), index.digest.as_str(), descriptor),
-            )
-        })?;
-        Ok(())
-    }
-
-    /// The index from which the image was chosen, the latest if there are several.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub fn index_of(&self, id: &ImageId) -> Result<Option<Descriptor>> {
-        let query = "SELECT descriptor FROM image_indexes WHERE id = ?1 ORDER BY rowid DESC";
-        let texts = self.strings(query, id.as_str())?;
-        Ok(texts.first().and_then(|text| serde_json::from_str(text).ok()))
-    }
-
     /// The repositories (with a digest) that are known to have this blob: some image with it came from there or went
     /// there.
     ///

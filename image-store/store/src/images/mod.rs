@@ -1,6 +1,7 @@
 //! Images: what they are made of, what they are called, and who was built on whom.
 
 mod history;
+mod index;
 mod manifest;
 mod names;
 mod record;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use berth_oci::{Descriptor, DiffId, History, ImageId, Reference};
 use jiff::Timestamp;
 
+pub use index::{Ready, WholeIndex};
 pub use remove::Removed;
 
 use crate::layers::Layers;

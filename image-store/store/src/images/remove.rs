@@ -55,6 +55,8 @@ impl Images {
                 parent = image.parent;
             }
         }
+        // What is said to be gone does not come back after a power cut.
+        self.shared.db.flush()?;
         index::refresh(&self.shared.db, &self.shared.content)?;
         if plan.delete {
             gc::collect(&self.shared, Some(&freed))?;

@@ -1,5 +1,7 @@
 //! PAX records (POSIX.1-2017, pax, "pax Extended Header").
 
+use std::collections::BTreeMap;
+
 use crate::tarball::TarError;
 
 /// The records of one extended header, in order; a later one of the same key wins.
@@ -59,14 +61,12 @@ impl Records {
 
     /// All extended attributes.
     pub(crate) fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        // As many as a header has room for: no walk over all of them for each.
+        let mut found: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
         for (key, value) in &self.0 {
-            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                found.retain(|(n, _)| n != name);
-                found.push((name.to_vec(), value.clone()));
-            }
+            found.extend(key.strip_prefix(b"SCHILY.xattr.").map(|name| (name, value.as_slice())));
         }
-        found
+        found.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }
 
     /// All records, in order.

@@ -10,6 +10,8 @@ use crate::tarball::{Entry, Kind, TarError};
 
 /// Long names, PAX headers: more is refused. (Linux: a path has at most 4 KiB, one xattr at most 64 KiB.)
 const MAX_EXTENSION: u64 = 1 << 20;
+/// Global PAX headers together. They are joined with each member's own, so they must be small.
+const MAX_GLOBAL: usize = 16 << 10;
 /// Everything that comes before one member.
 const MAX_EXTENSIONS: usize = 16;
 
@@ -68,9 +70,7 @@ impl<R: BufRead> Reader<R> {
                     let records = Records::parse(&self.extension("PAX header")?)?;
                     self.global = records.over(&self.global);
                     // A long chain of global headers must not grow for ever, nor count as one member's.
-                    if self.global.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
-                        > MAX_EXTENSION as usize
-                    {
+                    if self.global.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_GLOBAL {
                         return Err(TarError::Malformed("global PAX header"));
                     }
                     extensions.count -= 1;

@@ -79,3 +79,28 @@ fn trees_that_were_not_synced_before_a_power_cut_are_unpacked_again() {
     assert!(f.store.layers().contains(&local) && !f.store.layers().contains(&late));
     assert!(f.store.check(DEEP).unwrap().problems.is_empty());
 }
+
+#[test]
+fn blobs_that_were_lost_in_a_power_cut_are_no_blobs() {
+    let f = Fixture::new();
+    let id = f.image(&[Tar::default().file("a", "good").end()], Compression::Gzip);
+    f.store.images().tag(&"pulled:1".parse().unwrap(), &id).unwrap();
+    let content = f.store.content();
+    let (lost, kept) = (content.put(b"renamed, never written").unwrap(), content.put(b"written").unwrap());
+    fs::write(f.root().join("content/blobs/sha256").join(lost.hex()), "").unwrap();
+    fs::write(f.root().join("content/ingest/sha256-00"), "zeroes").unwrap();
+    // As if the last sync had been in another boot, before all that.
+    fs::write(f.root().join("synced"), "another-boot 0").unwrap();
+    let f = f.reopen();
+    let content = f.store.content();
+    assert!(!content.contains(&lost) && content.contains(&kept) && content.contains(&id));
+    assert_eq!(
+        f.leftovers(),
+        [] as [std::path::PathBuf; 0],
+        "a partial blob of which nobody knows how far it got"
+    );
+    assert!(f.store.check(DEEP).unwrap().problems.is_empty());
+    // In the same boot nothing is read again.
+    fs::write(f.root().join("content/blobs/sha256").join(kept.hex()), "").unwrap();
+    assert!(f.reopen().store.content().contains(&kept));
+}

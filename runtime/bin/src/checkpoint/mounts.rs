@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use berth_spec::{ContainerPlan, InitStep, MountSource, MountStep};
+use berth_spec::{BindSource, ContainerPlan, InitStep, MountSource, MountStep};
 use berth_sys::clone::CloneFlags;
 use berth_sys::mountfd::{Tree, move_mount, open_tree};
 use berth_sys::path::{create_file_in_root, magic_link, mkdir_all_in_root, open_in_root};
@@ -52,11 +52,13 @@ pub(super) fn of_restore(plan: &ContainerPlan, image: &Path) -> anyhow::Result<V
     Ok(external)
 }
 
-/// Places of binds and their sources. A device may be a bind too.
+/// Places of binds of what is the host's, and their sources. A device may be a bind too.
 fn binds(plan: &ContainerPlan) -> impl Iterator<Item = (&Path, &Path)> {
     plan.steps.iter().filter_map(|step| match step {
         InitStep::Mount(mount) => match &mount.source {
-            MountSource::Bind { source, .. } => Some((mount.destination.as_path(), source.as_path())),
+            MountSource::Bind { source: BindSource::Host(source), .. } => {
+                Some((mount.destination.as_path(), source.as_path()))
+            }
             _ => None,
         },
         InitStep::Device(device) => Some((device.path.as_path(), device.path.as_path())),
@@ -140,7 +142,14 @@ fn is_below(path: &Path, top: &Path) -> bool {
 fn mount_point(root: BorrowedFd<'_>, step: &MountStep) -> Result<(), Errno> {
     let mode = Mode::from_bits_truncate(0o755);
     match &step.source {
-        MountSource::Bind { source, .. } => {
+        MountSource::Bind { source: BindSource::Container(source), .. } => {
+            let source = open_in_root(root, source, OFlag::O_PATH, Mode::empty())?;
+            match is_directory(&source) {
+                true => mkdir_all_in_root(root, &step.destination, mode).map(drop),
+                false => create_file_in_root(root, &step.destination, mode).map(drop),
+            }
+        }
+        MountSource::Bind { source: BindSource::Host(source), .. } => {
             let tree = open_tree(AT_FDCWD, source, Tree::CloneRecursive)?;
             let target = match is_directory(&tree) {
                 true => mkdir_all_in_root(root, &step.destination, mode)?,

@@ -1,6 +1,7 @@
 //! `features`: what this runtime supports (features.md of the runtime specification).
 
 use anyhow::Context;
+use berth_sys::seccomp;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ impl Features {
 
 fn features() -> anyhow::Result<Value> {
     let version = berth_cgroup::detect().map_or(0, |layout| layout.version());
-    let seccomp = json!({
+    let filters = json!({
         "enabled": true,
         "actions": [
             "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
@@ -29,6 +30,8 @@ fn features() -> anyhow::Result<Value> {
             "SCMP_CMP_NE"
         ],
         "archs": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64"],
+        "knownFlags": SECCOMP_FLAGS.map(|(name, _)| name),
+        "supportedFlags": supported_flags(),
     });
     Ok(json!({
         "ociVersionMin": "1.0.0",
@@ -43,7 +46,7 @@ fn features() -> anyhow::Result<Value> {
             "cgroup": {
                 "v1": version == 1, "v2": version == 2, "systemd": true, "systemdUser": true, "rdma": true
             },
-            "seccomp": seccomp,
+            "seccomp": filters,
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } },
@@ -59,6 +62,20 @@ fn features() -> anyhow::Result<Value> {
         },
         "annotations": { "berth.version": env!("CARGO_PKG_VERSION") },
     }))
+}
+
+/// The flags that config.json may give a filter, with their bits for the kernel: TSYNC is taken, and changes nothing.
+const SECCOMP_FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", 0),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", seccomp::FLAG_SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_LOG", seccomp::FLAG_LOG),
+    // Never alone: it is for listeners.
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", seccomp::FLAG_WAIT_KILLABLE_RECV | seccomp::FLAG_NEW_LISTENER),
+];
+
+fn supported_flags() -> Vec<&'static str> {
+    let supported = |&(name, bits): &(&'static str, u32)| seccomp::knows(bits).then_some(name);
+    SECCOMP_FLAGS.iter().filter_map(supported).collect()
 }
 
 /// The names that config.json may use, as this machine's kernel knows them.

@@ -1,7 +1,7 @@
 //! `run`: create, start, and stay until it ends.
 
 use anyhow::Context;
-use berth_core::Gate;
+use berth_core::{Error, Gate};
 use clap::Args;
 
 use super::create::{abandon, make};
@@ -40,6 +40,14 @@ impl Run {
                 .context("run failed")?;
         if let Err(error) = created.start() {
             abandon(created, container, log);
+            if let Error::Child(failure) = &error
+                && failure.is_of_the_program()
+                && log.is_bare()
+            {
+                // As runc's init says it itself, past the log: scripts compare the line.
+                eprintln!("{}", failure.bare());
+                return Ok(1);
+            }
             return Err(error).context("run failed");
         }
         let Some(signals) = signals else { return Ok(0) };

@@ -38,6 +38,19 @@ fn broken(case: &mut Case) {
     );
 }
 
+/// Runs a command with `--debug`.
+fn debugged(case: &Case, verb: &[&str], rest: &[&str]) -> Said {
+    let bundle = case.path().to_str().unwrap();
+    let mut args = vec!["--debug"];
+    args.extend(verb);
+    if verb[0] == "run" {
+        args.extend(["--bundle", bundle]);
+    }
+    args.push(&case.id);
+    args.extend(rest);
+    case.command(&args).output().unwrap().into()
+}
+
 /// Program, what runc says too, and the cause.
 const PROGRAMS: [(&str, &str, &str); 11] = [
     (
@@ -66,10 +79,22 @@ fn a_program_that_does_not_run_is_explained() {
     for (program, text, cause) in PROGRAMS {
         let mut case = Case::new(&[program]);
         broken(&mut case);
-        let said = case.run();
+        let said = debugged(&case, &["run"], &[]);
         assert!(said.err.contains(text), "{program}: {said:?}");
         // runc says 255 where only execve sees it.
         said.refuses(1, cause);
+    }
+}
+
+/// A script that looks at the output of `run` finds runc's one line where only execve has seen the mistake.
+#[test]
+fn one_that_only_execve_refuses_is_one_line() {
+    for (program, text, _) in &PROGRAMS[..7] {
+        let mut case = Case::new(&[program]);
+        broken(&mut case);
+        let said = case.run();
+        assert_ne!(said.code, 0, "{said:?}");
+        assert_eq!(said.err, format!("exec {program}: {text}\n"));
     }
 }
 
@@ -209,17 +234,6 @@ fn denied_system_calls_are_named() {
     if !is_ours() {
         return;
     }
-    let debugged = |case: &Case, verb: &[&str], rest: &[&str]| -> Said {
-        let bundle = case.path().to_str().unwrap();
-        let mut args = vec!["--debug"];
-        args.extend(verb);
-        if verb[0] == "run" {
-            args.extend(["--bundle", bundle]);
-        }
-        args.push(&case.id);
-        args.extend(rest);
-        case.command(&args).output().unwrap().into()
-    };
     let profile = |names: &[&str], action: &str| {
         json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
                 "syscalls": [{ "names": names, "action": action, "errnoRet": 28 }] })

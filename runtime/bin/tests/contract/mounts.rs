@@ -148,3 +148,43 @@ fn an_option_with_an_r_in_front_reaches_mounts_below() {
         assert_eq!(out.join(" "), expected, "{options:?}: {said:?}");
     }
 }
+
+/// What is bound may be what mounts of the container have made before: it is there only when its turn has come.
+#[test]
+fn what_earlier_mounts_show_can_be_bound() {
+    for (users, mapping, owner) in [
+        (false, None, "7"),
+        (true, None, "65534"),
+        (false, Some(map(0, 5000)), "5007"),
+        (true, Some(map(0, 70_000)), "7"),
+    ] {
+        let mut case = Case::script("cat /again/file /again/below/file; stat -c %u /again/file");
+        let source = owned(&case, 7);
+        let below = case.path().join("below");
+        for directory in [&below, &Path::new(&source).join("below"), &case.rootfs().join("again")] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(below.join("file"), " below ").unwrap();
+        if users {
+            in_user_namespace(&mut case, 70_000);
+        }
+        case.push("/mounts", bind(&source, "rprivate", None));
+        let mut deeper = bind(below.to_str().unwrap(), "rprivate", None);
+        deeper["destination"] = json!("/mnt/below");
+        case.push("/mounts", deeper);
+        let mut again = bind(case.rootfs().join("mnt").to_str().unwrap(), "rprivate", mapping);
+        // The root's own path is taken off.
+        again["destination"] = json!(case.rootfs().join("again"));
+        case.push("/mounts", again);
+        assert_eq!(case.run().ok(), format!("text below {owner}\n"), "{users}");
+    }
+}
+
+#[test]
+fn a_slave_root_receives_what_a_shared_host_mounts() {
+    let mut case = Case::script("grep ' / ' /proc/self/mountinfo");
+    case.config["linux"]["rootfsPropagation"] = json!("slave");
+    let out = run_among_mounts(&case, "mount --make-rshared /").ok();
+    let root = out.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(root.contains(" master:") && !root.contains(" shared:"), "{root}");
+}

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 
-use crate::harness::{Case, is_ours};
+use crate::harness::{Case, Said, is_ours};
 
 #[test]
 fn seccomp_denies() {
@@ -48,6 +48,33 @@ fn a_profile_older_than_the_runtime_does_not_hinder_it() {
     case.call_detached(&["create"]).ok();
     case.call(&["start"], &[]).ok();
     case.wait_for("running");
+}
+
+/// The flags are the profile's, but for TSYNC, which changes nothing. Those of the listener that names denied calls are not told.
+#[test]
+fn debug_tells_the_flags_and_the_protection() {
+    let mut case = Case::new(&["/bin/true"]);
+    let (sync, log) = ("SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG");
+    for (flags, number) in [
+        (None, 4),
+        (Some(vec![]), 0),
+        (Some(vec![sync]), 0),
+        (Some(vec![log]), 2),
+        (Some(vec![sync, log]), 2),
+    ] {
+        let mut profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }] });
+        if let Some(flags) = &flags {
+            profile["flags"] = json!(flags);
+        }
+        case.config["linux"]["seccomp"] = profile;
+        let bundle = case.path().to_str().unwrap();
+        let said = case.command(&["--debug", "run", "--bundle", bundle, &case.id]).output().unwrap();
+        let said = Said::from(said);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.err.contains(&format!("\"seccomp filter flags: {number}\"")), "{flags:?}: {said:?}");
+        assert!(said.err.contains("exeseal: using "), "{said:?}");
+    }
 }
 
 /// config-linux.md, "The Container Process State": an agent gets the listener, and what it needs to know about whom.

@@ -14,6 +14,8 @@
 //! | CVE-2025-31133 (runc), CVE-2025-62161 (youki) | /dev/null is a link, masks show what it points to | `procfs::masks_need_the_real_null`, `procfs::masks_win_the_race` |
 //! | CVE-2025-52565 (runc) | /dev/console is a link | `procfs::the_console_is_no_link` |
 //! | CVE-2021-30465 (runc) | a mount's place is exchanged for a link | `paths::a_swapped_mount_point_stays_inside` |
+//! | runc to date | a link of the image is the source of a mount | `paths::a_source_in_the_root_stays_inside` |
+//! | runc to 1.0.0-rc9 | with --no-pivot, a new procfs without masks | `procfs::no_pivot_leaves_no_bare_proc` |
 //! | CVE-2024-45310 (runc), CVE-2019-18837 (crun) | files and directories made on the host | `paths::nothing_is_made_on_the_host` |
 //! | CVE-2025-24965 (crun) | a handler writes through a link of the image | `paths::no_handler_writes_into_the_image` |
 //! | CVE-2022-29162 (runc), CVE-2022-27650 (crun), CVE-2022-24769 (moby), CVE-2025-27612 (youki) | inheritable capabilities nobody asked for | `privileges::nothing_is_inheritable_unasked` |

@@ -58,6 +58,29 @@ fn a_swapped_mount_point_stays_inside() {
     assert!(ran > 0, "no container ran at all");
 }
 
+/// A mount may bind what lies in the container's root; a link of the image, or of a volume that was mounted before, leads
+/// to nothing outside of it.
+#[test]
+fn a_source_in_the_root_stays_inside() {
+    let mut shared = Shared::new("cat /again/marker 2>/dev/null; true");
+    symlink(&shared.outside, shared.case.rootfs().join("image")).unwrap();
+    let bind = |source: &str| {
+        let source = shared.case.rootfs().join(source);
+        json!({ "destination": "/again", "type": "bind", "source": source, "options": ["rbind"] })
+    };
+    let (image, volume) = (bind("image/sub"), bind("vol/place/sub"));
+    for (source, rounds) in [(image, 1), (volume, ROUNDS)] {
+        shared.case.push("/mounts", source);
+        let swap = shared.swap();
+        for _ in 0..rounds {
+            let said = shared.case.run();
+            assert!(!said.out.contains("outside"), "{said:?}");
+        }
+        drop(swap);
+        shared.case.config["mounts"].as_array_mut().unwrap().pop();
+    }
+}
+
 /// CVE-2024-45310, CVE-2019-18837: the places of mounts are made where the link leads.
 #[test]
 fn nothing_is_made_on_the_host() {

@@ -160,3 +160,20 @@ fn the_console_is_no_link() {
     assert_ne!(said.code, 0, "{said:?}");
     assert!(!case.rootfs().join("etc/covered").exists(), "the program was started");
 }
+
+/// With --no-pivot the host's whole procfs stays in the mount namespace, and seeing one is what the kernel asks of a user
+/// namespace that wants to mount a new one.
+#[test]
+fn no_pivot_leaves_no_bare_proc() {
+    let mut case = Case::script(
+        "/bin/busybox unshare -mrpf sh -c '/bin/busybox mount -t proc none /proc && cat /proc/uptime'; echo tried",
+    );
+    for set in ["bounding", "effective", "permitted"] {
+        case.push(&format!("/process/capabilities/{set}"), json!("CAP_SETFCAP"));
+    }
+    for no_pivot in [&["run", "--no-pivot"][..], &["run"]] {
+        let said = case.call(no_pivot, &[]);
+        assert_eq!(said.out, "tried\n", "{said:?}");
+        assert!(said.err.contains("permission denied"), "{said:?}");
+    }
+}

@@ -94,7 +94,7 @@ pub(crate) fn container(args: &[&str]) -> Container {
     let create = Create {
         id,
         bundle: run.clone(),
-        rootfs: Rootfs::Overlay { lower: vec![lower], upper, work, volatile: false },
+        rootfs: Rootfs::Overlay { lower: vec![lower], upper, work, volatile: false, users: None },
         terminal: false,
         console_size: None,
         stdin: StdinMode::Closed,

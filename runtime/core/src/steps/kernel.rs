@@ -114,7 +114,7 @@ impl Init<'_> {
         let filter: Vec<SockFilter> =
             program.filter.iter().map(|i| SockFilter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
         if self.traced {
-            self.trace(format!("seccomp filter flags: {}", program.flags));
+            self.trace(format!("seccomp filter flags: {}", program.flags_of_profile()));
         }
         let listener = berth_sys::seccomp::load(&filter, program.flags)
             .at(|| format!("load the seccomp filter of {} instructions", filter.len()))?;

@@ -1,5 +1,6 @@
 //! What each step of the plan does. `run` is the only dispatcher; every arm is one small function elsewhere.
 
+pub(crate) mod bind;
 pub(crate) mod capabilities;
 mod console;
 mod copy_up;
@@ -8,6 +9,7 @@ mod explain;
 mod identity;
 mod kernel;
 pub(crate) mod mounts;
+mod no_pivot;
 mod program;
 mod restrict;
 mod root;

@@ -10,7 +10,7 @@ use berth_spec::{
 };
 use berth_sys::Errno;
 use berth_sys::mountfd::{self, FsContext, MountAttr, Tree};
-use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
+use berth_sys::path::{mkdir_all_in_root, open_in_root};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -24,26 +24,11 @@ use crate::init::Init;
 impl Init<'_> {
     /// One mount.
     pub(super) fn mount(&mut self, step: &MountStep) -> Result<(), Fault> {
-        let prepared = step.index.and_then(|index| self.container.as_mut()?.idmapped.remove(&index));
-        let root = self.stage.root()?;
         let what = || format!("mount {}", step.destination.display());
         match &step.source {
-            MountSource::Bind { source, recursive } => {
-                let mount = match prepared {
-                    Some(mount) => mount,
-                    None => detached(source, *recursive)
-                        .map_err(|errno| unbindable(source, &step.destination, errno))?,
-                };
-                if step.destination == Path::new("/proc") && !is_procfs(&mount).at(what)? {
-                    let source = source.display();
-                    return Err(Fault::new(format!(
-                        "{source} cannot be mounted on /proc because it is no procfs"
-                    )));
-                }
-                let target = target_for(root, &step.destination, &mount).at(what)?;
-                attach(&mount, &target, step)
-            }
+            MountSource::Bind { source, recursive } => self.bind(step, source, *recursive),
             MountSource::Filesystem { fstype, source, superblock, options, copy_up } => {
+                let root = self.stage.root()?;
                 let covered = mode_of(root, step);
                 let target = match fstype.as_str() {
                     "proc" | "sysfs" => real_directory(root, step)?,
@@ -68,6 +53,7 @@ impl Init<'_> {
                 attach(&mount, &target, step)
             }
             MountSource::Cgroup2 { fallback } => {
+                let root = self.stage.root()?;
                 let target = mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?;
                 let fresh = FsContext::open("cgroup2").and_then(|fs| {
                     fs.create()?;
@@ -82,13 +68,14 @@ impl Init<'_> {
                 attach(&mount, &target, step)
             }
             MountSource::Remount { superblock, options } => {
+                let root = self.stage.root()?;
                 let target = existing(root, step)?;
                 if let Some(superblock) = superblock {
                     remount(&target, *superblock, options).at(what)?;
                 }
                 change(&target, step)
             }
-            MountSource::Existing => change(&existing(root, step)?, step),
+            MountSource::Existing => change(&existing(self.stage.root()?, step)?, step),
         }
     }
 }
@@ -100,30 +87,8 @@ fn mode_of(root: BorrowedFd<'_>, step: &MountStep) -> Option<u32> {
     fstat(&there).ok().map(|stat| stat.st_mode & 0o7777)
 }
 
-/// A detached mount of the source. A source that is a detached mount itself, handed over as a descriptor, is taken
-/// as it is where the kernel does not copy such (before 6.15).
-pub(crate) fn detached(source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
-    let tree = if recursive { Tree::CloneRecursive } else { Tree::Clone };
-    match mountfd::open_tree(AT_FDCWD, source, tree) {
-        Err(Errno::EINVAL) if source.starts_with("/proc/self/fd") => {
-            mountfd::open_tree(AT_FDCWD, source, Tree::Open)
-        }
-        other => other,
-    }
-}
-
-fn directory_mode() -> Mode {
+pub(super) fn directory_mode() -> Mode {
     Mode::from_bits_truncate(0o755)
-}
-
-/// The place of a bind: a directory for a directory, a file for anything else.
-fn target_for(root: BorrowedFd<'_>, destination: &Path, mount: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let kind = SFlag::from_bits_truncate(fstat(mount)?.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFDIR {
-        mkdir_all_in_root(root, destination, directory_mode())
-    } else {
-        create_file_in_root(root, destination, Mode::from_bits_truncate(0o755))
-    }
 }
 
 fn existing(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fault> {
@@ -154,26 +119,6 @@ fn real_directory(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fau
     )))
 }
 
-/// Why the source of a bind cannot be had.
-fn unbindable(source: &Path, destination: &Path, errno: Errno) -> Fault {
-    let hint = match errno {
-        Errno::ENOENT if source.is_symlink() => Some("it is a symbolic link to nothing on the host"),
-        Errno::ENOENT => {
-            Some("the source does not exist on the host: create it, or correct the mount's source")
-        }
-        Errno::EACCES => Some("you may not read the source on the host"),
-        _ => None,
-    };
-    Fault::os(format!("bind {} to {}", source.display(), destination.display()), errno)
-        .hint(hint.map(str::to_owned))
-}
-
-/// Whether a mount shows a procfs, from its root.
-fn is_procfs(mount: &OwnedFd) -> Result<bool, Errno> {
-    let is_root = fstat(mount)?.st_ino == berth_sys::procfs::ROOT_INO;
-    Ok(is_root && fstatfs(mount)?.filesystem_type() == PROC_SUPER_MAGIC)
-}
-
 /// Refuses to cover parts of a container's /proc: that is how a container fools the runtime about itself.
 fn check_proc(target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
     let on_proc = fstatfs(target).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC);
@@ -186,7 +131,7 @@ fn check_proc(target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
 }
 
 /// Attributes while it is detached, then into its place, then propagation.
-fn attach(mount: &OwnedFd, target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
+pub(super) fn attach(mount: &OwnedFd, target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
     check_proc(target, step)?;
     let what = |part: &str| format!("{part} of {}", step.destination.display());
     set(mount, step.attributes, false).at(|| what("attributes"))?;

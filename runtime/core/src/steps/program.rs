@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::explain;
 use crate::create::Gate;
-use crate::error::{Context, FailureKind, Fault};
+use crate::error::{ChildFailure, Context, FailureKind, Fault};
 use crate::init::{Init, Never, failure};
 use crate::protocol::FromChild;
 
@@ -47,6 +47,10 @@ impl Init<'_> {
             self.trace("init: closing the pipe to signal completion".to_owned());
         }
         process::end_when_asked().at(|| "handle signals".into())?;
+        if self.stage.program.is_none() {
+            // It will never be anything else: an init that keeps namespaces for others, and so inherits their orphans.
+            process::reap_unseen().at(|| "ignore SIGCHLD".into())?;
+        }
         self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
@@ -107,7 +111,7 @@ impl Init<'_> {
         }
         let (first, keep) = (3 + self.preserve_fds, self.link.descriptors());
         process::exec_alone(&program, &self.process.args, &env, first, &keep, |errno| {
-            self.link.fail(failure("Exec".to_owned(), why(&program, errno)));
+            self.link.fail(failure(ChildFailure::EXEC.to_owned(), why(&program, errno)));
         })
     }
 }

@@ -33,9 +33,12 @@ impl Init<'_> {
         let container =
             self.container.as_mut().ok_or_else(|| Fault::new("an exec has no root of its own"))?;
         let path = &container.plan.root.path;
+        // A root that is asked to be a slave goes on receiving the host's mounts; nothing of its own goes out either way.
+        let asked = |step: &InitStep| matches!(step, InitStep::RootMountPropagation(change) if change.flag == nix::libc::MS_SLAVE);
+        let slave = container.plan.steps.iter().any(asked);
         if container.plan.has_own_mounts() {
-            // First of all: an unbindable mount cannot be bound.
-            private_parent(path);
+            // First of all: an unbindable mount cannot be bound, and what is bound from a private one has no master.
+            unshare_parent(path, if slave { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE });
         }
         let tree = match container.rootfs.take() {
             Some(mount) => mount,
@@ -46,12 +49,7 @@ impl Init<'_> {
         let target = open(path, directory, Mode::empty()).at(|| format!("open {}", path.display()))?;
         mountfd::move_mount(&tree, &target)
             .at(|| format!("mount the root file system on {}", path.display()))?;
-        // A root that is asked to be a slave goes on receiving the host's mounts; nothing of its own goes out either way.
-        let asked = |step: &InitStep| matches!(step, InitStep::RootMountPropagation(change) if change.flag == nix::libc::MS_SLAVE);
-        let own = match container.plan.steps.iter().any(asked) {
-            true => mountfd::propagation::SLAVE,
-            false => mountfd::propagation::PRIVATE,
-        };
+        let own = if slave { mountfd::propagation::SLAVE } else { mountfd::propagation::PRIVATE };
         let change = MountAttr { propagation: own, ..MountAttr::default() };
         mountfd::mount_setattr(&tree, &change, false).at(|| "make the root file system private".into())?;
         self.stage.root = Some(tree);
@@ -63,22 +61,11 @@ impl Init<'_> {
         if !own_mounts {
             return self.chroot_only();
         }
-        let root = self.stage.root()?;
-        fchdir(root).at(|| "enter the root file system".into())?;
         if self.no_pivot {
-            let slash = super::open_root().at(|| "open /".into())?;
-            mountfd::move_mount(root, &slash).at(|| "move the root file system to /".into())?;
-            chroot(".").at(|| "chroot".into())?;
+            self.move_root()?;
         } else {
-            // The old root is stacked on the new one, and taken away without a place for it being needed
-            // (pivot_root(2), "pivot_root(".", ".")").
-            let old = super::open_root().at(|| "open /".into())?;
-            pivot_root(".", ".").at(|| "pivot_root".into())?;
-            // Our directory is the new root still; what follows is for the old one alone.
-            fchdir(&old).at(|| "enter the old root".into())?;
-            let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-            mount(NONE, ".", NONE, slave, NONE).at(|| "detach the old root from the host".into())?;
-            umount2(".", MntFlags::MNT_DETACH).at(|| "unmount the old root".into())?;
+            fchdir(self.stage.root()?).at(|| "enter the root file system".into())?;
+            exchange_root()?;
         }
         chdir("/").at(|| "chdir /".into())?;
         self.stage.root = Some(super::open_root().at(|| "open /".into())?);
@@ -128,6 +115,19 @@ impl Init<'_> {
     }
 }
 
+/// Makes the working directory the root, and takes the old root away.
+fn exchange_root() -> Result<(), Fault> {
+    // The old root is stacked on the new one, and taken away without a place for it being needed
+    // (pivot_root(2), "pivot_root(".", ".")").
+    let old = super::open_root().at(|| "open /".into())?;
+    pivot_root(".", ".").at(|| "pivot_root".into())?;
+    // Our directory is the new root still; what follows is for the old one alone.
+    fchdir(&old).at(|| "enter the old root".into())?;
+    let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(NONE, ".", NONE, slave, NONE).at(|| "detach the old root from the host".into())?;
+    umount2(".", MntFlags::MNT_DETACH).at(|| "unmount the old root".into())
+}
+
 /// Standard input, output and error.
 pub(super) fn standard_streams() -> [(i32, std::os::fd::BorrowedFd<'static>); 3] {
     use std::sync::OnceLock;
@@ -138,12 +138,12 @@ pub(super) fn standard_streams() -> [(i32, std::os::fd::BorrowedFd<'static>); 3]
 }
 
 /// pivot_root(2) refuses a root whose parent mount is shared. With the usual slave propagation nothing is shared any
-/// more; where config.json asks for a shared root, the mount below the root's place is made private.
-fn private_parent(path: &Path) {
+/// more; where config.json asks for another, the mount below the root's place is made private or a slave.
+fn unshare_parent(path: &Path, propagation: MsFlags) {
     let mut place = Some(path);
     while let Some(directory) = place {
         // EINVAL: it is no mount point, so the next one up is asked. A failure shows at the pivot.
-        if mount(NONE, directory, NONE, MsFlags::MS_PRIVATE, NONE).is_ok() {
+        if mount(NONE, directory, NONE, propagation, NONE).is_ok() {
             return;
         }
         place = directory.parent();

@@ -13,11 +13,21 @@ use jiff::Timestamp;
 use super::{escape::escape_into, lines::Lines};
 use crate::stdio::Stream;
 
-/// A container's log in docker's json-file format. Its own failures must not stop the container: what cannot be
+/// How an entry is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Docker's: one object a line.
+    Json,
+    /// Kubernetes': time, stream, F or P, text.
+    Cri,
+}
+
+/// A container's log. Its own failures must not stop the container: what cannot be
 /// written is lost, and the first failure is told in shim.log.
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
+    format: Format,
     file: File,
     size: u64,
     max_size: u64,
@@ -29,11 +39,19 @@ pub(crate) struct Log {
 
 impl Log {
     /// Open, and go on behind what is there.
-    pub(crate) fn open(path: &Path, max_size: u64, max_file: u32) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, format: Format, max_size: u64, max_file: u32) -> io::Result<Self> {
         let file = open(path)?;
         let size = file.metadata()?.len();
-        let (lines, buffer) = Default::default();
-        Ok(Self { path: path.to_owned(), file, size, max_size, max_file, lines, buffer, complained: false })
+        let (path, (lines, buffer)) = (path.to_owned(), Default::default());
+        Ok(Self { path, format, file, size, max_size, max_file, lines, buffer, complained: false })
+    }
+
+    /// Somebody has moved the file away: go on in a new one of the old name. After a failure all is as before.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        let file = open(&self.path)?;
+        self.size = file.metadata()?.len();
+        self.file = file;
+        Ok(())
     }
 
     /// How long the current file is.
@@ -68,6 +86,25 @@ impl Log {
             let rotated = self.rotate();
             self.complain("rotate", rotated);
         }
+        match self.format {
+            Format::Json => self.json_entry(stream, text, ends, time),
+            Format::Cri => self.cri_entry(stream, text, ends, time),
+        }
+    }
+
+    fn cri_entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
+        let buffer = &mut self.buffer;
+        buffer.extend_from_slice(time.as_bytes());
+        buffer.extend_from_slice(match stream {
+            Stream::Stdout => b" stdout ",
+            Stream::Stderr => b" stderr ",
+        });
+        buffer.extend_from_slice(if ends { b"F " } else { b"P " });
+        buffer.extend_from_slice(text);
+        buffer.push(b'\n');
+    }
+
+    fn json_entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
         let buffer = &mut self.buffer;
         buffer.extend_from_slice(b"{\"log\":\"");
         escape_into(text, buffer);
@@ -143,7 +180,7 @@ mod tests {
     fn one_object_a_line_in_dockers_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Log::open(&path, 0, 1).unwrap();
+        let mut log = Log::open(&path, Format::Json, 0, 1).unwrap();
         log.write(Stream::Stdout, b"hello\nhalf ");
         log.write(Stream::Stderr, b"oops\n");
         assert_eq!(log.partial(Stream::Stdout), b"half ");
@@ -163,7 +200,7 @@ mod tests {
     fn rotation_keeps_the_newest_files_and_no_line_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Log::open(&path, 1000, 3).unwrap();
+        let mut log = Log::open(&path, Format::Json, 1000, 3).unwrap();
         let text: String = (0..100).map(|number| format!("line {number}\n")).collect();
         log.write(Stream::Stdout, text.as_bytes());
         let mut names: Vec<_> =
@@ -180,10 +217,37 @@ mod tests {
     }
 
     #[test]
+    fn kubernetes_entries_and_a_file_that_was_moved_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
+        let mut log = Log::open(&path, Format::Cri, 0, 1).unwrap();
+        log.write(Stream::Stdout, b"hello\nhalf ");
+        log.write(Stream::Stderr, b"oops\n");
+        fs::rename(&path, &moved).unwrap();
+        log.write(Stream::Stderr, b"before\n");
+        log.reopen().unwrap();
+        log.write(Stream::Stdout, b"line\nrest");
+        log.end(Stream::Stdout);
+        let tails = |path: &Path| -> Vec<String> {
+            let text = fs::read_to_string(path).unwrap();
+            let tail = |line: &str| {
+                let (time, tail) = line.split_once(' ').unwrap();
+                assert!(time.parse::<Timestamp>().is_ok(), "{time}");
+                tail.to_owned()
+            };
+            text.lines().map(tail).collect()
+        };
+        assert_eq!(tails(&moved), ["stdout F hello", "stderr F oops", "stderr F before"]);
+        assert_eq!(tails(&path), ["stdout F half line", "stdout P rest"]);
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert!(log.reopen().is_err());
+    }
+
+    #[test]
     fn a_single_file_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Log::open(&path, 300, 1).unwrap();
+        let mut log = Log::open(&path, Format::Json, 300, 1).unwrap();
         for _ in 0..50 {
             log.write(Stream::Stdout, b"again and again\n");
         }

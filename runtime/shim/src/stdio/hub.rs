@@ -94,6 +94,11 @@ impl Hub {
         self.log = log;
     }
 
+    /// Goes on in a new file of the log's name; nothing to do without a log.
+    pub(crate) fn reopen_log(&mut self) -> std::io::Result<()> {
+        self.log.as_mut().map_or(Ok(()), Log::reopen)
+    }
+
     /// The process has come.
     pub(crate) fn connect(&mut self, console: Console, stdin_open: bool) -> Result<(), Errno> {
         match console {

@@ -13,7 +13,7 @@ use crate::mount_options::MountOptions;
 use crate::oci;
 use crate::plan::{IdMaps, NamespaceKind, NamespacePlan};
 use crate::step::{
-    FsOption, InitStep, MountAttributes, MountSource, MountStep, SuperblockFlags, SymlinkStep,
+    BindSource, FsOption, InitStep, MountAttributes, MountSource, MountStep, SuperblockFlags, SymlinkStep,
 };
 
 use super::mounts::Mounts;
@@ -55,7 +55,7 @@ pub(super) fn plan(
                     hierarchy_mount(hierarchy)
                 } else {
                     let source = below(&hierarchy.mountpoint, &ctx.cgroup_path);
-                    MountSource::Bind { source, recursive: false }
+                    MountSource::Bind { source: BindSource::Host(source), recursive: false }
                 };
                 mounts.steps.push(step(destination.join(&hierarchy.name), source, options.attributes));
                 mounts.steps.extend(links(&destination, hierarchy));

@@ -93,7 +93,7 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         )?,
         None => process::none(in_userns),
     };
-    let around = mounts::Surroundings { ctx, namespaces: &namespaces, id_maps: &id_maps };
+    let around = mounts::Surroundings { ctx, root: &root, namespaces: &namespaces, id_maps: &id_maps };
     let mounts = mounts::plan(spec, around, &mut warnings)?;
     let devices = devices::plan(linux, in_userns)?;
     let hooks = hooks::plan(spec.hooks().as_ref())?;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::error::SpecError;
 use crate::mount_options::MountOptions;
 use crate::oci;
-use crate::plan::{IdMaps, NamespaceKind, NamespacePlan, SpecWarning};
-use crate::step::{IdmapSource, IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
+use crate::plan::{IdMaps, NamespaceKind, NamespacePlan, RootPlan, SpecWarning};
+use crate::step::{BindSource, IdmapSource, IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
 
 use super::{CompileContext, cgroup_mounts, namespaces, paths, warn};
 
@@ -29,6 +29,7 @@ pub const COVERABLE_PROC: [&str; 10] = [
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) ctx: &'a CompileContext,
+    pub(super) root: &'a RootPlan,
     pub(super) namespaces: &'a NamespacePlan,
     /// Of the container's new user namespace.
     pub(super) id_maps: &'a IdMaps,
@@ -59,7 +60,7 @@ pub(super) fn plan(
     }
     for (at, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{at}]");
-        let destination = destination(&field, mount, warnings)?;
+        let destination = destination(&field, mount, around.root, warnings)?;
         let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
         if mount.typ().as_deref() == Some("cgroup") && options.bind.is_none() {
             only_procfs(&field, &destination, "cgroup")?;
@@ -90,6 +91,7 @@ fn writable_for_now(step: &mut MountStep) {
 fn destination(
     field: &str,
     mount: &oci::Mount,
+    root: &RootPlan,
     warnings: &mut Vec<SpecWarning>,
 ) -> Result<PathBuf, SpecError> {
     let field = format!("{field}.destination");
@@ -101,7 +103,8 @@ fn destination(
     if !given.is_absolute() {
         warn(warnings, &field, "is relative; taken from the container's root");
     }
-    let clean = paths::clean(given);
+    // As runc takes it: a path that begins with the root's own is one inside the root.
+    let clean = inside(root, given).unwrap_or_else(|| paths::clean(given));
     if clean.starts_with("/proc") && clean != Path::new("/proc") {
         let allowed = COVERABLE_PROC.iter().any(|path| clean == Path::new(path));
         if !allowed {
@@ -115,6 +118,16 @@ fn destination(
     Ok(clean)
 }
 
+/// The path inside the container of a path of the host that lies in the container's root.
+fn inside(root: &RootPlan, path: &Path) -> Option<PathBuf> {
+    let root = paths::clean(&root.path);
+    if root == Path::new("/") {
+        return None;
+    }
+    let rest = paths::clean(path).strip_prefix(root).ok()?.to_owned();
+    Some(Path::new("/").join(rest))
+}
+
 fn one(
     field: &str,
     index: usize,
@@ -125,7 +138,7 @@ fn one(
     warnings: &mut Vec<SpecWarning>,
 ) -> Result<MountStep, SpecError> {
     let idmap = idmap(field, mount, &options, around)?;
-    let source = source(field, mount, &destination, &options, around.ctx, warnings)?;
+    let source = source(field, mount, &destination, &options, around, warnings)?;
     if idmap.is_some() && !matches!(source, MountSource::Bind { .. }) {
         return Err(SpecError::new(format!("{field}.uidMappings"), "id mapping needs a bind mount"));
     }
@@ -150,7 +163,7 @@ fn source(
     mount: &oci::Mount,
     destination: &Path,
     options: &MountOptions,
-    ctx: &CompileContext,
+    around: Surroundings<'_>,
     warnings: &mut Vec<SpecWarning>,
 ) -> Result<MountSource, SpecError> {
     let fstype = mount.typ().as_deref().unwrap_or_default();
@@ -175,7 +188,12 @@ fn source(
                 format!("{:?} has no effect on a bind mount", option.key),
             );
         }
-        return Ok(MountSource::Bind { source: ctx.bundle.join(given), recursive });
+        let path = around.ctx.bundle.join(given);
+        let source = match inside(around.root, &path) {
+            Some(inside) => BindSource::Container(inside),
+            None => BindSource::Host(path),
+        };
+        return Ok(MountSource::Bind { source, recursive });
     }
     if fstype.is_empty() || fstype == "none" {
         let changes = !options.propagation.is_empty() || !options.attributes.is_empty();

@@ -19,7 +19,7 @@ fn lines(steps: &[InitStep]) -> Vec<String> {
     let mount = |m: &MountStep| {
         let what = match &m.source {
             MountSource::Bind { source, recursive } => {
-                format!("{}bind {}", if *recursive { "r" } else { "" }, source.display())
+                format!("{}bind {}", if *recursive { "r" } else { "" }, source)
             }
             MountSource::Filesystem { fstype, copy_up, .. } => {
                 format!("{fstype}{}", if *copy_up { " copyup" } else { "" })
@@ -232,6 +232,34 @@ fn a_user_mount_replaces_a_default_one_and_dev_takes_all_below() {
 }
 
 /// Applies a change to a valid configuration and gives the field that is refused.
+/// A path that begins with the root's own is one inside the root, for what is bound and for where.
+#[test]
+fn paths_in_the_root_are_the_containers() {
+    let mounts = r#"[
+        {"destination": "/b/rootfs/final", "type": "bind", "source": "rootfs/a/../mnt", "options": ["rbind"]},
+        {"destination": "/b/rootfs2", "type": "bind", "source": "/b/rootfs", "options": ["bind"]},
+        {"destination": "/c", "type": "bind", "source": "/b/rootfs/../vol", "options": ["bind"]}]"#;
+    let spec = |root: &str| -> oci::Spec {
+        let mut value = serde_json::json!({
+            "ociVersion": "1.2.0", "root": { "path": root },
+            "process": { "user": { "uid": 0, "gid": 0 }, "args": ["sh"], "cwd": "/" },
+            "linux": { "namespaces": [{ "type": "mount" }] } });
+        value["mounts"] = serde_json::from_str(mounts).unwrap();
+        serde_json::from_value(value).unwrap()
+    };
+    let binds = |root: &str| {
+        let context = CompileContext { bundle: "/b".into(), ..context() };
+        let steps = lines(&compile(&spec(root), &context).unwrap().steps);
+        steps.into_iter().filter(|line| line.contains("bind ")).collect::<Vec<_>>()
+    };
+    insta::assert_snapshot!(binds("rootfs").join("\n"), @r"
+    Mount rbind /mnt of the container on /final set 0x0 clear 0x0
+    Mount bind / of the container on /b/rootfs2 set 0x0 clear 0x0
+    Mount bind /b/rootfs/../vol on /c set 0x0 clear 0x0
+    ");
+    assert!(binds("/").iter().all(|line| !line.contains("of the container")));
+}
+
 fn refused(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let spec = docker_spec().args(["true"]).seccomp(Seccomp::Unconfined).build();
     let mut json = serde_json::to_value(&spec).unwrap();

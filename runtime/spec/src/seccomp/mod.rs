@@ -32,11 +32,9 @@ use crate::oci;
 const MAX_INSTRUCTIONS: usize = 4096;
 
 // linux/seccomp.h
-const FLAG_TSYNC: u32 = 1;
 const FLAG_LOG: u32 = 2;
 const FLAG_SPEC_ALLOW: u32 = 4;
 const FLAG_NEW_LISTENER: u32 = 8;
-const FLAG_TSYNC_ESRCH: u32 = 16;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 /// One instruction, laid out as the kernel's `struct sock_filter`.
@@ -99,11 +97,20 @@ pub fn compile(profile: &oci::LinuxSeccomp, arch: oci::Arch) -> Result<SeccompPr
     let mut flags = flags(profile.flags().as_deref());
     if notify.is_some() {
         flags |= FLAG_NEW_LISTENER;
-        if flags & FLAG_TSYNC != 0 {
-            flags |= FLAG_TSYNC_ESRCH;
-        }
     }
     Ok(SeccompProgram { filter: program(profile, &rules, arch)?, flags, notify })
+}
+
+impl SeccompProgram {
+    /// The flags as the profile has them: without those of a listener that it has not asked for
+    /// ([`SeccompProgram::observed`]).
+    #[must_use]
+    pub const fn flags_of_profile(&self) -> u32 {
+        match self.notify {
+            Some(_) => self.flags,
+            None => self.flags & !FLAG_NEW_LISTENER,
+        }
+    }
 }
 
 fn notify(profile: &oci::LinuxSeccomp, rules: &Rules<'_>) -> Result<Option<Notify>, SpecError> {
@@ -121,14 +128,15 @@ fn notify(profile: &oci::LinuxSeccomp, rules: &Rules<'_>) -> Result<Option<Notif
     Ok(Some(Notify { listener_path: path.clone(), metadata }))
 }
 
-/// A profile that says nothing about flags gets SPEC_ALLOW, as from runc: the mitigation would slow every thread.
+/// A profile that says nothing about flags gets SPEC_ALLOW, as from runc: the mitigation would slow every thread. TSYNC
+/// has no effect: who loads a filter here has one thread.
 fn flags(flags: Option<&[oci::LinuxSeccompFilterFlag]>) -> u32 {
     use oci::LinuxSeccompFilterFlag as F;
     flags.map_or(FLAG_SPEC_ALLOW, |flags| {
         flags.iter().fold(0, |all, flag| {
             all | match flag {
                 F::SeccompFilterFlagLog => FLAG_LOG,
-                F::SeccompFilterFlagTsync => FLAG_TSYNC,
+                F::SeccompFilterFlagTsync => 0,
                 F::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
                 F::SeccompFilterFlagWaitKillableRecv => FLAG_WAIT_KILLABLE_RECV,
             }

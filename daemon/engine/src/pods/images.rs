@@ -1,0 +1,101 @@
+//! Images as an orchestrator sees them: by any of their names or by their id, with full names.
+
+use std::sync::Arc;
+
+use berth_api::registry::AuthConfig;
+use berth_oci::Platform;
+use berth_store::Image;
+
+use super::sandbox::known;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::images::{credentials, named};
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodImage {
+    /// `sha256:…`
+    pub id: String,
+    /// Full names with their tags.
+    pub tags: Vec<String>,
+    /// Full names with the digest that they were pulled by.
+    pub digests: Vec<String>,
+    /// Bytes of its layers' files.
+    pub size: u64,
+    /// The user of its processes, as the image says it.
+    pub user: String,
+    /// It must not be removed to make room.
+    pub pinned: bool,
+}
+
+impl Engine {
+    /// All images.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn pod_images(self: &Arc<Self>) -> Result<Vec<PodImage>> {
+        self.blocking(|engine| {
+            let all = engine.store.images().list(false)?;
+            all.iter().map(|image| engine.pod_image_of(image)).collect()
+        })
+        .await
+    }
+
+    /// An image by any of its names or its id; none if there is none.
+    ///
+    /// # Errors
+    /// A name that is none, a store that cannot be read.
+    pub async fn pod_image(self: &Arc<Self>, name: &str) -> Result<Option<PodImage>> {
+        let name = name.to_owned();
+        self.blocking(move |engine| {
+            let found = known(engine.store.images().resolve(&name).map_err(Into::into))?;
+            found.map(|image| engine.pod_image_of(&image)).transpose()
+        })
+        .await
+    }
+
+    fn pod_image_of(&self, image: &Image) -> Result<PodImage> {
+        let full = |names: &[berth_oci::Reference]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let tags = full(&image.tags);
+        Ok(PodImage {
+            pinned: tags.iter().any(|tag| self.config.pinned_images.contains(tag)),
+            id: image.id.to_string(),
+            digests: full(&image.repo_digests),
+            tags,
+            size: image.size,
+            user: self.store.images().config_of(&image.id)?.config.unwrap_or_default().user,
+        })
+    }
+
+    /// Pulls an image; whoever stops waiting for it calls it off. Returns its id.
+    ///
+    /// # Errors
+    /// A name that is none; what the registry says.
+    pub async fn pull_pod_image(self: &Arc<Self>, name: &str, auth: AuthConfig) -> Result<String> {
+        let reference = named(name, "")?;
+        let pulled = self.registry.pull(&reference, &Platform::host(), &credentials(&auth), |_| {}).await?;
+        self.image_event("pull", &reference.familiar(), &reference.familiar_name());
+        Ok(pulled.id.to_string())
+    }
+
+    /// Removes an image with all its names; one that does not exist is removed. Containers keep what they use of it.
+    ///
+    /// # Errors
+    /// An image that others were built on.
+    pub async fn remove_pod_image(self: &Arc<Self>, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        let engine = Arc::clone(self);
+        self.detached(async move {
+            let removal = engine.blocking(move |engine| {
+                let Some(image) = known(engine.store.images().resolve(&name).map_err(Into::into))? else {
+                    return Ok(());
+                };
+                let removed = engine.store.images().remove(image.id.as_str(), true, false)?;
+                engine.tell_removed(removed);
+                Ok(())
+            });
+            removal.await
+        })
+        .await
+    }
+}

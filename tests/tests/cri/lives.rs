@@ -1,0 +1,240 @@
+//! The lives of pods and containers.
+
+use std::time::{Duration, Instant};
+
+use berth_cri::v1;
+use tonic::Code;
+
+use crate::harness::{Cri, container, pod};
+
+#[tokio::test]
+async fn a_pod_from_its_beginning_to_its_end() {
+    let cri = Cri::start();
+    let version = cri.runtime().version(v1::VersionRequest::default()).await.unwrap().into_inner();
+    assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("berth", "v1"));
+    let status = cri.runtime().status(v1::StatusRequest::default()).await.unwrap().into_inner();
+    let conditions = status.status.unwrap().conditions;
+    assert!(conditions.len() == 2 && conditions.iter().all(|condition| condition.status), "{conditions:?}");
+
+    let id = cri.run(pod("web", cri.logs())).await.unwrap();
+    let found = cri.pod_status(&id).await.unwrap();
+    assert_eq!(found.state(), v1::PodSandboxState::SandboxReady);
+    let address = found.network.unwrap().ip;
+    assert!(address.parse::<std::net::IpAddr>().is_ok(), "{address}");
+
+    let one = cri.create(&id, container("one", "echo out; echo err >&2; printf half; exit 7")).await.unwrap();
+    assert_eq!(cri.status(&one).await.unwrap().state(), v1::ContainerState::ContainerCreated);
+    cri.start_container(&one).await.unwrap();
+    let ended = cri.ended(&one).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (7, "Error"));
+    assert!(ended.created_at <= ended.started_at && ended.started_at <= ended.finished_at);
+    let mut lines = cri.log("one.log");
+    lines.sort();
+    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout P half"]);
+
+    let two = cri.running(&id, "two", "exec sleep 1000").await;
+    assert_eq!(cri.says(&two, "hostname; cat /etc/hostname").await, "web\nweb");
+    let seen = cri.says(&two, "ip -4 addr show eth0").await;
+    assert!(seen.contains(&format!("inet {address}/")), "{seen}");
+    let three = cri.running(&id, "three", "exec sleep 1000").await;
+    cri.says(&two, "echo shared > /dev/shm/file").await;
+    assert_eq!(cri.says(&three, "cat /dev/shm/file").await, "shared");
+    assert_eq!(cri.says(&three, "ip -4 addr show eth0").await, seen);
+
+    let list = cri.runtime().list_containers(v1::ListContainersRequest::default()).await.unwrap();
+    assert_eq!(list.into_inner().containers.len(), 3);
+    cri.stop_pod(&id).await.unwrap();
+    assert_eq!(cri.pod_status(&id).await.unwrap().state(), v1::PodSandboxState::SandboxNotready);
+    assert_eq!(cri.status(&two).await.unwrap().exit_code, 137);
+    cri.stop_pod(&id).await.unwrap();
+    cri.remove_pod(&id).await.unwrap();
+    assert_eq!(cri.pod_status(&id).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(cri.status(&one).await.unwrap_err().code(), Code::NotFound);
+    let left = std::fs::read_dir(cri.daemon.run_root().join("pods")).unwrap().count();
+    assert_eq!(left, 0, "the pod has left something behind");
+}
+
+#[tokio::test]
+async fn what_is_done_already_is_no_failure() {
+    let cri = Cri::start();
+    let config = pod("twice", cri.logs());
+    let (first, second) = tokio::join!(cri.run(config.clone()), cri.run(config.clone()));
+    let id = first.unwrap();
+    assert_eq!(second.unwrap(), id, "a retry joins what is under way");
+    assert_eq!(cri.run(config).await.unwrap(), id, "and what was done");
+    let (first, second) = tokio::join!(
+        cri.create(&id, container("c", "sleep 1000")),
+        cri.create(&id, container("c", "sleep 1000"))
+    );
+    let made = first.unwrap();
+    assert_eq!(second.unwrap(), made);
+    assert!(cri.create(&id, container("c", "something else")).await.is_err());
+    for gone in ["0123456789", &made] {
+        cri.stop_container(gone, 0).await.unwrap();
+        cri.remove_container(gone).await.unwrap();
+    }
+    cri.remove_container(&made).await.unwrap();
+    cri.remove_pod(&id).await.unwrap();
+    cri.remove_pod(&id).await.unwrap();
+    cri.stop_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_made_or_started_says_why() {
+    let cri = Cri::start();
+    let id = cri.run(pod("bad", cri.logs())).await.unwrap();
+    let mut missing = container("a", "true");
+    missing.image.as_mut().unwrap().image = "no-such-image".to_owned();
+    assert_eq!(cri.create(&id, missing).await.unwrap_err().code(), Code::NotFound);
+    let mut group = container("b", "true");
+    let security = group.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.run_as_group = Some(v1::Int64Value { value: 5 });
+    assert!(cri.create(&id, group).await.is_err(), "a group without a user");
+    let mut privileged = container("c", "true");
+    privileged.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let refused = cri.create(&id, privileged).await.unwrap_err();
+    assert!(refused.message().contains("no privileged container allowed"), "{refused}");
+    let mut program = container("d", "");
+    program.command = vec!["/no/such/program".to_owned()];
+    let made = cri.create(&id, program).await.unwrap();
+    let error = cri.start_container(&made).await.unwrap_err();
+    assert!(error.message().contains("/no/such/program"), "{error}");
+    let status = cri.status(&made).await.unwrap();
+    assert_eq!(status.state(), v1::ContainerState::ContainerExited);
+    assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    assert!(status.finished_at > 0);
+    cri.remove_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn exec_sync_ends_in_time_and_is_not_drowned() {
+    let cri = Cri::start();
+    let id = cri.run(pod("exec", cri.logs())).await.unwrap();
+    let box_ = cri.running(&id, "box", "exec sleep 1000").await;
+    let output = cri.exec(&box_, "echo out; echo err >&2; exit 3", 0).await.unwrap();
+    assert_eq!((&output.stdout[..], &output.stderr[..], output.exit_code), (&b"out\n"[..], &b"err\n"[..], 3));
+    let begin = Instant::now();
+    let late = cri.exec(&box_, "sleep 1000", 1).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    // A grandchild that keeps the pipes open holds nobody up.
+    let output = cri.exec(&box_, "sleep 1000 & echo done", 60).await.unwrap();
+    assert_eq!(output.stdout, b"done\n");
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    let output = cri.exec(&box_, "head -c 20000000 /dev/zero", 0).await.unwrap();
+    assert_eq!((output.stdout.len(), output.exit_code), (16 << 20, 0));
+    cri.remove_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_asks_first_and_the_impatient_decides() {
+    let cri = Cri::start();
+    let id = cri.run(pod("stop", cri.logs())).await.unwrap();
+    let polite =
+        cri.running(&id, "polite", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.1; done").await;
+    cri.stop_container(&polite, 60).await.unwrap();
+    assert_eq!(cri.status(&polite).await.unwrap().exit_code, 5);
+    assert_eq!(cri.log("polite.log"), ["stdout F bye"]);
+    let deaf =
+        cri.running(&id, "deaf", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done").await;
+    while cri.log("deaf.log").is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (patient, impatient) = tokio::join!(cri.stop_container(&deaf, 1000), cri.stop_container(&deaf, 1));
+    patient.unwrap();
+    impatient.unwrap();
+    assert_eq!(cri.status(&deaf).await.unwrap().exit_code, 137);
+    assert_eq!(cri.log("deaf.log"), ["stdout F ready", "stdout F asked"], "asked once");
+    cri.remove_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn containers_that_share_process_ids_have_an_init() {
+    let cri = Cri::start();
+    let mut config = pod("shared", cri.logs());
+    config.linux = None;
+    let id = cri.run(config).await.unwrap();
+    let mut first = container("first", "exec sleep 1234");
+    let mut second = container("second", "exec sleep 1000");
+    (first.linux, second.linux) = (None, None);
+    let first = cri.create(&id, first).await.unwrap();
+    let second = cri.create(&id, second).await.unwrap();
+    cri.start_container(&first).await.unwrap();
+    cri.start_container(&second).await.unwrap();
+    assert!(cri.says(&second, "ps -o pid,args").await.contains("sleep 1234"));
+    // An orphan whose parent is gone is the init's, which reaps it.
+    cri.says(&second, "(sleep 0.1 &); sleep 0.5").await;
+    let states = cri.says(&second, "ps -o stat,comm | grep '^Z' | wc -l").await;
+    assert_eq!(states, "0", "a zombie is left");
+    cri.remove_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_are_reopened_and_limits_changed() {
+    let cri = Cri::start();
+    let id = cri.run(pod("more", cri.logs())).await.unwrap();
+    let script = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.05; done";
+    let box_ = cri.running(&id, "box", script).await;
+    while cri.log("box.log").len() < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (now, old) = (cri.logs().join("box.log"), cri.logs().join("box.log.1"));
+    std::fs::rename(&now, &old).unwrap();
+    let request = v1::ReopenContainerLogRequest { container_id: box_.clone() };
+    cri.runtime().reopen_container_log(request.clone()).await.unwrap();
+    while cri.log("box.log").is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let all: Vec<String> = [cri.log("box.log.1"), cri.log("box.log")].concat();
+    for (at, line) in all.iter().enumerate() {
+        assert_eq!(*line, format!("stdout F line {}", at + 1), "a line is lost or doubled");
+    }
+    let limits = v1::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
+    let update = v1::UpdateContainerResourcesRequest {
+        container_id: box_.clone(),
+        linux: Some(limits),
+        ..Default::default()
+    };
+    cri.runtime().update_container_resources(update).await.unwrap();
+    let shown = cri.status(&box_).await.unwrap().resources.unwrap().linux.unwrap();
+    assert_eq!(shown.memory_limit_in_bytes, 64 << 20);
+    let stats = cri.runtime().container_stats(v1::ContainerStatsRequest { container_id: box_.clone() }).await;
+    let stats = stats.unwrap().into_inner().stats.unwrap();
+    assert!(stats.memory.unwrap().available_bytes.unwrap().value <= 64 << 20);
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+    cri.stop_container(&box_, 0).await.unwrap();
+    std::fs::remove_file(&now).unwrap();
+    assert!(cri.runtime().reopen_container_log(request).await.is_err());
+    assert!(!now.exists(), "a log of a container that has ended is made anew");
+    cri.remove_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn images_by_all_their_names() {
+    let cri = Cri::start();
+    let status = |name: &str| {
+        let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
+        let mut images = cri.images();
+        async move {
+            images
+                .image_status(v1::ImageStatusRequest { image, verbose: false })
+                .await
+                .unwrap()
+                .into_inner()
+                .image
+        }
+    };
+    let image = status("busybox").await.unwrap();
+    assert_eq!(image.repo_tags, ["docker.io/library/busybox:latest"]);
+    for name in ["docker.io/library/busybox:latest", &image.id, image.id.trim_start_matches("sha256:")] {
+        assert_eq!(status(name).await.unwrap().id, image.id, "{name}");
+    }
+    assert!(status("nobody/knows:this").await.is_none());
+    let used = cri.images().image_fs_info(v1::ImageFsInfoRequest::default()).await.unwrap().into_inner();
+    assert!(used.image_filesystems[0].used_bytes.unwrap().value > 0);
+    let remove = v1::RemoveImageRequest {
+        image: Some(v1::ImageSpec { image: "busybox".to_owned(), ..Default::default() }),
+    };
+    cri.images().remove_image(remove.clone()).await.unwrap();
+    assert!(status("busybox").await.is_none());
+    cri.images().remove_image(remove).await.unwrap();
+}

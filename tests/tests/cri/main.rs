@@ -1,0 +1,7 @@
+//! Pods through the CRI, as a kubelet drives them: a gRPC client on the daemon's socket.
+
+mod forward;
+mod harness;
+mod lives;
+mod restart;
+mod streams;
