@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "cat", "ls", "sleep", "id", "hostname", "env", "kill", "echo", "stat", "touch",
-    "mkdir", "grep", "ps", "pwd", "tty", "printf", "test", "head", "readlink", "mknod", "chown",
+    "mkdir", "mv", "grep", "ps", "pwd", "tty", "printf", "test", "head", "readlink", "mknod", "chown",
 ];
 
 /// Who calls the runtime where root does not: `nobody`.
