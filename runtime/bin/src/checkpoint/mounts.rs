@@ -67,8 +67,11 @@ fn binds(plan: &ContainerPlan) -> impl Iterator<Item = (&Path, &Path)> {
 }
 
 fn masked(plan: &ContainerPlan) -> impl Iterator<Item = &Path> {
-    let paths = |step| if let InitStep::MaskPaths(paths) = step { Some(paths) } else { None };
-    plan.steps.iter().filter_map(paths).flatten().map(PathBuf::as_path)
+    let lists = plan.steps.iter().filter_map(|step| match step {
+        InitStep::MaskPaths(paths) => Some(paths),
+        _ => None,
+    });
+    lists.flatten().map(PathBuf::as_path)
 }
 
 /// The place without the image's links. One that the image has not is where the configuration says.
