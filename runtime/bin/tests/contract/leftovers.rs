@@ -85,7 +85,9 @@ fn faults() -> Vec<(&'static str, &'static str, Value)> {
 
 #[test]
 fn a_failing_step_leaves_nothing() {
-    for (step, pointer, value) in faults() {
+    // runc takes what is in the place of a device for the device.
+    let ends = |step: &str| is_ours() || step != "device in the way";
+    for (step, pointer, value) in faults().into_iter().filter(|(step, ..)| ends(step)) {
         let mut case = Case::new(&["/bin/true"]);
         symlink("/proc/self", case.rootfs().join("link")).unwrap();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
