@@ -101,11 +101,11 @@ impl Engine {
         let swap =
             self.facts.cgroup_v2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
         let entries = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as i64);
-        let warnings = if self.facts.cgroup_v2 {
-            None
-        } else {
-            Some(vec!["WARNING: cgroup v1 is in use: limits per container are complete, but the kernel drops it one day".to_owned()])
-        };
+        let mut warnings: Vec<String> =
+            self.network.warnings().into_iter().map(|warning| format!("WARNING: {warning}")).collect();
+        if !self.facts.cgroup_v2 {
+            warnings.push("WARNING: cgroup v1 is in use: limits per container are complete, but the kernel drops it one day".to_owned());
+        }
         Ok(SystemInfo {
             id: self.id.clone(),
             containers: containers.len() as i64,
@@ -159,7 +159,7 @@ impl Engine {
             live_restore_enabled: true,
             security_options: vec!["name=seccomp,profile=builtin".to_owned()],
             firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: Vec::new() }),
-            warnings,
+            warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
             ..SystemInfo::default()
         })
     }

@@ -20,7 +20,7 @@ use super::machine::{Change, Phase};
 use super::mounts::{self, MountKind, MountPlan};
 use super::record::{Definition, Status};
 use super::registry::Reserved;
-use super::{Container, merge, ports, validate};
+use super::{Container, merge, ports, secrets, validate};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::volumes::{self, Pin, Wanted};
@@ -78,6 +78,7 @@ impl Engine {
         }
         let inherited = self.inherited_mounts(host.volumes_from.as_deref().unwrap_or_default())?;
         let plans = mounts::plan(&host, config.volumes.iter().flatten().map(|(path, _)| path), inherited)?;
+        secrets::forget(&mut host);
         let definition = Definition {
             id,
             name: reserved.name.clone(),
@@ -193,14 +194,14 @@ impl Engine {
         for spec in specs {
             let (name, mode) = mounts::parse_volumes_from(spec)?;
             let donor = self.containers.find(name)?.definition();
-            inherited.extend(donor.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs).cloned().map(
-                |plan| MountPlan {
+            inherited.extend(donor.mounts.iter().filter(|plan| !plan.is_in_memory()).cloned().map(|plan| {
+                MountPlan {
                     read_only: plan.read_only || mode == Some("ro"),
                     anonymous: false,
                     no_copy: true,
                     ..plan
-                },
-            ));
+                }
+            }));
         }
         Ok(inherited)
     }
@@ -267,7 +268,7 @@ impl Engine {
                     plan.image_id =
                         self.store.images().resolve(&plan.source).map_err(missing)?.id.to_string();
                 }
-                MountKind::Tmpfs => {}
+                MountKind::Tmpfs | MountKind::Secret => {}
             }
         }
         Ok(())
@@ -285,7 +286,7 @@ impl Engine {
         let pin = self.acquire_volume(Wanted {
             name: plan.source.clone(),
             driver: plan.driver.clone(),
-            options: plan.driver_options.clone(),
+            options: Some(plan.driver_options.clone()).filter(|options| !options.is_empty()),
             labels,
         })?;
         plan.source.clone_from(&pin.name);

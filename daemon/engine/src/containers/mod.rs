@@ -25,6 +25,7 @@ mod registry;
 mod remove;
 mod rename;
 mod restart;
+mod secrets;
 pub(crate) mod signal;
 mod sources;
 mod start;

@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use super::create::prepare_bind;
 use super::mounts::{IdOwner, MountKind, MountPlan, id_owner};
 use super::record::Definition;
+use super::secrets;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::spec;
@@ -49,7 +50,16 @@ impl Engine {
                 sources.mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
             }
         }
+        let shared: Vec<&MountPlan> =
+            definition.mounts.iter().filter(|plan| secrets::in_directory(plan)).collect();
+        let mut open = !shared.is_empty();
         for plan in &definition.mounts {
+            // Before what is mounted within it.
+            if open && plan.target.starts_with(secrets::DIRECTORY) {
+                open = false;
+                let directory = sources.hand(secrets::directory(shared.iter().copied())?);
+                sources.mounts.push(spec::bind(&directory, secrets::DIRECTORY, &["rprivate"]));
+            }
             let source = match plan.kind {
                 MountKind::Volume => {
                     let base = self.volumes.mount_for(&plan.source, &definition.id)?;
@@ -64,6 +74,8 @@ impl Engine {
                 }
                 MountKind::Image => sources.hand(self.image_tree(plan)?),
                 MountKind::Tmpfs => PathBuf::new(),
+                MountKind::Secret if secrets::in_directory(plan) => continue,
+                MountKind::Secret => sources.hand(secrets::file(plan)?),
             };
             let mut mount = spec::mount(plan, &source);
             if let Ok(Some(owner)) = id_owner(&plan.idmap) {
