@@ -2,7 +2,7 @@
 //! the error says why.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::json;
 
@@ -29,21 +29,23 @@ fn counting() -> Case {
     case
 }
 
-/// Whatever is restored finds its streams again if they are pipes. They are open as long as the child is kept.
-fn with_pipes(case: &Case, verb: &[&str]) -> Child {
+/// Our ends of a container's streams.
+type Pipes = (ChildStdin, ChildStdout, ChildStderr);
+
+/// Whatever is restored finds its streams again if they are pipes.
+fn with_pipes(case: &Case, verb: &[&str]) -> Pipes {
     let bundle = case.path().to_str().unwrap();
     let mut command = case.command(&[verb, &["--bundle", bundle, &case.id]].concat());
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().unwrap();
-    let stdin = child.stdin.take();
-    let status = child.wait().unwrap();
-    child.stdin = stdin;
-    if !status.success() {
+    let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut stderr = child.stderr.take().unwrap();
+    if !child.wait().unwrap().success() {
         let mut said = String::new();
-        std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+        std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
         panic!("{verb:?}: {said}");
     }
-    child
+    (stdin, stdout, stderr)
 }
 
 fn checkpoint(case: &Case, flags: &[&str]) -> Said {
@@ -73,7 +75,7 @@ fn wait_beyond(case: &Case, number: u64) {
 #[test]
 fn a_container_is_saved_and_comes_back() {
     let case = counting();
-    let mut first = with_pipes(&case, &["run", "-d"]);
+    let mut pipes = with_pipes(&case, &["run", "-d"]);
     wait_beyond(&case, 3);
     if !criu_works() {
         let said = checkpoint(&case, &[]);
@@ -88,7 +90,7 @@ fn a_container_is_saved_and_comes_back() {
         checkpoint(&case, &[]).ok();
         case.call(&["state"], &[]).fails_with("does not exist");
         assert_eq!(case.leftovers(), Vec::<String>::new());
-        drop(first);
+        drop(pipes);
         let before = count(&case);
         let (images, work) = (case.path().join("images"), case.path().join("work"));
         let pid_file = case.path().join("pid");
@@ -101,7 +103,7 @@ fn a_container_is_saved_and_comes_back() {
             work.to_str().unwrap(),
         ];
         let rest = ["--manage-cgroups-mode", "ignore", "--pid-file", pid_file.to_str().unwrap()];
-        first = with_pipes(&case, &[&paths[..], &rest].concat());
+        pipes = with_pipes(&case, &[&paths[..], &rest].concat());
         assert_eq!(case.status(), "running");
         assert_eq!(fs::read_to_string(pid_file).unwrap(), case.state()["pid"].to_string());
         wait_beyond(&case, before);
