@@ -49,6 +49,15 @@ impl Daemon {
         Self::start_in(None, arguments)
     }
 
+    /// Starts one on a host of its own, with further arguments, on an empty store.
+    ///
+    /// # Panics
+    /// If it does not serve within ten seconds.
+    #[must_use]
+    pub fn on_with_arguments(host: &Host, arguments: &[&str]) -> Self {
+        Self::start_in(Some(host.pid()), arguments)
+    }
+
     fn start_in(host: Option<u32>, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();

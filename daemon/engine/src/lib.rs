@@ -24,6 +24,7 @@
 
 mod archive;
 mod build;
+mod build_steps;
 mod config;
 mod containers;
 mod db;

@@ -84,8 +84,19 @@ fn parse(name: &str) -> Result<(&str, &str)> {
 }
 
 impl CdiDirs {
+    /// Names of all devices, sorted.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        match self.read() {
+            Ok((devices, _)) => devices.into_keys().collect(),
+            Err(error) => {
+                tracing::warn!(%error, "CDI files");
+                Vec::new()
+            }
+        }
+    }
+
     /// Adds the devices that are named.
-    pub(super) fn inject(&self, spec: &mut oci::Spec, names: &[String], annotations: &Pairs) -> Result<()> {
+    pub(crate) fn inject(&self, spec: &mut oci::Spec, names: &[String], annotations: &Pairs) -> Result<()> {
         let annotated = annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION));
         let annotated = annotated.flat_map(|(_, list)| list.split(',').map(|name| name.trim().to_owned()));
         let mut wanted: Vec<String> = names.iter().cloned().chain(annotated).collect();

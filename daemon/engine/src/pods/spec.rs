@@ -120,8 +120,17 @@ impl Engine {
             "" => self.config.cgroup_parent.as_str(),
             parent => parent,
         };
-        Path::new("/").join(parent).join(id)
+        Path::new("/").join(slices(parent)).join(id)
     }
+}
+
+/// A parent as a path. A slice of systemd is in the slices that its name has before each dash (systemd.slice(5)).
+fn slices(parent: &str) -> PathBuf {
+    let Some(name) = parent.strip_suffix(".slice").filter(|name| !name.contains('/')) else {
+        return parent.into();
+    };
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    ends.filter(|end| *end > 0).map(|end| format!("{}.slice", &name[..end])).collect()
 }
 
 fn capabilities(
@@ -348,6 +357,14 @@ mod tests {
         assert_eq!(words(&["x"], &[]).unwrap(), "x");
         assert_eq!(words(&["x"], &["y"]).unwrap(), "x y");
         assert_eq!(words(&[], &["y"]).unwrap(), "e y");
+    }
+
+    #[test]
+    fn a_slice_lies_in_the_slices_of_its_name() {
+        let path = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice";
+        assert_eq!(slices("kubepods-burstable-pod1_2.slice"), Path::new(path));
+        assert_eq!(slices("/kubepods/burstable/pod1"), Path::new("/kubepods/burstable/pod1"));
+        assert_eq!(slices("/a/b.slice"), Path::new("/a/b.slice"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct More {
     /// Agent for RUN --mount=type=ssh: default or ID=SOCKET
     #[arg(long, value_name = "AGENT")]
     ssh: Vec<String>,
-    /// What steps may ask for: security.insecure, network.host
+    /// What steps may ask for: security.insecure, network.host, device[=NAME]
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<String>,
     /// Where the result goes: type=image|registry|local|tar|oci|docker,dest=PATH

@@ -58,7 +58,7 @@ pub(crate) struct Build {
     /// Network of the steps
     #[arg(long, default_value = "")]
     network: String,
-    /// Platform: os/architecture[/variant]
+    /// Platform: os/architecture[/variant]; several, with commas between, make an image each and an index
     #[arg(long, default_value = "")]
     platform: String,
     /// Memory limit of a step
