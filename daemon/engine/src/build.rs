@@ -166,6 +166,8 @@ impl Engine {
         filters: &Filters,
     ) -> Result<PruneBuildResponse> {
         if let Some(key) = filters.unknown_key(&[
+            "label",
+            "label!",
             "until",
             "id",
             "parent",
@@ -176,6 +178,10 @@ impl Engine {
             "private",
         ]) {
             return Err(EngineError::invalid(format!("invalid filter '{key}'")));
+        }
+        // `system prune` hands its filters on. What is cached has no labels: it has none that is asked for.
+        if !filters.matches_labels(&BTreeMap::new()) {
+            return Ok(PruneBuildResponse::default());
         }
         let values = |key: &str| filters.get(key).to_vec();
         let unused_for = match values("until").first() {
