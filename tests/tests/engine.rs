@@ -41,7 +41,7 @@ fn lives_under(name: &str, path: &str) {
         "test -t 1 && read x && echo got-$x",
     ];
     cli.run_on_terminal(&terminal, b"typed\n").expect_code(0).expect_text("got-typed");
-    assert_eq!(run(&["--init", "busybox", "sh", "-c", "echo $$"]).stdout, "2\n");
+    assert_eq!(run(&["--init", "busybox", "sh", "-c", "test $$ != 1 && echo child"]).stdout, "child\n");
     let volume =
         run(&["--mount", "type=volume,src=v,dst=/v", "busybox", "sh", "-c", "echo x >/v/f; cat /v/f"]);
     assert_eq!(volume.stdout, "x\n");
@@ -298,10 +298,10 @@ fn tcp_without_tls_stays_on_this_host() {
 #[test]
 fn execs_are_known_after_a_restart() {
     let (mut daemon, cli) = with_busybox(&[]);
-    cli.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]);
+    cli.ok(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]);
     let create = |words: &str| {
         let body = format!(r#"{{"Cmd":{words},"AttachStdout":true}}"#);
-        let (status, answer) = daemon.api("POST", "/containers/c/exec", &body);
+        let (status, answer) = daemon.api("POST", "/containers/cc/exec", &body);
         assert_eq!(status, 201, "{answer}");
         answer.split('"').nth(3).expect("an id").to_owned()
     };

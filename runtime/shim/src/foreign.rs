@@ -74,6 +74,8 @@ impl Foreign {
         let dir = run_dir.join("oci");
         fs::create_dir_all(&dir).map_err(|error| system("making a bundle", error))?;
         attach_mounts(create, &mut spec, handed, &dir)?;
+        // What every runtime understands; some refuse later versions by their number.
+        spec.set_version("1.0.2".to_owned());
         let config = serde_json::to_vec(&spec).map_err(|error| system("writing config.json", error))?;
         fs::write(dir.join("config.json"), config).map_err(|error| system("writing config.json", error))?;
         let this = Caller { runtime, dir: &dir };

@@ -213,9 +213,10 @@ fn refuse_unsupported(host: &HostConfig) -> Result<()> {
     if !host.isolation.is_empty() && host.isolation != "default" {
         return invalid(format!("invalid isolation '{}' on linux", host.isolation));
     }
+    // Clients take a "not found" for a missing image, and pull.
     if !host.volume_driver.is_empty() && host.volume_driver != "local" {
         let driver = &host.volume_driver;
-        return Err(EngineError::not_found(format!(
+        return Err(EngineError::invalid(format!(
             "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
         )));
     }
