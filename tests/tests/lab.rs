@@ -26,7 +26,7 @@ containers:
 changes:
   - {at: 60%, update: load, memory: 24m}
 measures:
-  - {of: load.cpu, during: [45%, 95%], expect: '${cpus}', within: 35%}
+  - {of: load.cpu, during: [45%, 95%], expect: '${cpus}', within: 60%}
   - {label: before, of: load.memory_limit, during: [10%, 58%], expect: 20m}
   - {label: after, of: load.memory_limit, during: [80%, 98%], expect: 24m}
   - {of: hog.exit_code, expect: 137}
