@@ -220,7 +220,10 @@ fn spawn(dir: &Path, host: Option<u32>, arguments: &[String]) -> Child {
         .arg(dir.join("root"))
         .arg("--run-root")
         .arg(dir.join("run"))
-        .args(arguments)
+        // A socket beside the harness' own is named by its place.
+        .args(
+            arguments.iter().map(|argument| argument.replace("RUN_ROOT", &dir.join("run").to_string_lossy())),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.expect("the daemon's log file"))

@@ -13,7 +13,7 @@ declare -A test=(
     [ip]=iproute2 [script]=bsdutils [openssl]=openssl [zstd]=zstd [curl]=curl
     [/usr/lib/cni/bridge]=containernetworking-plugins [setfattr]=attr [xz]=xz-utils [jq]=jq [python3]=python3 [stress-ng]=stress-ng [sysbench]=sysbench
 )
-declare -A bench=([hyperfine]=hyperfine)
+declare -A bench=([hyperfine]=hyperfine [iperf3]=iperf3)
 
 wanted=()
 need() {

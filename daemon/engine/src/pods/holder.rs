@@ -53,7 +53,8 @@ impl Engine {
             terminal: false,
             console_size: None,
             stdin: StdinMode::Closed,
-            log: Log::None,
+            log: Log::default(),
+            runtime: None,
         };
         let pid = shim.create(create, None).await.map_err(EngineError::from)?;
         sandbox.set_holder(Some(shim.clone()));

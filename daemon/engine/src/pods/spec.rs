@@ -101,7 +101,10 @@ impl Engine {
             .build();
         ambient(&mut built, security, self.host.bounding)?;
         super::users::into_user_namespace(&mut built, sandbox, pins)?;
-        self.config.cdi.inject(&mut built, &spec.cdi_devices, &spec.annotations)?;
+        let devices = cdi_devices(spec);
+        if !devices.is_empty() {
+            self.config.cdi.read().inject_named(&devices, &mut built)?;
+        }
         Ok(built)
     }
 
@@ -335,6 +338,16 @@ pub(super) fn resources(wanted: &PodResources) -> oci::LinuxResources {
         wanted.unified.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     resources.set_unified((!unified.is_empty()).then_some(unified));
     resources
+}
+
+/// Devices by name: those asked for, and those that annotations name (CDI, `cdi.k8s.io/…`), each once.
+fn cdi_devices(spec: &ContainerSpec) -> Vec<String> {
+    let annotated = spec.annotations.iter().filter(|(key, _)| key.starts_with("cdi.k8s.io/"));
+    let annotated = annotated.flat_map(|(_, list)| list.split(',').map(|name| name.trim().to_owned()));
+    let mut wanted: Vec<String> = spec.cdi_devices.iter().cloned().chain(annotated).collect();
+    wanted.sort();
+    wanted.dedup();
+    wanted
 }
 
 #[cfg(test)]
