@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use berth_builder::{
-    BoxFuture, BuildEvent, BuildIo, BuildRequest, Builder, BuilderDirs, Context, DockerfileSource,
-    ImageResolver, NetworkMode, ResolveError, Sandbox, SandboxError, Sandboxes, Secret,
+    BoxFuture, BuildEvent, BuildIo, BuildRequest, Builder, BuilderDirs, Context, DeviceError, Devices,
+    DockerfileSource, ImageResolver, NetworkMode, ResolveError, Sandbox, SandboxError, Sandboxes, Secret,
 };
 use berth_oci::{Digest, Platform, Reference};
 use berth_runtime_client::ShimSpawner;
@@ -34,6 +34,19 @@ impl ImageResolver for Resolver {
     ) -> BoxFuture<'a, Result<Digest, ResolveError>> {
         let found = self.0.images().resolve(&reference.familiar()).map(|image| image.id);
         Box::pin(std::future::ready(found.map_err(|e| ResolveError { message: e.to_string() })))
+    }
+}
+
+/// The cases ask for none.
+struct NoDevices;
+
+impl Devices for NoDevices {
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn inject(&self, names: &[String], _: &mut oci_spec::runtime::Spec) -> Result<(), DeviceError> {
+        Err(DeviceError { message: format!("no device {}", names.join(", ")) })
     }
 }
 
@@ -114,7 +127,8 @@ fn build(args: &[String]) -> Result<(), AnyError> {
     flags(&mut request, &args[4..])?;
     let shim = std::env::var_os("BERTH_SHIM").map_or_else(|| PathBuf::from("berth-shim"), PathBuf::from);
     let dirs = BuilderDirs { builds: root.join("builds"), run: root.join("run"), cache_limit: None };
-    let builder = Builder::new(store.clone(), ShimSpawner::new(shim), Arc::new(Networks), dirs);
+    let builder =
+        Builder::new(store.clone(), ShimSpawner::new(shim), Arc::new(Networks), Arc::new(NoDevices), dirs);
     let io = BuildIo {
         resolver: Arc::new(Resolver(store.clone())),
         events: Arc::new(|event| match event.what {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use berth_oci::Digest;
+use berth_oci::{Digest, Platform};
 use berth_runtime_client::ShimSpawner;
 use berth_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,9 @@ use crate::flights::{Flights, Slots};
 use crate::history::{BuildRecord, Recorder};
 use crate::prune::{CacheEntry, PruneOptions, Pruned};
 use crate::transfer::CacheRecords;
-use crate::{BuildError, BuildRequest, Event, ImageResolver, Sandboxes, history, prune, solve, transfer};
+use crate::{
+    BuildError, BuildRequest, Devices, Event, ImageResolver, Sandboxes, history, prune, start, transfer,
+};
 
 /// Receives progress; called from the build's own threads, several at a time.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
@@ -43,8 +45,10 @@ pub struct BuildIo {
 /// A finished build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
-    /// The image's id: the digest of its config.
+    /// The image's id: the digest of its config. Of several, the one for this machine, or else the first.
     pub id: Digest,
+    /// The image of each platform, in the order in which they were asked for.
+    pub images: Vec<(Platform, Digest)>,
     /// What the build took from the cache or put into it; see [`Builder::export_cache`].
     pub records: CacheRecords,
 }
@@ -59,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) spawner: ShimSpawner,
     pub(crate) sandboxes: Arc<dyn Sandboxes>,
+    pub(crate) devices: Arc<dyn Devices>,
     pub(crate) dirs: BuilderDirs,
     /// Work that is being done, so that nobody does it a second time.
     pub(crate) flights: Flights,
@@ -70,15 +75,22 @@ pub(crate) struct Shared {
 }
 
 impl Builder {
-    /// A builder over `store`, whose `RUN` steps are started by `spawner` in networks from `sandboxes`.
-    pub fn new(store: Store, spawner: ShimSpawner, sandboxes: Arc<dyn Sandboxes>, dirs: BuilderDirs) -> Self {
+    /// A builder over `store`, whose `RUN` steps are started by `spawner` in networks from `sandboxes` and with devices
+    /// from `devices`.
+    pub fn new(
+        store: Store,
+        spawner: ShimSpawner,
+        sandboxes: Arc<dyn Sandboxes>,
+        devices: Arc<dyn Devices>,
+        dirs: BuilderDirs,
+    ) -> Self {
         // Steps wait for disks and networks as well, so that even one core has use for a few of them.
         const LEAST: usize = 4;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Slots::new(cores.max(LEAST));
         let flights = Flights::default();
         let (pruning, cached) = (Mutex::default(), AtomicU64::new(0));
-        let shared = Shared { store, spawner, sandboxes, dirs, flights, slots, pruning, cached };
+        let shared = Shared { store, spawner, sandboxes, devices, dirs, flights, slots, pruning, cached };
         Self { shared: Arc::new(shared) }
     }
 
@@ -96,7 +108,7 @@ impl Builder {
         let handle = tokio::runtime::Handle::current();
         // The solver reads and copies files and waits for the store: it is a thread's work.
         let work = tokio::task::spawn_blocking(move || {
-            let result = solve::solve(&shared, request, &io, &handle);
+            let result = start::build(&shared, request, &io, &handle);
             recorder.finish(&shared.dirs.builds, &result);
             result
         });
@@ -125,17 +137,18 @@ impl Builder {
         transfer::import(&self.shared, image)
     }
 
-    /// Writes the files of an image into a directory; everything belongs to `owner`, if one is given. Blocking.
+    /// Writes the files of an image into a directory; those of several platforms each into one of its own
+    /// (`linux_arm64`). Everything belongs to `owner`, if one is given. Blocking.
     ///
     /// # Errors
     /// If there is no such image, or the directory cannot be written to.
     pub fn export_files(
         &self,
-        image: &Digest,
+        images: &[(Platform, Digest)],
         to: OwnedFd,
         owner: Option<(u32, u32)>,
     ) -> Result<(), BuildError> {
-        transfer::export_files(&self.shared, image, to, owner)
+        transfer::export_files(&self.shared, images, to, owner)
     }
 
     /// What the cache holds. Blocking.

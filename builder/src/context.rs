@@ -14,8 +14,8 @@ use crate::fault::{At, Fault};
 use crate::fetch::{self, Remote};
 use crate::request::{Context, DockerfileSource};
 use crate::rootdir::{RootDir, clamp};
-use crate::solve::Surroundings;
 use crate::source::Source;
+use crate::start::Surroundings;
 use crate::stats::Stats;
 use crate::untar::{self, Unpacker};
 

@@ -1,10 +1,10 @@
 //! Compares image configs and histories with those that BuildKit makes of some three thousand Dockerfiles, without
-//! running them, if that corpus is at hand: in the directory that `BERTH_CORPUS` names, or in `../shared/corpus`
-//! beside the workspace.
+//! running them, if that corpus is at hand: in the directory that `BERTH_CORPUS` names, or in a `shared/corpus`
+//! beside the workspace or above it.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::instruction::{Instruction, Kind};
@@ -12,22 +12,35 @@ use berth_dockerfile_parser::program;
 use berth_oci::{DiffId, Digest, ImageConfig, Platform};
 use serde_json::{Value, json};
 
+use crate::arguments::Arguments;
 use crate::fault::Fault;
 use crate::files::plan;
 use crate::graph::{Base, Graph};
 use crate::run::{command, created_by};
-use crate::stage::{Arguments, StageState};
+use crate::stage::StageState;
 
 /// The base of all images in the corpus.
 const BASE: &str = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},
     "history":[{"created_by":"base"}],
     "config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]}}"#;
 
+/// The archive of the corpus, if there is one. That a directory was named which has none is a mistake.
+fn archive() -> Option<std::fs::File> {
+    const NAME: &str = "parser.tar.gz";
+    if let Some(named) = std::env::var_os("BERTH_CORPUS") {
+        let path = PathBuf::from(named).join(NAME);
+        let file = std::fs::File::open(&path);
+        return Some(file.unwrap_or_else(|error| panic!("BERTH_CORPUS: {}: {error}", path.display())));
+    }
+    let around = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    around.map(|dir| dir.join("shared/corpus").join(NAME)).find_map(|path| std::fs::File::open(path).ok())
+}
+
 fn cases() -> Vec<Value> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
-    let dir = std::env::var_os("BERTH_CORPUS").map_or(beside, PathBuf::from);
-    let Ok(file) = std::fs::File::open(dir.join("parser.tar.gz")) else {
-        println!("no corpus in {}, nothing compared", dir.display());
+    let Some(file) = archive() else {
+        // Past the capture of the test's output: that nothing was compared must be seen.
+        let text = b"conversion: NO CORPUS, nothing compared (BERTH_CORPUS names it)\n";
+        std::io::stderr().write_all(text).unwrap();
         return Vec::new();
     };
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));

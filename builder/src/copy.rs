@@ -1,9 +1,8 @@
 //! Writing selected files into a root. All destination handling goes by descriptor inside of the root: hostile
 //! symlinks in the image lead nowhere else.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,16 +10,16 @@ use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::chmod;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, mkdirat, mknodat,
-    utimensat,
-};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, fstatat, futimens, mkdirat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use tokio_util::sync::CancellationToken;
 
 use crate::BuildError;
 use crate::fault::{At, Fault};
+use crate::fresh::{self, Fresh, Part};
+use crate::node::Maker;
 use crate::rootdir::{Kind, Meta, RootDir, clamp};
 use crate::source::{Entry, Selection, Source};
 
@@ -37,7 +36,7 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    fn owner_of(&self, meta: &Meta, keeps_owner: bool) -> (u32, u32) {
+    pub(crate) fn owner_of(&self, meta: &Meta, keeps_owner: bool) -> (u32, u32) {
         match self.owner {
             Some(owner) => owner,
             None if keeps_owner => (meta.uid, meta.gid),
@@ -45,7 +44,7 @@ impl Changes {
         }
     }
 
-    fn mode_of(&self, mode: u32, is_dir: bool) -> u32 {
+    pub(crate) fn mode_of(&self, mode: u32, is_dir: bool) -> u32 {
         self.mode.as_ref().map_or(mode, |change| change.apply(mode, is_dir))
     }
 
@@ -58,29 +57,41 @@ impl Changes {
 }
 
 /// A destination in a root.
-pub(crate) struct Copier<'a> {
-    root: &'a RootDir,
+pub(crate) struct Copier<'r, 'a> {
+    root: &'r RootDir,
     changes: &'a Changes,
     cancel: &'a CancellationToken,
-    /// Where a file with several names was copied to first.
-    linked: RefCell<HashMap<(u64, u64), PathBuf>>,
 }
 
-impl<'a> Copier<'a> {
-    pub(crate) fn new(root: &'a RootDir, changes: &'a Changes, cancel: &'a CancellationToken) -> Self {
-        Self { root, changes, cancel, linked: RefCell::default() }
+impl<'r, 'a> Copier<'r, 'a> {
+    pub(crate) fn new(root: &'r RootDir, changes: &'a Changes, cancel: &'a CancellationToken) -> Self {
+        Self { root, changes, cancel }
     }
 
     /// Copies a selection to `dest` (an absolute path of the image; a `/` at its end says that it is a directory).
     pub(crate) fn copy(&self, source: &Source, selection: &Selection, dest: &str) -> Result<(), Fault> {
-        // Links are kept within one source only.
-        self.linked.borrow_mut().clear();
+        self.begin(source, selection, dest)?.fill(self.root)
+    }
+
+    /// The half of a copy that depends on what is in the root: all but the contents of what is new there.
+    pub(crate) fn begin<'s>(
+        &self,
+        source: &'s Source,
+        selection: &'s Selection,
+        dest: &str,
+    ) -> Result<Fresh<'s>, Fault>
+    where
+        'a: 's,
+    {
+        let (changes, cancel) = (self.changes, self.cancel);
+        let mut fresh = Fresh { source, changes, cancel, parts: Vec::new(), linked: HashMap::new() };
         let plain = self.root.resolve(Path::new(dest)).at("resolve", dest)?;
         let existing = self.root.meta(&plain).at("look at", dest)?;
         if selection.is_dir() {
-            return self.tree(source, selection, &plain, existing.as_ref());
+            self.tree(selection, plain, existing.as_ref(), &mut fresh)?;
+            return Ok(fresh);
         }
-        let Some(entry) = selection.entries.first() else { return Ok(()) };
+        let Some(entry) = selection.entries.first() else { return Ok(fresh) };
         let target = self.file_target(dest, &plain, existing.as_ref(), Path::new(&selection.name))?;
         self.parents(&target)?;
         match self.root.meta(&target).at("look at", &target)? {
@@ -91,11 +102,18 @@ impl<'a> Copier<'a> {
                 )));
             }
             Some(_) => self.root.unlink(&target).at("remove", &target)?,
+            None if entry.meta.kind == Kind::File => {
+                // The directory is there for certain when something is in it, whatever view of the tree comes next.
+                drop(self.new_file(&target).at("create", &target)?);
+                fresh.parts.push(Part { dest: target, entries: &selection.entries });
+                return Ok(fresh);
+            }
             None => {}
         }
         let (from_dir, from) = source.root.parent(&entry.from).at("open", &entry.from)?;
         let (to_dir, to) = self.root.parent(&target).at("open", &target)?;
-        self.file(source, entry, (&from_dir, &from), (&to_dir, &to), &target)
+        Maker::new(source, changes).file(entry, (&from_dir, &from), (&to_dir, &to), &target)?;
+        Ok(fresh)
     }
 
     /// Where a single file goes.
@@ -135,192 +153,117 @@ impl<'a> Copier<'a> {
         }
     }
 
-    fn tree(
+    fn tree<'s>(
         &self,
-        source: &Source,
-        selection: &Selection,
-        dest: &Path,
+        selection: &'s Selection,
+        dest: PathBuf,
         existing: Option<&Meta>,
+        fresh: &mut Fresh<'s>,
     ) -> Result<(), Fault> {
         if existing.is_some_and(|meta| !meta.is_dir()) {
             return Err(Fault::said(format!("cannot copy to non-directory: /{}", dest.display())));
         }
-        self.dirs(dest)?;
+        self.dirs(&dest)?;
+        if existing.is_none() {
+            fresh.parts.push(Part { dest, entries: &selection.entries });
+            return Ok(());
+        }
         let Some((top, below)) = selection.entries.split_first() else { return Ok(()) };
-        let level = Level {
-            path: PathBuf::new(),
-            from: source.root.open_dir(&top.from).at("open", &top.from)?,
-            to: self.root.open_dir(dest).at("open", dest)?,
-            fresh: existing.is_none(),
-            meta: top.meta.clone(),
-        };
-        let mut levels = vec![level];
-        for entry in below {
+        let from = fresh.source.root.open_dir(&top.from).at("open", &top.from)?;
+        let to = self.root.open_dir(&dest).at("open", &dest)?;
+        let mut levels = vec![Level { path: PathBuf::new(), from, to, mtime: top.meta.mtime }];
+        let mut maker = Maker::new(fresh.source, self.changes);
+        let mut rest = below;
+        while let Some((entry, after)) = rest.split_first() {
             if self.cancel.is_cancelled() {
                 return Err(BuildError::Cancelled.into());
             }
             let parent = entry.to.parent().unwrap_or(Path::new(""));
             while levels.len() > 1 && levels.last().is_some_and(|level| level.path != parent) {
-                self.leave(levels.pop(), dest)?;
+                leave(levels.pop(), &dest)?;
             }
             let level = levels.last().expect("the top is always there");
-            if let Some(next) = self.entry(source, entry, level, &dest.join(&entry.to))? {
-                levels.push(next);
+            let target = dest.join(&entry.to);
+            if !entry.meta.is_dir() {
+                self.entry(entry, level, target, &mut maker, fresh)?;
+                rest = after;
+                continue;
+            }
+            match self.directory(entry, level, &target, fresh.source)? {
+                Some(existing) => {
+                    levels.push(existing);
+                    rest = after;
+                }
+                None => {
+                    let inside = after.iter().take_while(|next| next.to.starts_with(&entry.to)).count();
+                    let (part, others) = rest.split_at(1 + inside);
+                    fresh.parts.push(Part { dest: dest.clone(), entries: part });
+                    rest = others;
+                }
             }
         }
         while let Some(level) = levels.pop() {
-            self.leave(Some(level), dest)?;
+            leave(Some(level), &dest)?;
         }
         Ok(())
     }
 
-    /// Gives a directory its time. Only when all is in it, since writing into it changes its time. The destination
-    /// itself takes nothing but the time of the source.
-    fn leave(&self, level: Option<Level>, dest: &Path) -> Result<(), Fault> {
-        let Some(level) = level else { return Ok(()) };
-        let time = level.meta.mtime;
-        Ok(futimens(&level.to, &time, &time).at("set time of", dest.join(&level.path))?)
-    }
-
-    /// Copies one entry; of a directory, what is needed to go into it.
-    fn entry(
+    /// Sets a directory up. If it was there already, what is needed to go into it.
+    fn directory(
         &self,
-        source: &Source,
         entry: &Entry,
         level: &Level,
         target: &Path,
+        source: &Source,
     ) -> Result<Option<Level>, Fault> {
         let name = entry.to.file_name().unwrap_or_default();
-        let meta = &entry.meta;
-        let existing = if level.fresh {
-            None
-        } else {
-            match fstatat(&level.to, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(stat) => Some(Meta::of(&stat)),
-                Err(Errno::ENOENT) => None,
-                Err(error) => return Err(Err::<(), _>(error).at("look at", target).unwrap_err().into()),
+        let existing = look(level, name, target)?;
+        match &existing {
+            Some(found) if !found.is_dir() => {
+                return Err(Fault::said(format!("cannot copy to non-directory: /{}", target.display())));
             }
-        };
-        if meta.is_dir() {
-            let fresh = existing.is_none();
-            match existing {
-                Some(found) if !found.is_dir() => {
-                    return Err(Fault::said(format!("cannot copy to non-directory: /{}", target.display())));
-                }
-                Some(_) => {}
-                None => mkdirat(&level.to, name, Mode::from_bits_truncate(0o700)).at("create", target)?,
-            }
-            let from = openat(&level.from, name, DIRECTORY, Mode::empty()).at("open", &entry.from)?;
-            let to = openat(&level.to, name, DIRECTORY, Mode::empty()).at("open", target)?;
-            let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
-            fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at("set owner of", target)?;
-            let mode = Mode::from_bits_truncate(self.changes.mode_of(meta.mode, true));
-            fchmod(&to, mode).at("set mode of", target)?;
-            let path = entry.to.clone();
-            return Ok(Some(Level { path, from, to, fresh, meta: meta.clone() }));
+            Some(_) => {}
+            None => mkdirat(&level.to, name, Mode::from_bits_truncate(0o700)).at("create", target)?,
         }
-        match existing {
+        let to = openat(&level.to, name, DIRECTORY, Mode::empty()).at("open", target)?;
+        let (uid, gid) = self.changes.owner_of(&entry.meta, source.keeps_owner);
+        fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at("set owner of", target)?;
+        let mode = Mode::from_bits_truncate(self.changes.mode_of(entry.meta.mode, true));
+        fchmod(&to, mode).at("set mode of", target)?;
+        if existing.is_none() {
+            return Ok(None);
+        }
+        let from = openat(&level.from, name, DIRECTORY, Mode::empty()).at("open", &entry.from)?;
+        Ok(Some(Level { path: entry.to.clone(), from, to, mtime: entry.meta.mtime }))
+    }
+
+    /// Copies one entry that is no directory into a directory that was there before.
+    fn entry(
+        &self,
+        entry: &Entry,
+        level: &Level,
+        target: PathBuf,
+        maker: &mut Maker<'_>,
+        fresh: &mut Fresh<'_>,
+    ) -> Result<(), Fault> {
+        let name = entry.to.file_name().unwrap_or_default();
+        match look(level, name, &target)? {
             Some(found) if found.is_dir() => {
                 return Err(Fault::said(format!(
                     "cannot replace to directory /{} with file",
                     target.display()
                 )));
             }
-            Some(_) => unlinkat(&level.to, name, UnlinkatFlags::NoRemoveDir).at("remove", target)?,
+            Some(_) => unlinkat(&level.to, name, UnlinkatFlags::NoRemoveDir).at("remove", &target)?,
             None => {}
         }
-        self.file(source, entry, (&level.from, name), (&level.to, name), target)?;
-        Ok(None)
-    }
-
-    /// Makes a new file that is no directory, with everything that belongs to it.
-    fn file(
-        &self,
-        source: &Source,
-        entry: &Entry,
-        from: (&OwnedFd, &OsStr),
-        to: (&OwnedFd, &OsStr),
-        target: &Path,
-    ) -> Result<(), Fault> {
-        let meta = &entry.meta;
-        if meta.links > 1 {
-            let mut linked = self.linked.borrow_mut();
-            if let Some(first) = linked.get(&meta.identity) {
-                return Ok(self.link(first, target).at("link", target)?);
+        if entry.meta.links > 1 {
+            if let Some(first) = fresh.linked.get(&entry.meta.identity) {
+                return Ok(fresh::link(self.root, first, &target).at("link", &target)?);
             }
-            linked.insert(meta.identity, target.to_owned());
+            fresh.linked.insert(entry.meta.identity, target.clone());
         }
-        if meta.kind == Kind::File {
-            return Ok(self.regular(source, entry, from, to).at("copy", target)?);
-        }
-        self.special(entry, from, to).at("copy", target)?;
-        let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
-        fchownat(
-            to.0,
-            to.1,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-        .at("set owner of", target)?;
-        if meta.kind != Kind::Symlink {
-            let mode = Mode::from_bits_truncate(self.changes.mode_of(meta.mode, false));
-            fchmodat(to.0, to.1, mode, FchmodatFlags::FollowSymlink).at("set mode of", target)?;
-        }
-        Ok(utimensat(to.0, to.1, &meta.mtime, &meta.mtime, UtimensatFlags::NoFollowSymlink)
-            .at("set time of", target)?)
-    }
-
-    /// Owner before mode: a change of owner clears setuid; it drops file capabilities as well.
-    fn regular(
-        &self,
-        source: &Source,
-        entry: &Entry,
-        from: (&OwnedFd, &OsStr),
-        to: (&OwnedFd, &OsStr),
-    ) -> io::Result<()> {
-        let meta = &entry.meta;
-        // O_NONBLOCK: if it became a fifo meanwhile, it must not hold us up.
-        let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let mut read = File::from(openat(from.0, from.1, read, Mode::empty())?);
-        let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut write = File::from(openat(to.0, to.1, write, Mode::from_bits_truncate(0o600))?);
-        if meta.size > 0 {
-            // On Linux this is copy_file_range(2), which shares extents where the file system can.
-            io::copy(&mut read, &mut write)?;
-        }
-        let (uid, gid) = self.changes.owner_of(meta, source.keeps_owner);
-        fchown(&write, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        fchmod(&write, Mode::from_bits_truncate(self.changes.mode_of(meta.mode, false)))?;
-        if source.keeps_owner {
-            for (name, value) in attributes(&read)? {
-                set_attribute(&write, &name, &value)?;
-            }
-        }
-        Ok(futimens(&write, &meta.mtime, &meta.mtime)?)
-    }
-
-    fn link(&self, first: &Path, target: &Path) -> io::Result<()> {
-        let (from_dir, from) = self.root.parent(first)?;
-        let (dir, name) = self.root.parent(target)?;
-        Ok(linkat(&from_dir, from.as_os_str(), &dir, name.as_os_str(), AtFlags::empty())?)
-    }
-
-    fn special(&self, entry: &Entry, from: (&OwnedFd, &OsStr), to: (&OwnedFd, &OsStr)) -> io::Result<()> {
-        let node = |kind: SFlag| -> io::Result<()> {
-            Ok(mknodat(to.0, to.1, kind, Mode::from_bits_truncate(0o600), entry.meta.device)?)
-        };
-        match entry.meta.kind {
-            Kind::Symlink => {
-                let link = readlinkat(from.0, from.1)?;
-                Ok(symlinkat(link.as_os_str(), to.0, to.1)?)
-            }
-            Kind::Fifo => node(SFlag::S_IFIFO),
-            Kind::CharDevice => node(SFlag::S_IFCHR),
-            Kind::BlockDevice => node(SFlag::S_IFBLK),
-            Kind::Socket => node(SFlag::S_IFSOCK),
-            Kind::Dir | Kind::File => Err(Errno::EINVAL.into()),
-        }
+        maker.file(entry, (&level.from, name), (&level.to, name), &target)
     }
 
     /// A new file, open for writing.
@@ -345,42 +288,27 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// A directory that is being filled.
+/// A directory that was there before and is being filled.
 struct Level {
     /// Below the destination.
     path: PathBuf,
     from: OwnedFd,
     to: OwnedFd,
-    /// It did not exist before: nothing is in it but what was put there.
-    fresh: bool,
-    meta: Meta,
+    mtime: TimeSpec,
 }
 
-/// What an image layer can hold of a file's extended attributes: `user.*` and file capabilities.
-pub(crate) fn attributes(file: &File) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-    use xattr::FileExt;
-    let names = match file.list_xattr() {
-        Ok(names) => names,
-        Err(e) if e.raw_os_error() == Some(nix::libc::ENOTSUP) => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let mut found = Vec::new();
-    for name in names {
-        let wanted = name.to_str().is_some_and(|n| n.starts_with("user.") || n == "security.capability");
-        if wanted && let Some(value) = file.get_xattr(&name)? {
-            found.push((name, value));
-        }
-    }
-    found.sort();
-    Ok(found)
+/// Gives a directory its time. Only when all is in it, since writing into it changes its time. The destination itself
+/// takes nothing but the time of the source.
+fn leave(level: Option<Level>, dest: &Path) -> Result<(), Fault> {
+    let Some(level) = level else { return Ok(()) };
+    Ok(futimens(&level.to, &level.mtime, &level.mtime).at("set time of", dest.join(&level.path))?)
 }
 
-fn set_attribute(file: &File, name: &OsStr, value: &[u8]) -> io::Result<()> {
-    use xattr::FileExt;
-    match file.set_xattr(name, value) {
-        // The file system of the store may know no user attributes.
-        Err(e) if e.raw_os_error() == Some(nix::libc::ENOTSUP) => Ok(()),
-        result => result,
+/// What is at a name.
+fn look(level: &Level, name: &OsStr, target: &Path) -> Result<Option<Meta>, Fault> {
+    match fstatat(&level.to, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => Ok(None),
+        stat => Ok(Some(Meta::of(&stat.at("look at", target)?))),
     }
 }
 

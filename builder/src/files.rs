@@ -249,7 +249,7 @@ impl StageRun<'_> {
         taken: &[Taken<'_>],
     ) -> Result<(), Fault> {
         let store = &self.solver.shared.store;
-        let root = RootDir::new(store.snapshots().mount_volatile(&snapshot.key)?);
+        let root = self.root_of(snapshot)?;
         let owner = match &plan.chown {
             None => None,
             Some(spec) => {
@@ -264,6 +264,16 @@ impl StageRun<'_> {
         };
         let changes = Changes { owner, mode };
         let copier = Copier::new(&root, &changes, &self.solver.stop);
+        if let [one] = taken
+            && let [selection] = one.selections()?
+            && !one.unpack
+            && plan.inline.is_empty()
+        {
+            // Nothing comes after it: what is new can do without the overlay, which has to end first.
+            let fresh = copier.begin(one.source, selection, &plan.dest)?;
+            drop(root);
+            return fresh.fill(&RootDir::open_host(&snapshot.upper).at("open", &snapshot.upper)?);
+        }
         for taken in taken {
             for selection in taken.selections()? {
                 if !(taken.unpack && self.unpack(&root, owner, taken.source, selection, &plan.dest)?) {
@@ -275,6 +285,14 @@ impl StageRun<'_> {
             copier.inline(name, data.as_bytes(), &plan.dest)?;
         }
         Ok(())
+    }
+
+    /// The tree that a step writes to: layers below and its own, or its own alone if there are none.
+    fn root_of(&self, snapshot: &Snapshot) -> Result<RootDir, Fault> {
+        if snapshot.layers.is_empty() {
+            return Ok(RootDir::open_host(&snapshot.upper).at("open", &snapshot.upper)?);
+        }
+        Ok(RootDir::new(self.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?))
     }
 
     /// Unpacks a selected file if it is an archive.
@@ -311,7 +329,7 @@ impl StageRun<'_> {
         let mut key = self.key("tree", "");
         key.add_files(found.digest.as_str(), found.list);
         let record = self.made(&[], &key, &format!("files of {}", source.name), |run, snapshot| {
-            let root = RootDir::new(run.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?);
+            let root = run.root_of(snapshot)?;
             let changes = Changes::default();
             let copier = Copier::new(&root, &changes, &run.solver.stop);
             selections.iter().try_for_each(|selection| copier.copy(source, selection, "/"))
@@ -332,7 +350,7 @@ impl StageRun<'_> {
         key.add("path", &dir);
         key.add("user", &user);
         self.layer(&key, format!("WORKDIR {dir}"), |run, snapshot| {
-            let root = RootDir::new(run.solver.shared.store.snapshots().mount_volatile(&snapshot.key)?);
+            let root = run.root_of(snapshot)?;
             let owner = if user.is_empty() {
                 (0, 0)
             } else {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::builder::EventSink;
 use crate::fault::At;
-use crate::solve::fresh_id;
+use crate::start::fresh_id;
 use crate::{BuildError, BuildEvent, BuildRequest, BuiltImage, Event};
 
 /// So many builds are remembered.

@@ -1,8 +1,8 @@
 //! Builds images from Dockerfiles: graph, cache keys, cache, context, solve, run, export.
 //!
 //! [`Builder::build`] takes a [`BuildRequest`] and reports progress as [`BuildEvent`]s. What the builder cannot
-//! know about (networks, registries) reaches it through two traits: [`Sandboxes`] hands out a network namespace
-//! for one `RUN` step, [`ImageResolver`] finds or pulls the image that a `FROM` names.
+//! know about reaches it through traits: [`Sandboxes`] hands out a network namespace for one `RUN` step,
+//! [`ImageResolver`] finds or pulls the image that a `FROM` names, [`Devices`] knows the machine's devices.
 //!
 //! The way of a build through the modules:
 //!
@@ -13,12 +13,14 @@
 //! ```
 
 mod agent;
+mod arguments;
 mod builder;
 mod cache;
 mod context;
 #[cfg(test)]
 mod conversion_corpus;
 mod copy;
+mod device;
 mod error;
 mod event;
 mod failed;
@@ -26,6 +28,7 @@ mod fault;
 mod fetch;
 mod files;
 mod flights;
+mod fresh;
 mod git;
 mod graph;
 mod history;
@@ -33,6 +36,7 @@ mod key;
 mod lowers;
 mod memory;
 mod mounts;
+mod node;
 mod prune;
 mod request;
 mod resolve;
@@ -43,6 +47,7 @@ mod solve;
 mod source;
 mod spec;
 mod stage;
+mod start;
 mod stats;
 mod step;
 mod traces;
@@ -51,6 +56,7 @@ mod untar;
 mod users;
 
 pub use builder::{BuildIo, Builder, BuilderDirs, BuiltImage, EventSink};
+pub use device::{DeviceError, Devices};
 pub use error::{BuildError, Excerpt};
 pub use event::{BuildEvent, Event, OutputStream, Place};
 pub use history::{BuildRecord, StepRecord};

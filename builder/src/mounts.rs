@@ -22,7 +22,7 @@ use crate::fault::{At, Fault};
 use crate::key::KeyInputs;
 use crate::lowers::{Part, part};
 use crate::rootdir::{RootDir, clamp};
-use crate::solve::fresh_id;
+use crate::start::fresh_id;
 use crate::step::StageRun;
 
 /// A mount of a step, resolved as far as it can be before the step runs.

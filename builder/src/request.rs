@@ -26,8 +26,8 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// Look for newer base images even if the store has them.
     pub pull: bool,
-    /// Target platform; none means this machine's.
-    pub platform: Option<Platform>,
+    /// Target platforms, each for an image of its own; none means this machine's.
+    pub platforms: Vec<Platform>,
     /// Network of `RUN` steps.
     pub network_mode: NetworkMode,
     /// Resources of `RUN` steps.
@@ -60,12 +60,24 @@ pub struct BuildRequest {
 }
 
 /// What steps may ask for: `docker build --allow`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entitlements {
     /// `RUN --security=insecure`
     pub insecure: bool,
     /// `RUN --network=host`
     pub host_network: bool,
+    /// `RUN --device`: names or kinds of devices; an empty one stands for all.
+    pub devices: Vec<String>,
+}
+
+impl Entitlements {
+    /// Whether a step may have this device.
+    pub(crate) fn has_device(&self, name: &str) -> bool {
+        let kind = name.split('=').next().unwrap_or_default();
+        self.devices.iter().any(|allowed| {
+            allowed.is_empty() || allowed == name || allowed.strip_suffix("=*").unwrap_or(allowed) == kind
+        })
+    }
 }
 
 impl BuildRequest {
@@ -80,7 +92,7 @@ impl BuildRequest {
             labels: BTreeMap::new(),
             no_cache: false,
             pull: false,
-            platform: None,
+            platforms: Vec::new(),
             network_mode: NetworkMode::Default,
             limits: Limits::default(),
             shm_size: None,

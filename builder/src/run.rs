@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::heredoc;
 use berth_dockerfile_parser::instruction::{Network, Run};
-use berth_oci::DiffId;
-use berth_runtime_client::protocol::{Create, Log, Rootfs, StdinMode, files};
+use berth_oci::{DiffId, Platform};
+use berth_runtime_client::protocol::{Create, FailureKind, Log, Rootfs, StdinMode, files};
 use berth_runtime_client::{Output, RunRequest, bundle, run_to_completion};
 use berth_store::Snapshot;
 use bytes::Bytes;
@@ -16,9 +16,9 @@ use crate::fault::{At, Fault};
 use crate::mounts::{self, StepMount};
 use crate::request::NetworkMode;
 use crate::rootdir::RootDir;
-use crate::solve::fresh_id;
 use crate::spec::{self, StepProcess};
 use crate::stage::StageState;
+use crate::start::fresh_id;
 use crate::step::StageRun;
 use crate::traces::MountPoints;
 use crate::users::Accounts;
@@ -77,14 +77,12 @@ fn last_words(dir: &Path) -> Option<String> {
 struct Confinement {
     network: NetworkMode,
     insecure: bool,
+    devices: Vec<String>,
 }
 
 impl StageRun<'_> {
     pub(crate) fn run(&mut self, run: &Run) -> Result<(), Fault> {
         let request = self.solver.request;
-        if !run.devices.is_empty() {
-            return Err(Fault::said("RUN --device: no device is offered to build steps"));
-        }
         let denied =
             |what: &str| Err(Fault::said(format!("{what} is not allowed (build with --allow {what})")));
         if run.insecure && !request.allow.insecure {
@@ -120,7 +118,11 @@ impl StageRun<'_> {
             mount.add_to_key(&mut key);
         }
         let created_by = created_by(&self.state, &command);
-        let confinement = Confinement { network, insecure: run.insecure };
+        let devices = self.devices(run)?;
+        for device in &devices {
+            key.add(format!("device {device}"), "");
+        }
+        let confinement = Confinement { network, insecure: run.insecure, devices };
         self.layer(&key, created_by, |run, snapshot| run.execute(snapshot, &command, &mounts, &confinement))
     }
 
@@ -187,7 +189,11 @@ impl StageRun<'_> {
         let cwd = self.state.working_dir();
         let process = StepProcess { args: &command.args, env, cwd, user: &user, insecure };
         let with_netns = sandbox.netns().is_some();
-        let spec = spec::step_spec(id, self.solver.request, process, binds.mounts, with_netns)?;
+        let mut spec = spec::step_spec(id, self.solver.request, process, binds.mounts, with_netns)?;
+        if !confinement.devices.is_empty() {
+            let injected = shared.devices.inject(&confinement.devices, &mut spec);
+            injected.map_err(|e| Fault::said(e.to_string()))?;
+        }
         bundle::write(dir, &spec).map_err(|e| Fault::said(e.to_string()))?;
         let netns = sandbox
             .netns()
@@ -209,6 +215,18 @@ impl StageRun<'_> {
             return Ok(RootDir::open_host(empty.path()).at("open", empty.path())?);
         }
         Ok(RootDir::new(self.solver.shared.store.snapshots().mount_ro(layers)?))
+    }
+
+    /// What programs of the stage's platform would need here.
+    fn emulation(&self) -> Option<String> {
+        let (wanted, host) = (self.state.config.platform(), Platform::host());
+        (wanted.architecture != host.architecture).then(|| {
+            format!(
+                "; programs for {wanted} need an emulator on this {} machine: install one (qemu-user-static and \
+                 binfmt-support), or run the step in a stage of FROM --platform=$BUILDPLATFORM",
+                host.architecture
+            )
+        })
     }
 
     fn container(
@@ -237,7 +255,8 @@ impl StageRun<'_> {
                 terminal: false,
                 console_size: None,
                 stdin: StdinMode::Closed,
-                log: Log::None,
+                log: Log::default(),
+                runtime: None,
             },
             netns,
             output,
@@ -261,7 +280,8 @@ impl StageRun<'_> {
         }
         let record = outcome.map_err(|error| {
             let last = last_words(dir).map(|words| format!(" ({words})")).unwrap_or_default();
-            Fault::said(format!("cannot run {}: {error}{last}", args.join(" ")))
+            let help = self.emulation().filter(|_| error.kind() == Some(FailureKind::NotExecutable));
+            Fault::said(format!("cannot run {}: {error}{last}{}", args.join(" "), help.unwrap_or_default()))
         })?;
         self.emit(BuildEvent::Removed { container });
         if record.code == 0 && record.error.is_none() {

@@ -224,7 +224,7 @@ impl Source {
                 field(&mut files, entry.to.as_os_str().as_encoded_bytes());
                 field(&mut files, state.as_bytes());
                 newest = newest.max(entry.meta.mtime.tv_sec());
-                list.push((entry.from.to_string_lossy().into_owned(), short(&state)));
+                list.push((entry.from.to_string_lossy().into_owned(), state));
             }
         }
         Ok(Fingerprint { digest: files.finish(), list, newest })
@@ -244,7 +244,7 @@ impl Source {
         };
         let attributes = if self.keeps_owner && meta.kind == Kind::File {
             let file = self.root.open_file(&entry.from).at("open", &entry.from)?;
-            crate::copy::attributes(&file).at("read attributes of", &entry.from)?
+            crate::node::attributes(&file).at("read attributes of", &entry.from)?
         } else {
             Vec::new()
         };
@@ -253,25 +253,23 @@ impl Source {
 
     /// Digest of a file's contents.
     fn content(&self, entry: &Entry) -> Result<Digest, Fault> {
+        if let Some(known) = self.stats.as_ref().and_then(|stats| stats.get(&entry.meta)) {
+            return Ok(known);
+        }
         let known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).get(&entry.from).cloned();
         match known {
             Some(known) => Ok(known),
-            None => self.digest(entry),
+            None => self.digest(entry, &mut Vec::new()),
         }
     }
 
-    fn digest(&self, entry: &Entry) -> Result<Digest, Fault> {
+    /// Reads a file for its digest; the buffer is for the next one, too.
+    fn digest(&self, entry: &Entry, buffer: &mut Vec<u8>) -> Result<Digest, Fault> {
         let before = SystemTime::now();
-        let digest = match self.stats.as_ref().and_then(|stats| stats.get(&entry.meta)) {
-            Some(digest) => digest,
-            None => {
-                let digest = self.hash(&entry.from).at("read", &entry.from)?;
-                if let Some(stats) = &self.stats {
-                    stats.put(&entry.meta, &digest, before);
-                }
-                digest
-            }
-        };
+        let digest = self.hash(&entry.from, buffer).at("read", &entry.from)?;
+        if let Some(stats) = &self.stats {
+            stats.put(&entry.meta, &digest, before);
+        }
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.insert(entry.from.clone(), digest.clone());
         Ok(digest)
@@ -286,7 +284,7 @@ impl Source {
             let wanted = |entry: &&&Entry| {
                 entry.meta.kind == Kind::File
                     && !hashes.contains_key(&entry.from)
-                    && self.stats.as_ref().is_none_or(|stats| stats.get(&entry.meta).is_none())
+                    && !self.stats.as_ref().is_some_and(|stats| stats.knows(&entry.meta))
             };
             entries.iter().filter(wanted).copied().collect()
         };
@@ -297,8 +295,9 @@ impl Source {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), Fault> {
+            let mut buffer = Vec::new();
             while let Some(entry) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.digest(entry)?;
+                self.digest(entry, &mut buffer)?;
             }
             Ok(())
         };
@@ -308,23 +307,17 @@ impl Source {
         })
     }
 
-    fn hash(&self, path: &Path) -> io::Result<Digest> {
+    fn hash(&self, path: &Path, buffer: &mut Vec<u8>) -> io::Result<Digest> {
         let mut file = self.root.open_file(path)?;
         let mut hasher = Hasher::default();
-        let mut buffer = vec![0; 128 << 10];
+        buffer.resize(128 << 10, 0);
         loop {
-            match file.read(&mut buffer)? {
+            match file.read(buffer)? {
                 0 => return Ok(hasher.finish()),
                 n => hasher.update(&buffer[..n]),
             }
         }
     }
-}
-
-/// Enough of a state to tell it from others.
-fn short(state: &str) -> String {
-    const DIGITS: usize = 16;
-    Digest::of(state.as_bytes()).hex()[..DIGITS].to_owned()
 }
 
 /// What the patterns made of a directory and those above it.

@@ -1,19 +1,17 @@
 //! A stage while it is built: the image so far, and the variables that its next instruction sees. Pure.
 
-use std::collections::BTreeMap;
-
 use berth_dockerfile_parser::expand::{Lexer, Variables};
 use berth_dockerfile_parser::instruction::{self, ArgPair, CommandLine, Instruction, Kind};
 use berth_dockerfile_parser::{expose_ports, go_quote};
 use berth_oci::{DiffId, EmptyObject, Healthcheck, History, ImageConfig, Platform, chain_id};
 use jiff::Timestamp;
 
+use crate::arguments::Arguments;
+
 /// What Docker puts into images that have none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Marks the history of what this language's reference implementation, and so this one, made.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
-/// These reach `RUN` without an `ARG`, and neither the history nor the cache key.
-const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 /// A stage in the making.
 #[derive(Debug, Clone)]
@@ -31,79 +29,6 @@ pub(crate) struct StageState {
     clock: Timestamp,
     /// Triggers of this stage's base, to run first.
     pub(crate) triggers: Vec<String>,
-}
-
-/// Values of arguments from outside of the stages.
-#[derive(Debug, Default)]
-pub(crate) struct Arguments {
-    /// `--build-arg`
-    pub(crate) given: BTreeMap<String, String>,
-    /// Global `ARG`s and the predefined ones.
-    pub(crate) globals: BTreeMap<String, String>,
-    /// The predefined ones alone.
-    pub(crate) predefined: BTreeMap<String, String>,
-}
-
-impl Arguments {
-    /// Evaluates the `ARG`s before the first `FROM`, on top of the predefined ones.
-    pub(crate) fn new(
-        given: BTreeMap<String, String>,
-        target: &Platform,
-        target_stage: Option<&str>,
-        global: &[Instruction],
-        escape: char,
-    ) -> Result<Self, String> {
-        let mut globals: BTreeMap<String, String> = BTreeMap::new();
-        for (prefix, platform) in [("TARGET", target), ("BUILD", &Platform::host())] {
-            let variant = platform.variant.clone().unwrap_or_default();
-            let full = match variant.as_str() {
-                "" => format!("{}/{}", platform.os, platform.architecture),
-                v => format!("{}/{}/{v}", platform.os, platform.architecture),
-            };
-            let version = platform.os_version.clone().unwrap_or_default();
-            for (name, value) in [
-                ("PLATFORM", full),
-                ("OS", platform.os.clone()),
-                ("OSVERSION", version),
-                ("ARCH", platform.architecture.clone()),
-                ("VARIANT", variant),
-            ] {
-                globals.insert(format!("{prefix}{name}"), value);
-            }
-        }
-        globals.insert("TARGETSTAGE".into(), target_stage.unwrap_or("default").to_owned());
-        for (name, value) in &given {
-            if let Some(predefined) = globals.get_mut(name) {
-                value.clone_into(predefined);
-            }
-        }
-        let predefined = globals.clone();
-        let lexer = Lexer::new(escape);
-        for instruction in global {
-            let Kind::Arg(pairs) = &instruction.kind else { continue };
-            for pair in pairs {
-                let value = match (given.get(&pair.key), &pair.value) {
-                    (Some(given), _) => given.clone(),
-                    (None, Some(default)) => lexer.word(default, &globals).map_err(|e| e.to_string())?,
-                    (None, None) => continue,
-                };
-                globals.insert(pair.key.clone(), value);
-            }
-        }
-        Ok(Self { given, globals, predefined })
-    }
-
-    /// The proxy variables that were given, in both cases.
-    pub(crate) fn proxies(&self) -> Vec<String> {
-        let mut out = Vec::new();
-        for name in PROXIES {
-            let lower = name.to_lowercase();
-            if let Some(value) = self.given.get(name).or_else(|| self.given.get(&lower)) {
-                out.extend([format!("{name}={value}"), format!("{lower}={value}")]);
-            }
-        }
-        out
-    }
 }
 
 impl StageState {

@@ -55,15 +55,23 @@ impl Stats {
         Self { file, known, used: Mutex::default() }
     }
 
-    /// The digest of a file, if it is as it was.
-    pub(crate) fn get(&self, meta: &Meta) -> Option<Digest> {
+    /// What is known of a file, if it is as it was.
+    fn seen(&self, meta: &Meta) -> Option<Seen> {
         let seen = *self.known.get(&meta.identity)?;
         let same = (seen.size, seen.mtime, seen.ctime) == (meta.size, pair(meta.mtime), pair(meta.ctime));
-        if !same {
-            return None;
-        }
+        same.then_some(seen)
+    }
+
+    /// Whether the digest of a file is known.
+    pub(crate) fn knows(&self, meta: &Meta) -> bool {
+        self.seen(meta).is_some()
+    }
+
+    /// The digest of a file, if it is as it was.
+    pub(crate) fn get(&self, meta: &Meta) -> Option<Digest> {
+        let seen = self.seen(meta)?;
         self.use_it(meta.identity, seen);
-        Digest::parse(&format!("sha256:{}", hex(&seen.hash))).ok()
+        Digest::from_sha256_hex(&hex::encode(seen.hash)).ok()
     }
 
     fn use_it(&self, identity: Identity, seen: Seen) {
@@ -78,7 +86,10 @@ impl Stats {
         if changed.is_none_or(|changed| changed + SETTLED > before) {
             return;
         }
-        let Some(hash) = unhex(digest.hex()) else { return };
+        let mut hash = [0; 32];
+        if hex::decode_to_slice(digest.hex(), &mut hash).is_err() {
+            return;
+        }
         let seen = Seen { size: meta.size, mtime: pair(meta.mtime), ctime: pair(meta.ctime), hash };
         self.use_it(meta.identity, seen);
     }
@@ -136,21 +147,6 @@ fn parse(bytes: &[u8]) -> Option<HashMap<Identity, Seen>> {
         all.insert((unsigned(0), unsigned(1)), seen);
     }
     Some(all)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
-    }
-    Some(out)
 }
 
 #[cfg(test)]

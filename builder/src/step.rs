@@ -18,8 +18,9 @@ use crate::cache::Record;
 use crate::fault::{At, Fault};
 use crate::graph::Base;
 use crate::key::KeyInputs;
-use crate::solve::{Solver, fresh_id};
+use crate::solve::Solver;
 use crate::stage::StageState;
+use crate::start::fresh_id;
 use crate::{BuildError, BuildEvent, Event, Place, failed};
 
 /// One stage under way.
@@ -38,7 +39,7 @@ impl<'a> StageRun<'a> {
     pub(crate) fn complete(solver: &'a Solver<'a>, index: usize) -> Result<StageState, BuildError> {
         let stage = &solver.program.stages[index];
         let state = StageState::scratch(&solver.platform);
-        let step = Cell::new(solver.first_steps[index]);
+        let step = Cell::new(solver.numbers.first_steps[index]);
         let mut run = Self { solver, index, step, instruction: Cell::new(0), state };
         run.begin(&stage.original);
         let placed = |run: &Self, fault, lines| {
@@ -73,16 +74,18 @@ impl<'a> StageRun<'a> {
     }
 
     pub(crate) fn emit(&self, what: BuildEvent) {
-        let place = Place { step: self.step.get(), stage: self.solver.positions[self.index] };
+        let place = Place { step: self.step.get(), stage: self.solver.numbers.positions[self.index] };
         (self.solver.io.events)(Event { place: Some(place), what });
     }
 
     fn begin(&self, text: &str) {
-        let stage = self.solver.program.stages[self.index].name.clone();
+        let solver = self.solver;
+        let stage = solver.program.stages[self.index].name.clone();
+        let stage = stage.unwrap_or_else(|| format!("stage-{}", self.index));
         self.emit(BuildEvent::StepStart {
-            n: self.step.get(),
-            total: self.solver.total,
-            stage: stage.unwrap_or_else(|| format!("stage-{}", self.index)),
+            n: solver.numbers.shown(self.step.get()),
+            total: solver.numbers.total,
+            stage: format!("{}{stage}", solver.prefix),
             text: text.replace('\n', " "),
         });
     }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::ignore;
 use berth_oci::{DiffId, Digest, ImageConfig, Platform};
@@ -17,8 +18,8 @@ use crate::cache::{Cache, Record};
 use crate::copy::{Changes, Copier};
 use crate::fault::{At, Fault, store};
 use crate::rootdir::RootDir;
-use crate::solve::fresh_id;
 use crate::source::Source;
+use crate::start::fresh_id;
 
 /// Where the config of an image says it.
 const FIELD: &str = "berth.build.cache.v1";
@@ -29,6 +30,22 @@ pub struct CacheRecords {
     pub(crate) records: Vec<(Digest, Record)>,
     /// Names of cache mounts.
     pub(crate) mounts: Vec<String>,
+}
+
+impl CacheRecords {
+    /// All records of several builds, each once.
+    pub(crate) fn join(all: Vec<Self>) -> Self {
+        let mut joined = Self::default();
+        for one in all {
+            joined.records.extend(one.records);
+            joined.mounts.extend(one.mounts);
+        }
+        joined.records.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        joined.records.dedup_by(|(a, _), (b, _)| a == b);
+        joined.mounts.sort();
+        joined.mounts.dedup();
+        joined
+    }
 }
 
 /// The form in a config.
@@ -169,15 +186,30 @@ fn import_mount(shared: &Shared, name: &str, layer: &DiffId) -> Result<(), Build
 
 pub(crate) fn export_files(
     shared: &Shared,
-    image: &Digest,
+    images: &[(Platform, Digest)],
     to: OwnedFd,
     owner: Option<(u32, u32)>,
 ) -> Result<(), BuildError> {
     let _lease = shared.store.lease();
-    let config = shared.store.images().config_of(image).map_err(store)?;
-    if config.diff_ids().is_empty() {
-        return Ok(());
+    let to = RootDir::new(to);
+    for (platform, image) in images {
+        let config = shared.store.images().config_of(image).map_err(store)?;
+        let own = match images.len() {
+            1 => None,
+            _ => {
+                let name = PathBuf::from(platform.to_string().replace('/', "_"));
+                let set_up = |root: &RootDir, path: &Path| match owner {
+                    Some((uid, gid)) => root.set_owner(path, uid, gid),
+                    None => Ok(()),
+                };
+                to.make_dirs(&name, &set_up).at("create", &name)?;
+                Some(to.subtree(&name).at("open", &name)?)
+            }
+        };
+        if !config.diff_ids().is_empty() {
+            let mount = shared.store.snapshots().mount_ro(config.diff_ids()).map_err(store)?;
+            copy_tree(RootDir::new(mount), own.as_ref().unwrap_or(&to), owner)?;
+        }
     }
-    let mount = shared.store.snapshots().mount_ro(config.diff_ids()).map_err(store)?;
-    copy_tree(RootDir::new(mount), &RootDir::new(to), owner)
+    Ok(())
 }

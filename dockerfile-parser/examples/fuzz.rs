@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::giturl::GitRef;
 use berth_dockerfile_parser::lint::{self, Environment};
-use berth_dockerfile_parser::{chmod, expose_ports, glob, ignore, mount};
+use berth_dockerfile_parser::{chmod, device, expose_ports, glob, ignore, mount};
 
 /// What mutations put in: everything that means something to the language.
 const WORDS: [&str; 38] = [
@@ -123,6 +123,7 @@ fn exercise(text: &str) {
     for line in text.lines().take(64) {
         Lexer::default().expand(line, &variables).ok();
         mount::parse(line, |word| Ok(word.to_owned())).ok();
+        device::parse(line).ok();
         chmod::Mode::parse(line).ok();
         expose_ports(line).ok();
         glob::matches(line, "some/name").ok();

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod chmod;
+pub mod device;
 pub mod diagnostic;
 mod directive;
 pub mod duration;

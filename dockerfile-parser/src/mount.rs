@@ -112,7 +112,7 @@ const KEYS: [&str; 19] = [
 /// # Errors
 /// If either is wrong.
 pub fn check(raw: &str) -> Result<(), Fault> {
-    for field in fields(raw)? {
+    for field in fields(raw, "mounts")? {
         let Some((key, value)) = field.split_once('=') else { continue };
         let key = key.to_lowercase();
         if key == "from" && value.find('$').is_some_and(|at| at + 1 != value.len()) {
@@ -144,7 +144,7 @@ pub fn parse(raw: &str, expand: impl Fn(&str) -> Result<String, String>) -> Resu
         gid: None,
     };
     let mut readonly_given = false;
-    for field in fields(raw)? {
+    for field in fields(raw, "mounts")? {
         match field.split_once('=') {
             Some((key, value)) => {
                 let value = expand(value).map_err(Fault::new)?;
@@ -295,7 +295,7 @@ fn sharing(value: &str) -> Result<Sharing, Fault> {
 }
 
 /// Go's `strconv.ParseBool`.
-fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -327,9 +327,9 @@ fn power(unit: u8) -> f64 {
     1024_f64.powi(i32::try_from(exponent).unwrap_or(1))
 }
 
-/// The fields of one CSV line.
-fn fields(raw: &str) -> Result<Vec<String>, Fault> {
-    let bad = |what: &str| Fault::new(format!("failed to parse csv mounts: {what}"));
+/// The fields of one CSV line. `of` names them in errors.
+pub(crate) fn fields(raw: &str, of: &str) -> Result<Vec<String>, Fault> {
+    let bad = |what: &str| Fault::new(format!("failed to parse csv {of}: {what}"));
     if raw.is_empty() {
         return Err(bad("EOF"));
     }

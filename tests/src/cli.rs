@@ -19,6 +19,7 @@ pub enum Frontend {
 pub struct Cli {
     frontend: Frontend,
     host: String,
+    environment: Vec<(String, String)>,
 }
 
 /// What a command did.
@@ -51,7 +52,14 @@ impl Cli {
     /// A command line for the engine at `host` (`unix://…`).
     #[must_use]
     pub fn new(frontend: Frontend, host: &str) -> Self {
-        Self { frontend, host: host.to_owned() }
+        Self { frontend, host: host.to_owned(), environment: Vec::new() }
+    }
+
+    /// The same with a variable in its environment.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Which program this is.
@@ -75,6 +83,7 @@ impl Cli {
         };
         command.arg("-H").arg(&self.host).args(args);
         command.env("DOCKER_BUILDKIT", "0").env_remove("DOCKER_HOST").env_remove("BERTH_HOST");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -13,6 +13,7 @@ pub mod host;
 pub mod matrix;
 pub mod namespaces;
 pub mod podman;
+pub mod project;
 pub mod registry;
 pub mod scene;
 pub mod vm;

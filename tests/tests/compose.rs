@@ -1,47 +1,11 @@
 //! `berth compose` against both engines, ours and a real dockerd: the same files, the same behaviour.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use berth_tests::cli::{Cli, Frontend};
 use berth_tests::daemon::Daemon;
 use berth_tests::dockerd::Dockerd;
-
-/// A project in a directory of its own, on one engine.
-struct Project<'a> {
-    cli: &'a Cli,
-    file: PathBuf,
-}
-
-impl<'a> Project<'a> {
-    fn new(cli: &'a Cli, directory: &Path, text: &str) -> Self {
-        std::fs::create_dir_all(directory).expect("a directory");
-        let file = directory.join("compose.yaml");
-        std::fs::write(&file, text).expect("a Compose file");
-        Self { cli, file }
-    }
-
-    fn args<'b>(&'b self, words: &'b [&'b str]) -> Vec<&'b str> {
-        let file = self.file.to_str().expect("the path is text");
-        ["compose", "-f", file].into_iter().chain(words.iter().copied()).collect()
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        self.cli.ok(&self.args(words))
-    }
-
-    /// The ids of the project's containers.
-    fn ids(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self.ok(&["ps", "-aq"]).lines().map(str::to_owned).collect();
-        ids.sort();
-        ids
-    }
-
-    fn change(&self, from: &str, to: &str) {
-        let text = std::fs::read_to_string(&self.file).expect("a Compose file");
-        assert!(text.contains(from), "{from:?} is not in the file");
-        std::fs::write(&self.file, text.replace(from, to)).expect("a Compose file");
-    }
-}
+use berth_tests::project::Project;
 
 const SHOP: &str = "\
 services:

@@ -327,8 +327,8 @@ const ANSWER: [u8; 4] = [192, 0, 2, 9];
 impl Outside {
     fn start(pid: u32) -> Self {
         let asked = std::sync::Arc::new(AtomicUsize::new(0));
-        let udp = within(pid, || UdpSocket::bind("0.0.0.0:53").expect("UDP port 53"));
-        let tcp = within(pid, || std::net::TcpListener::bind("0.0.0.0:53").expect("TCP port 53"));
+        let udp = within(pid, || UdpSocket::bind("[::]:53").expect("UDP port 53"));
+        let tcp = within(pid, || std::net::TcpListener::bind("[::]:53").expect("TCP port 53"));
         let count = std::sync::Arc::clone(&asked);
         std::thread::spawn(move || {
             let mut buffer = [0; 512];
@@ -377,6 +377,19 @@ fn told(query: &[u8], count: usize, truncated: bool) -> Vec<u8> {
     packet
 }
 
+/// Asks 127.0.0.11 for an address, as a stub resolver does.
+fn ask(pid: u32, name: &str) -> Vec<u8> {
+    within(pid, || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        socket.connect("127.0.0.11:53").expect("connect");
+        socket.send(&query(7, name)).expect("send");
+        let mut buffer = [0; 4096];
+        let length = socket.recv(&mut buffer).expect("an answer within the time of a stub resolver");
+        buffer[..length].to_vec()
+    })
+}
+
 /// Names that no network has go to the servers asked for: the second when the first is silent, over TCP what is large,
 /// once only what is known; and from internal networks nowhere.
 #[test]
@@ -401,17 +414,6 @@ fn names_of_the_outside() {
     ]
     .concat());
 
-    let ask = |pid: u32, name: &str| {
-        within(pid, || {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
-            socket.connect("127.0.0.11:53").expect("connect");
-            socket.send(&query(7, name)).expect("send");
-            let mut buffer = [0; 4096];
-            let length = socket.recv(&mut buffer).expect("an answer within the time of a stub resolver");
-            buffer[..length].to_vec()
-        })
-    };
     let client = pid_of(&cli, "client");
     // Nobody has the first server's address.
     let answer = ask(client, "www.example.org");
@@ -439,4 +441,138 @@ fn names_of_the_outside() {
     let before = outside.asked();
     let refused = ask(pid_of(&cli, "inside"), "www.example.org");
     assert_eq!((refused[3] & 15, outside.asked()), (3, before), "no such name, and nobody was asked");
+}
+
+/// A name server that has an IPv6 address only is asked like any other.
+#[test]
+fn a_name_server_over_ipv6() {
+    let host = Host::new();
+    let (_daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "--ipv6", "--subnet", "10.219.0.0/24", "--subnet", "fd19::/64", "six"]);
+    cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "outside",
+        "--network",
+        "six",
+        "--ip6",
+        "fd19::53",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    let outside = Outside::start(pid_of(&cli, "outside"));
+    cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "client",
+        "--network",
+        "six",
+        "--dns",
+        "fd19::53",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    let answer = ask(pid_of(&cli, "client"), "www.example.org");
+    assert!(answer.ends_with(&ANSWER), "{answer:?}");
+    assert_eq!(outside.asked(), 1);
+}
+
+/// The process that answers names may be killed: another one takes over, for containers old and new.
+#[test]
+fn a_lost_name_server() {
+    let host = Host::new();
+    let (_daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "names"]);
+    cli.ok(&["run", "-d", "--name", "server", "--network", "names", "busybox", "sleep", "1000"]);
+    cli.ok(&["run", "-d", "--name", "client", "--network", "names", "busybox", "sleep", "1000"]);
+    for round in 0..3 {
+        let found = resolvers(&host);
+        assert_eq!(found.len(), 1, "round {round}: one process answers");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(found[0]), nix::sys::signal::Signal::SIGKILL)
+            .expect("kill -9 the resolver");
+        cli.eventually("another process answers", |_| {
+            let now = resolvers(&host);
+            now.len() == 1 && now != found
+        });
+        cli.eventually("old containers know old names", |cli| {
+            cli.run(&["exec", "client", "nslookup", "-type=a", "server"]).code == 0
+        });
+        let late = format!("late{round}");
+        cli.ok(&["run", "-d", "--name", &late, "--network", "names", "busybox", "sleep", "1000"]);
+        cli.ok(&["exec", "client", "nslookup", "-type=a", &late]);
+        cli.ok(&["exec", &late, "nslookup", "-type=a", "client"]);
+    }
+}
+
+/// Processes that answer names in a host's network namespace; they hold no descriptors of others.
+fn resolvers(host: &Host) -> Vec<i32> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let ours = namespace(&host.pid().to_string());
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    pids.filter(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() == "berth-dns" && namespace(pid) == ours
+    })
+    .filter_map(|pid| pid.parse().ok())
+    .collect()
+}
+
+/// The process outlives whoever started the daemon: it keeps nothing open that they may wait for.
+#[test]
+fn the_name_server_holds_nothing_of_others() {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    let host = Host::new();
+    let marker = tempfile::NamedTempFile::new().expect("a file");
+    // As any program would inherit it from a careless parent.
+    fcntl(marker.as_file(), FcntlArg::F_SETFD(FdFlag::empty())).expect("inheritable");
+    let (daemon, cli) = on(&host);
+    fcntl(marker.as_file(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("not inheritable");
+    cli.ok(&["network", "create", "names"]);
+    cli.ok(&["run", "-d", "--name", "server", "--network", "names", "busybox", "sleep", "1000"]);
+    let holds = |pid: i32| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").flatten();
+        fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|target| target == marker.path())
+    };
+    assert!(holds(i32::try_from(daemon.pid()).expect("a pid")), "the test's own premise");
+    let found = resolvers(&host);
+    assert!(found.len() == 1 && !holds(found[0]), "{found:?}");
+}
+
+/// Two projects on one network may both have a `db`: each sees its own first, and the other's when it has none.
+#[test]
+fn names_of_one_s_own_project_come_first() {
+    let host = Host::new();
+    let (daemon, cli) = on(&host);
+    let berth = daemon.cli(Frontend::Berth);
+    cli.ok(&["network", "create", "shared"]);
+    let common = "networks: {default: {name: shared, external: true}}\n";
+    let service = "{image: busybox, stop_signal: SIGKILL, command: sleep 1000}";
+    for (project, extra) in [("one", ""), ("two", ""), ("three", "no")] {
+        let db = if extra.is_empty() { format!("  db: {service}\n") } else { String::new() };
+        let dir = daemon.scratch(project);
+        std::fs::write(dir.join("compose.yaml"), format!("services:\n  app: {service}\n{db}{common}"))
+            .expect("write the file");
+        berth.ok(&["compose", "--project-directory", &dir.display().to_string(), "up", "-d"]);
+    }
+    let resolve = |container: &str| {
+        let answer = ask(pid_of(&cli, container), "db");
+        std::net::Ipv4Addr::from(*answer.last_chunk::<4>().expect("an address")).to_string()
+    };
+    let (one, two) = (address_of(&cli, "one-db-1"), address_of(&cli, "two-db-1"));
+    for _ in 0..4 {
+        assert_eq!(resolve("one-app-1"), one);
+        assert_eq!(resolve("two-app-1"), two);
+        assert!([&one, &two].contains(&&resolve("three-app-1")));
+    }
+    cli.ok(&["rm", "-f", "one-db-1"]);
+    assert_eq!(resolve("one-app-1"), two, "the only one there is");
+    for project in ["one", "two", "three"] {
+        let dir = daemon.scratch(project).display().to_string();
+        berth.ok(&["compose", "--project-directory", &dir, "down", "-t", "1"]);
+    }
 }

@@ -1,12 +1,15 @@
 //! Builds that only copy and describe.
 
+use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::{Duration, SystemTime};
 
 use berth_builder::{BuildError, BuildRequest, Context, DockerfileSource};
-use berth_oci::Reference;
+use berth_oci::{Platform, Reference};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Harness, args, context};
+use crate::harness::{Harness, Outcome, args, context};
 
 #[test]
 fn copies_and_caches() {
@@ -231,4 +234,88 @@ fn a_cancelled_build_leaves_nothing() {
     let outcome = h.run(BuildRequest::new(Context::Directory(dir.path().to_owned())), cancel);
     assert!(matches!(outcome.error(), BuildError::Cancelled));
     h.assert_clean();
+}
+
+#[test]
+fn new_layers_have_nothing_newer_than_the_fixed_time() {
+    const EPOCH: u64 = 1_000_000_000;
+    let h = Harness::new();
+    let dir = context(
+        "FROM busybox\nCOPY old new /f/\nCOPY tree /tree\n",
+        &[("old", ""), ("new", ""), ("tree/n", "")],
+    );
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH - 5);
+    fs::File::open(dir.path().join("old")).unwrap().set_modified(old).unwrap();
+    let build = |rewrite| {
+        let mut request = BuildRequest::new(Context::Directory(dir.path().to_owned()));
+        request.build_args = args(&[("SOURCE_DATE_EPOCH", &EPOCH.to_string())]);
+        request.rewrite_timestamp = rewrite;
+        h.run(request, CancellationToken::new())
+    };
+    let (plain, rewritten) = (build(false), build(true));
+    let time = |outcome: &Outcome, path: &str| {
+        let found = h.find(outcome.id(), path).unwrap_or_else(|| panic!("{path}"));
+        u64::try_from(found.symlink_metadata().unwrap().mtime()).unwrap()
+    };
+    assert!(time(&plain, "f/new") > EPOCH, "a copied file keeps its time otherwise");
+    for (path, want) in
+        [("f/old", EPOCH - 5), ("f/new", EPOCH), ("f", EPOCH), ("tree", EPOCH), ("tree/n", EPOCH)]
+    {
+        assert_eq!(time(&rewritten, path), want, "{path}");
+    }
+    let layers = |outcome: &Outcome| h.store.images().config_of(outcome.id()).unwrap().diff_ids().to_vec();
+    assert_eq!(layers(&plain)[0], layers(&rewritten)[0], "the base is what it was");
+    assert_ne!(layers(&plain)[1], layers(&rewritten)[1]);
+}
+
+#[test]
+fn unchanged_files_are_not_read_again() {
+    let h = Harness::new();
+    let dir = context("FROM busybox\nCOPY data /data\n", &[("data/same", "1"), ("data/other", "1")]);
+    // What changed a moment ago is not trusted.
+    std::thread::sleep(Duration::from_millis(200));
+    let build =
+        || h.run(BuildRequest::new(Context::Directory(dir.path().to_owned())), CancellationToken::new());
+    let first = build();
+    let opened = || -> Vec<String> {
+        let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        watch.add_watch(&dir.path().join("data"), AddWatchFlags::IN_OPEN).unwrap();
+        assert_eq!(build().cached(), 1);
+        let mut names = Vec::new();
+        while let Ok(events) = watch.read_events() {
+            names.extend(
+                events.into_iter().filter_map(|event| Some(event.name?.to_string_lossy().into_owned())),
+            );
+        }
+        names
+    };
+    assert_eq!(opened(), Vec::<String>::new());
+    fs::write(dir.path().join("data/other"), "1").unwrap();
+    assert_eq!(opened(), ["other"], "written again with the same contents");
+    assert_eq!(build().id(), first.id());
+}
+
+#[test]
+fn an_image_for_each_platform() {
+    let h = Harness::new();
+    let dockerfile = "FROM --platform=$BUILDPLATFORM busybox AS tools\nFROM scratch\nARG TARGETARCH\nCOPY for-$TARGETARCH /f\n\
+        COPY --from=tools /etc/passwd /\n";
+    let files = [("for-arm64", "arm"), ("for-riscv64", "riscv")];
+    let outcome = h.build_with(dockerfile, &files, |request| {
+        request.platforms = ["linux/arm64", "linux/riscv64"].map(|p| Platform::parse(p).unwrap()).into();
+        request.tags = vec![Reference::parse("both").unwrap()];
+    });
+    let images = outcome.images.clone();
+    assert_eq!(images.len(), 2, "{outcome:?}");
+    for ((platform, id), (architecture, text)) in images.iter().zip([("arm64", "arm"), ("riscv64", "riscv")])
+    {
+        assert_eq!(platform.architecture, architecture);
+        assert_eq!(h.config(id)["architecture"], architecture);
+        assert_eq!(h.read(id, "f"), text);
+        assert!(h.find(id, "passwd").is_some());
+    }
+    assert_eq!(outcome.id(), &images[0].1, "none is for this machine: the first has the name");
+    let steps: Vec<String> = outcome.steps().into_iter().filter(|step| step.contains("for-$")).collect();
+    assert_eq!(steps, ["4/5 COPY for-$TARGETARCH /f", "4/5 COPY for-$TARGETARCH /f"]);
+    assert_eq!(outcome.cached(), 0, "each has files of its own");
 }

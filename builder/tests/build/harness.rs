@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use berth_builder::{
     BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Builder, BuilderDirs, CacheRecords, Context,
-    ImageResolver, NetworkMode, OutputStream, ResolveError, Sandbox, SandboxError, Sandboxes,
+    DeviceError, Devices, ImageResolver, NetworkMode, OutputStream, ResolveError, Sandbox, SandboxError,
+    Sandboxes,
 };
 use berth_oci::{Digest, ImageConfig, Platform, Reference};
 use berth_runtime_client::ShimSpawner;
 use berth_store::Store;
+use oci_spec::runtime as oci;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +26,14 @@ pub(crate) struct Harness {
 }
 
 /// What a build came to.
+#[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) result: Result<Digest, BuildError>,
     pub(crate) events: Vec<BuildEvent>,
     /// What the build took from the cache or put into it.
     pub(crate) records: Option<CacheRecords>,
+    /// The image of each platform.
+    pub(crate) images: Vec<(Platform, Digest)>,
 }
 
 impl Outcome {
@@ -89,7 +94,13 @@ impl Harness {
         store.import(busybox().as_slice(), config, Some("base"), Some(&reference)).unwrap();
         let dirs =
             BuilderDirs { builds: root.path().join("builds"), run: root.path().join("run"), cache_limit };
-        let builder = Builder::new(store.clone(), ShimSpawner::new(shim()), Arc::new(HostNetwork), dirs);
+        let builder = Builder::new(
+            store.clone(),
+            ShimSpawner::new(shim()),
+            Arc::new(HostNetwork),
+            Arc::new(ZeroDevice),
+            dirs,
+        );
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { store, builder, root, runtime }
@@ -122,9 +133,10 @@ impl Harness {
         };
         let result = self.runtime.block_on(self.builder.build(request, io));
         let records = result.as_ref().ok().map(|image| image.records.clone());
+        let images = result.as_ref().map(|image| image.images.clone()).unwrap_or_default();
         let result = result.map(|image| image.id);
         let events = std::mem::take(&mut *events.lock().unwrap());
-        Outcome { result, events, records }
+        Outcome { result, events, records, images }
     }
 
     pub(crate) fn config(&self, id: &Digest) -> Value {
@@ -249,6 +261,27 @@ impl Sandbox for HostNetwork {
 
     fn resolv_conf(&self) -> String {
         String::new()
+    }
+}
+
+/// One device: zeroes under another name.
+struct ZeroDevice;
+
+impl Devices for ZeroDevice {
+    fn names(&self) -> Vec<String> {
+        vec!["test.example/zero=one".to_owned()]
+    }
+
+    fn inject(&self, names: &[String], spec: &mut oci::Spec) -> Result<(), DeviceError> {
+        assert_eq!(names, ["test.example/zero=one"]);
+        let mut linux = spec.linux().clone().unwrap_or_default();
+        let mut device = oci::LinuxDevice::default();
+        device.set_path("/dev/zeroes".into()).set_typ(oci::LinuxDeviceType::C).set_major(1).set_minor(5);
+        let mut devices = linux.devices().clone().unwrap_or_default();
+        devices.push(device);
+        linux.set_devices(Some(devices));
+        spec.set_linux(Some(linux));
+        Ok(())
     }
 }
 

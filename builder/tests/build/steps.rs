@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use berth_builder::{BuildError, BuildRequest, Context, Secret};
+use berth_oci::Platform;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Harness, args, context, shim};
@@ -123,5 +124,62 @@ fn cancelling_ends_the_running_step() {
     waiter.join().unwrap();
     assert!(matches!(outcome.error(), BuildError::Cancelled), "{}", outcome.error());
     assert!(started.elapsed() < Duration::from_secs(30));
+    h.assert_clean();
+}
+
+#[test]
+fn devices_by_name() {
+    let h = harness();
+    let build = |line: &str, allowed: &[&str]| {
+        let devices: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+        h.build_with(&format!("FROM busybox\n{line}\n"), &[], |request| request.allow.devices = devices)
+    };
+    let read = "RUN --device=test.example/zero,required busybox head -c 3 /dev/zeroes | busybox od -An -tx1";
+    let outcome = build(read, &["test.example/zero"]);
+    outcome.id();
+    assert_eq!(outcome.output().trim(), "00 00 00");
+    let refused = build(read, &[]);
+    assert!(
+        refused.error().to_string().contains("--allow device=test.example/zero=one"),
+        "{}",
+        refused.error()
+    );
+    let missing = build("RUN --device=test.example/one=x,required true", &[""]);
+    assert!(missing.error().to_string().contains("there are test.example/zero=one"), "{}", missing.error());
+    build("RUN --device=test.example/one=x test ! -e /dev/zeroes", &[""]).id();
+    h.assert_clean();
+}
+
+#[test]
+fn a_step_without_memory_says_so() {
+    let h = harness();
+    let grow = "FROM busybox\nRUN x=a; while true; do x=$x$x; done\n";
+    let outcome = h.build_with(grow, &[], |request| {
+        request.limits.memory = Some(32 << 20);
+    });
+    let BuildError::Run { oom_killed, code, .. } = outcome.error() else { panic!("{}", outcome.error()) };
+    assert!(*oom_killed && *code == 137, "{code}");
+    assert!(outcome.error().to_string().contains("memory"), "{}", outcome.error());
+    h.assert_clean();
+}
+
+#[test]
+fn a_program_for_another_machine_asks_for_an_emulator() {
+    let h = harness();
+    let dir = context("FROM scratch\nCOPY sh /bin/sh\nRUN true\n", &[]);
+    let mut program = std::fs::read("/bin/busybox").unwrap();
+    // e_machine: EM_S390
+    program[18..20].copy_from_slice(&[22, 0]);
+    std::fs::write(dir.path().join("sh"), program).unwrap();
+    std::fs::set_permissions(dir.path().join("sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let mut request = BuildRequest::new(Context::Directory(dir.path().to_owned()));
+    request.platforms = vec![Platform::parse("linux/s390x").unwrap()];
+    let outcome = h.run(request, CancellationToken::new());
+    let said = outcome.error().to_string();
+    for part in ["it is built for s390x", "programs for linux/s390x need an emulator", "$BUILDPLATFORM"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(outcome.error().excerpt().unwrap().line, 3);
     h.assert_clean();
 }

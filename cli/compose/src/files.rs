@@ -1,11 +1,19 @@
 //! Configs and secrets: how each gets into a container.
 //!
 //! A file is bound, as docker compose does it. What has no file, and a file that is to have an owner or a mode of its
-//! own, is copied into the container before it starts.
+//! own, is a file in memory if it is a secret and the engine can do that; else it is copied into the container before it
+//! starts.
 
 use std::path::PathBuf;
 
-use berth_client::{Client, Upload, api::options::PutArchive};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use berth_client::{
+    Client, Upload,
+    api::{
+        container::{Mount, SecretOptions},
+        options::PutArchive,
+    },
+};
 
 use crate::{
     Result,
@@ -31,6 +39,29 @@ pub(crate) enum Delivery {
     Bind(PathBuf),
     /// Copied.
     Copy { content: Vec<u8>, uid: u64, gid: u64, mode: u32, owned: bool },
+}
+
+/// Whether the engine makes secrets in memory: Berth does.
+pub(crate) async fn are_in_memory(client: &Client) -> Result<bool> {
+    let ping = client.ping().await.during(|| "asking who the engine is".to_owned())?;
+    Ok(ping.server.starts_with("Berth/"))
+}
+
+impl File {
+    /// The secret as a file in memory; none if it is to be bound or copied.
+    pub(crate) fn in_memory(&self) -> Option<Mount> {
+        let Delivery::Copy { content, uid, gid, mode, .. } = &self.delivery else { return None };
+        let id = |id: &u64| u32::try_from(*id).ok();
+        let options =
+            SecretOptions { data: STANDARD.encode(content), uid: id(uid)?, gid: id(gid)?, mode: *mode };
+        let target = self.target.clone();
+        self.is_secret.then(|| Mount {
+            kind: "secret".to_owned(),
+            target,
+            secret_options: Some(options),
+            ..Mount::default()
+        })
+    }
 }
 
 /// The configs and secrets of a service.
@@ -106,7 +137,13 @@ pub(crate) async fn inject(
     service: &Service,
     id: &str,
 ) -> Result<()> {
-    for file in of(project, name, service)? {
+    let files = of(project, name, service)?;
+    let copied = files.iter().any(|file| matches!(file.delivery, Delivery::Copy { .. }));
+    let in_memory = copied && are_in_memory(client).await?;
+    for file in files {
+        if in_memory && file.in_memory().is_some() {
+            continue;
+        }
         let Delivery::Copy { content, uid, gid, mode, owned } = file.delivery else { continue };
         if content.is_empty() {
             continue;

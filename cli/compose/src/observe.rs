@@ -14,6 +14,7 @@ use futures_util::future::try_join_all;
 use crate::{
     Result,
     error::Context,
+    files,
     labels::{self, Labelled, OneOff, of_project},
     model::{self, Always, Dependency, Pairs, Project, Service},
 };
@@ -57,6 +58,8 @@ pub struct Observed {
     pub images: BTreeMap<String, ImageInspect>,
     /// The version spoken.
     pub api: Option<ApiVersion>,
+    /// Whether the engine makes secrets in memory.
+    pub(crate) secrets: bool,
 }
 
 /// Looks at all of it, at the same time.
@@ -66,12 +69,13 @@ pub(crate) async fn observe(client: &Client, project: &Project) -> Result<Observ
     let volumes =
         async { client.volume_list(&Default::default()).await.during(|| "listing volumes".to_owned()) };
     let api = async { client.version_spoken().await.during(|| "asking for the engine's version".to_owned()) };
-    let (containers, networks, volumes, images, api) = tokio::try_join!(
+    let (containers, networks, volumes, images, api, secrets) = tokio::try_join!(
         containers(client, &project.name, OneOff::Include, true),
         networks,
         volumes,
         images(client, project),
-        api
+        api,
+        files::are_in_memory(client)
     )?;
     Ok(Observed {
         containers,
@@ -79,6 +83,7 @@ pub(crate) async fn observe(client: &Client, project: &Project) -> Result<Observ
         volumes: volumes.volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect(),
         images,
         api: Some(api),
+        secrets,
     })
 }
 

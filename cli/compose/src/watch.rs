@@ -162,6 +162,10 @@ impl Watch {
         while let Ok(Some(path)) = tokio::time::timeout(QUIET, self.changes.recv()).await {
             changed.insert(path);
         }
+        // What is in a directory that is new came before anybody watched it.
+        for directory in changed.iter().filter(|path| path.is_dir()).cloned().collect::<Vec<_>>() {
+            collect(&directory, &mut changed);
+        }
         let mut rebuild = BTreeSet::new();
         let mut restart: BTreeMap<String, ()> = BTreeMap::new();
         let mut work = Vec::new();
@@ -211,7 +215,8 @@ impl Watch {
 
     async fn restart(&self, service: &str) -> Result<()> {
         for id in self.containers(service).await? {
-            let restarted = self.engine.client.container_restart(&id, &StopContainer::default()).await;
+            let stop = StopContainer::default();
+            let restarted = self.engine.act(self.engine.client.container_restart(&id, &stop)).await;
             restarted.during(|| format!("restarting service {service}"))?;
         }
         Ok(())
@@ -253,11 +258,8 @@ impl Watch {
         let service = self.project.services.get(&rule.service);
         for id in self.containers(&rule.service).await? {
             let options = PutArchive { path: "/".to_owned(), ..PutArchive::default() };
-            let put = self
-                .engine
-                .client
-                .container_archive_put(&id, &options, Upload::from_bytes(archive.clone()))
-                .await;
+            let archive = Upload::from_bytes(archive.clone());
+            let put = self.engine.act(self.engine.client.container_archive_put(&id, &options, archive)).await;
             put.during(|| format!("syncing service {}", rule.service))?;
             if !gone.is_empty() {
                 let words = ["rm", "-rf", "--"].map(str::to_owned).into_iter();

@@ -52,8 +52,9 @@ wire! {
         pub name: String,
         /// Driver; empty is `local`.
         pub driver: String,
-        /// Options of the driver.
-        pub driver_opts: BTreeMap<String, String>,
+        /// Options of the driver; engines tell an empty map from none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub driver_opts: Option<BTreeMap<String, String>>,
         /// Labels.
         pub labels: Option<BTreeMap<String, String>>,
     }

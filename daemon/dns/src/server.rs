@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -90,11 +90,15 @@ impl Served {
 /// Runs the process on a listening control socket until it is told to quit, or nobody is left to serve and to
 /// listen to.
 ///
-/// The calling process must have one thread: sockets are made by moving it between network namespaces.
+/// The calling process must have one thread: sockets are made by moving it between network namespaces. It must own no
+/// descriptor but the standard streams and `control`: all others, which it inherited from a daemon that inherited them, are
+/// closed, for it outlives whoever waits for their end.
 ///
 /// # Errors
 /// When the runtime or the first sockets could not be made.
 pub fn serve(control: OwnedFd) -> Result<(), ServeError> {
+    berth_sys::process::close_others(3, &[control.as_fd()])
+        .map_err(|errno| failed("close inherited descriptors")(errno.into()))?;
     confine().map_err(failed("give up what is not needed"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,9 +1,7 @@
-//! Builds: drives the builder, gives it networks and images, and tells its progress as docker does.
+//! Builds: drives the builder, gives it images, and tells its progress as docker does.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::IpAddr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +10,10 @@ use berth_api::build::{BuildCacheRecord, BuildOptions, PruneBuildResponse};
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
-    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, Context, DockerfileSource, Event,
-    ImageResolver, Limits, NetworkMode, PruneOptions, ResolveError, Sandbox, SandboxError, Sandboxes,
+    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, Event,
+    ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError,
 };
-use berth_network::{EndpointRequest, NetworkController};
-use berth_oci::{Digest, Platform, Reference};
+use berth_oci::{Descriptor, Digest, Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -24,95 +21,6 @@ use crate::error::{EngineError, Result};
 use crate::ids;
 use crate::images::{self, credentials};
 use crate::items::Progress;
-use crate::resolve_files::{HostLine, HostResolver, hosts, resolv_conf};
-
-/// Networks for build steps.
-pub(crate) struct EngineSandboxes {
-    network: Arc<NetworkController>,
-    dns: Vec<String>,
-}
-
-impl EngineSandboxes {
-    pub(crate) fn new(network: Arc<NetworkController>, dns: Vec<String>) -> Self {
-        Self { network, dns }
-    }
-}
-
-/// The network of one build step.
-struct EngineSandbox {
-    network: Arc<NetworkController>,
-    /// Stands for the step where the network controller asks for a container.
-    id: String,
-    netns: Option<OwnedFd>,
-    address: Option<IpAddr>,
-    dns: Vec<String>,
-}
-
-impl Sandboxes for EngineSandboxes {
-    fn acquire(&self, mode: &NetworkMode) -> Result<Box<dyn Sandbox>, SandboxError> {
-        let failed = |error: berth_network::NetworkError| SandboxError { message: error.to_string() };
-        let mut sandbox = EngineSandbox {
-            network: Arc::clone(&self.network),
-            id: ids::random(),
-            netns: None,
-            address: None,
-            dns: self.dns.clone(),
-        };
-        let name = match mode {
-            NetworkMode::Host => return Ok(Box::new(sandbox)),
-            NetworkMode::None => None,
-            NetworkMode::Default => Some("bridge"),
-            NetworkMode::Named(name) if name.starts_with("container:") => {
-                return Err(SandboxError {
-                    message: format!("network mode {name} is not supported for builds"),
-                });
-            }
-            NetworkMode::Named(name) => Some(name.as_str()),
-        };
-        let netns = self.network.new_sandbox().map_err(failed)?;
-        if let Some(name) = name {
-            let network = self.network.network(name).map_err(failed)?;
-            let request = EndpointRequest {
-                container_id: sandbox.id.clone(),
-                container_name: format!("build-{}", ids::short(&sandbox.id)),
-                ..EndpointRequest::default()
-            };
-            let endpoint = self.network.attach(netns.as_fd(), &network.id, request).map_err(failed)?;
-            sandbox.address = Some(IpAddr::V4(endpoint.ipv4));
-        }
-        sandbox.netns = Some(netns);
-        Ok(Box::new(sandbox))
-    }
-}
-
-impl Sandbox for EngineSandbox {
-    fn netns(&self) -> Option<BorrowedFd<'_>> {
-        self.netns.as_ref().map(OwnedFd::as_fd)
-    }
-
-    fn hosts(&self) -> String {
-        let names = vec![ids::short(&self.id).to_owned()];
-        let own: Vec<HostLine> =
-            self.address.map(|address| HostLine { address, names }).into_iter().collect();
-        hosts(&[], None, &own)
-    }
-
-    fn resolv_conf(&self) -> String {
-        let wanted = HostResolver { servers: self.dns.clone(), ..HostResolver::default() };
-        resolv_conf(&HostResolver::read(), &wanted, self.netns.is_none())
-    }
-}
-
-impl Drop for EngineSandbox {
-    fn drop(&mut self) {
-        if self.address.is_none() {
-            return;
-        }
-        for error in self.network.detach_all(&self.id).err().unwrap_or_default() {
-            tracing::warn!(%error, "leaving the network of a build step");
-        }
-    }
-}
 
 /// Finds the images of one build.
 pub(crate) struct Resolver {
@@ -214,6 +122,7 @@ impl Engine {
         drop(registered);
         pump.await?;
         let built = built.map_err(failure)?;
+        self.index(&built).await?;
         let id = built.id.to_string();
         if quiet {
             // That the client has gone changes nothing any more.
@@ -221,6 +130,18 @@ impl Engine {
         }
         self.events.publish("builder", "build", &id, BTreeMap::new());
         Ok(())
+    }
+
+    /// The index of an image that was built for several platforms.
+    pub(crate) async fn index(self: &Arc<Self>, built: &BuiltImage) -> Result<Option<Descriptor>> {
+        if built.images.len() < 2 {
+            return Ok(None);
+        }
+        let ids: Vec<Digest> = built.images.iter().map(|(_, id)| id.clone()).collect();
+        let index = self.blocking(move |engine| {
+            Ok(engine.store.images().join(&ids, berth_store::Compression::default())?)
+        });
+        index.await.map(Some)
     }
 
     /// Ends a build that was given this id.
@@ -245,6 +166,8 @@ impl Engine {
         filters: &Filters,
     ) -> Result<PruneBuildResponse> {
         if let Some(key) = filters.unknown_key(&[
+            "label",
+            "label!",
             "until",
             "id",
             "parent",
@@ -255,6 +178,10 @@ impl Engine {
             "private",
         ]) {
             return Err(EngineError::invalid(format!("invalid filter '{key}'")));
+        }
+        // `system prune` hands its filters on. What is cached has no labels: it has none that is asked for.
+        if !filters.matches_labels(&BTreeMap::new()) {
+            return Ok(PruneBuildResponse::default());
         }
         let values = |key: &str| filters.get(key).to_vec();
         let unused_for = match values("until").first() {
@@ -404,8 +331,11 @@ pub(crate) fn request(options: BuildOptions, context: Context) -> Result<BuildRe
     let number = |value: i64| (value != 0).then_some(value);
     let text = |value: String| (!value.is_empty()).then_some(value);
     let dockerfile = if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile };
-    let platform =
-        if options.platform.is_empty() { None } else { Some(images::platform(&options.platform)?) };
+    let platforms = match options.platform.as_str() {
+        "" => Vec::new(),
+        one if one.starts_with('{') => vec![images::platform(one)?],
+        list => list.split(',').map(|one| images::platform(one.trim())).collect::<Result<_>>()?,
+    };
     Ok(BuildRequest {
         dockerfile: DockerfileSource::Path(dockerfile),
         tags,
@@ -414,7 +344,7 @@ pub(crate) fn request(options: BuildOptions, context: Context) -> Result<BuildRe
         labels: options.labels,
         no_cache: options.no_cache,
         pull: options.pull,
-        platform,
+        platforms,
         network_mode: match options.network_mode.as_str() {
             "" | "default" | "bridge" => NetworkMode::Default,
             "none" => NetworkMode::None,
@@ -447,6 +377,10 @@ fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
         BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
         BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
         BuildEvent::Running { container } => stream(format!(" ---> Running in {}\n", ids::short(&container))),
+        BuildEvent::Output { stream: OutputStream::Stderr, bytes } => {
+            // Red, as docker has it.
+            stream(format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(&bytes)))
+        }
         BuildEvent::Output { bytes, .. } => stream(String::from_utf8_lossy(&bytes).into_owned()),
         BuildEvent::Removed { container } => {
             stream(format!(" ---> Removed intermediate container {}\n", ids::short(&container)))
@@ -492,7 +426,7 @@ mod tests {
         assert_eq!(request.tags[0].familiar(), "a:1");
         assert_eq!((request.limits.memory, request.limits.cpu_shares), (Some(1 << 30), None));
         assert_eq!(request.network_mode, NetworkMode::None);
-        assert_eq!(request.platform.unwrap().architecture, "arm64");
+        assert_eq!(request.platforms[0].architecture, "arm64");
     }
 
     #[test]

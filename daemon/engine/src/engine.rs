@@ -13,7 +13,7 @@ use berth_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::build::EngineSandboxes;
+use crate::build_steps::EngineSandboxes;
 use crate::config::EngineConfig;
 use crate::containers::Containers;
 use crate::containers::exec::Exec;
@@ -87,6 +87,7 @@ impl Engine {
         }
         restrict(&config.root)?;
         restrict(&config.run_root)?;
+        crate::init::install(&config.root)?;
         let store = Store::open(&config.root)?;
         let db = Db::open(&config.root.join("engine.db"))?;
         let id = match db.meta("id")? {
@@ -117,7 +118,13 @@ impl Engine {
             run: config.run_root.join("builds"),
             cache_limit: None,
         };
-        let builder = Builder::new(store.clone(), spawner.clone(), Arc::new(sandboxes), dirs);
+        let builder = Builder::new(
+            store.clone(),
+            spawner.clone(),
+            Arc::new(sandboxes),
+            Arc::new(config.cdi.clone()),
+            dirs,
+        );
         let names = NameService::new(config.run_root.clone(), config.dns_program.clone());
         Ok(Self {
             id,

@@ -156,7 +156,12 @@ impl Engine {
         for cache in cache_from {
             self.take_cache(cache, &resolver, &mut handed, tell).await?;
         }
+        if asked.platforms.len() > 1 && outputs.iter().any(|output| matches!(output, LocalOutput::Tar(_))) {
+            let why = "an archive of files (type=tar) holds one platform; use type=local or type=oci";
+            return Err(EngineError::invalid(why));
+        }
         let built = self.run_local(asked, &resolver, tell, cancel).await?;
+        let index = self.index(&built).await?;
         for output in outputs {
             self.output(output, &built, &resolver, &mut handed).await?;
         }
@@ -168,8 +173,8 @@ impl Engine {
         let id = built.id.to_string();
         self.events.publish("builder", "build", &id, BTreeMap::new());
         let image = self.store.images().get(&built.id)?;
-        let digest = image.and_then(|image| image.manifest).map(|manifest| manifest.digest.to_string());
-        Ok((id, digest))
+        let manifest = index.or_else(|| image.and_then(|image| image.manifest));
+        Ok((id, manifest.map(|manifest| manifest.digest.to_string())))
     }
 
     async fn run_local(
@@ -289,10 +294,12 @@ impl Engine {
         handed: &mut Handed,
     ) -> Result<()> {
         let id = built.id.clone();
+        let names = || -> Result<Vec<Reference>> {
+            Ok(self.store.images().get(&id)?.map(|image| image.tags).unwrap_or_default())
+        };
         match output {
             LocalOutput::Push => {
-                let image = self.store.images().get(&id)?;
-                let tags = image.map(|image| image.tags).unwrap_or_default();
+                let tags = names()?;
                 if tags.is_empty() {
                     return Err(EngineError::invalid("an image without a name cannot be pushed; add --tag"));
                 }
@@ -305,17 +312,17 @@ impl Engine {
                 let directory = handed.take(directory)?;
                 // Who is not root could not even remove what belongs to others.
                 let owner = (owner.0 != 0).then_some(owner);
+                let images = built.images.clone();
                 self.blocking(move |engine| {
-                    engine.builder.export_files(&id, directory, owner).map_err(failure)
+                    engine.builder.export_files(&images, directory, owner).map_err(failure)
                 })
                 .await
             }
             LocalOutput::Image(file) => {
                 let file = File::from(handed.take(file)?);
+                let tags = names()?;
                 self.blocking(move |engine| {
-                    let image = engine.store.images().get(&id)?;
-                    let mut names: Vec<String> =
-                        image.map(|i| i.tags.iter().map(Reference::familiar).collect()).unwrap_or_default();
+                    let mut names: Vec<String> = tags.iter().map(Reference::familiar).collect();
                     if names.is_empty() {
                         names.push(id.to_string());
                     }
@@ -390,11 +397,15 @@ fn entitlements(allow: &[String]) -> Result<Entitlements> {
         match name.as_str() {
             "security.insecure" => granted.insecure = true,
             "network.host" => granted.host_network = true,
-            other => {
-                return Err(EngineError::invalid(format!(
-                    "--allow {other}: there are security.insecure and network.host"
-                )));
-            }
+            "device" => granted.devices.push(String::new()),
+            other => match other.strip_prefix("device=") {
+                Some(device) if !device.is_empty() => granted.devices.push(device.to_owned()),
+                _ => {
+                    return Err(EngineError::invalid(format!(
+                        "--allow {other}: there are security.insecure, network.host, device and device=NAME"
+                    )));
+                }
+            },
         }
     }
     Ok(granted)

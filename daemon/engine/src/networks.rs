@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::network::{
-    EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkCreateRequest,
+    ConfigReference, EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkCreateRequest,
     NetworkCreateResponse, PruneNetworksResponse,
 };
 use berth_api::{Filters, Time};
@@ -43,6 +43,8 @@ fn show(network: &berth_network::Network) -> Network {
         attachable: network.attachable,
         options: network.options.clone(),
         labels: network.labels.clone(),
+        config_only: network.config_only,
+        config_from: ConfigReference { network: network.config_from.clone() },
         ..Network::default()
     }
 }
@@ -83,12 +85,7 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
     if request.name.trim().is_empty() {
         return Err(EngineError::invalid("invalid name: name is empty"));
     }
-    for (asked, field) in [
-        (request.ingress, "Ingress"),
-        (request.config_only, "ConfigOnly"),
-        (request.config_from.as_ref().is_some_and(|from| !from.network.is_empty()), "ConfigFrom"),
-        (request.enable_ipv4 == Some(false), "EnableIPv4"),
-    ] {
+    for (asked, field) in [(request.ingress, "Ingress"), (request.enable_ipv4 == Some(false), "EnableIPv4")] {
         if asked {
             return Err(EngineError::not_implemented(format!(
                 "networks with this option are not supported ({field})"
@@ -117,6 +114,8 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
         enable_ipv6: request.enable_ipv6.unwrap_or(false),
         options: request.options,
         labels: request.labels,
+        config_only: request.config_only,
+        config_from: request.config_from.map(|from| from.network).unwrap_or_default(),
     })
 }
 
@@ -243,7 +242,12 @@ impl Engine {
             );
         let network = network.await?;
         self.plain_network_event("create", &network);
-        Ok(NetworkCreateResponse { id: network.id.to_string(), warning: String::new() })
+        // The first line names the other firewall; `info` has them all.
+        let bridge = network.bridge.clone();
+        let warnings = self.network.warnings().into_iter();
+        let warning = warnings.filter(|warning| !bridge.is_empty() && warning.contains(&bridge));
+        let warning = warning.collect::<Vec<_>>().join("\n");
+        Ok(NetworkCreateResponse { id: network.id.to_string(), warning })
     }
 
     /// Removes a network that no container is connected to.
@@ -317,7 +321,7 @@ mod tests {
     fn bad_requests_are_refused() {
         assert_eq!(spec("{}").unwrap_err().message(), "invalid name: name is empty");
         assert!(spec(r#"{"Name":"n","IPAM":{"Config":[{"Subnet":"x"}]}}"#).is_err());
-        assert!(spec(r#"{"Name":"n","ConfigOnly":true}"#).unwrap_err().message().contains("ConfigOnly"));
+        assert!(spec(r#"{"Name":"n","Ingress":true}"#).unwrap_err().message().contains("Ingress"));
         assert!(spec(r#"{"Name":"n","Scope":"swarm"}"#).is_err());
     }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Wanted {
     /// Empty: anonymous.
     pub(crate) name: String,
     pub(crate) driver: String,
-    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) options: Option<BTreeMap<String, String>>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
 }
 
@@ -202,7 +202,7 @@ impl Volumes {
         let mut inner = self.lock();
         let made = !inner.records.contains_key(&name);
         if made {
-            let options = (!wanted.options.is_empty()).then_some(wanted.options);
+            let options = wanted.options;
             local::read(&name, options.as_ref())?;
             let record = VolumeRecord { name: name.clone(), created: Timestamp::now(), labels, options };
             db.put_volume(&record)?;

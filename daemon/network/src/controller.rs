@@ -12,6 +12,7 @@
 mod books;
 mod endpoints;
 mod networks;
+mod options;
 mod recover;
 mod sub_links;
 
@@ -118,6 +119,11 @@ impl NetworkController {
     /// All networks, predefined ones included.
     pub fn networks(&self) -> Vec<Network> {
         lock(&self.books).networks().cloned().collect()
+    }
+
+    /// What the user has to do about other firewalls on the host, which drop what containers send and receive.
+    pub fn warnings(&self) -> Vec<String> {
+        lock(&self.firewall).warnings().to_vec()
     }
 
     /// A network by full id, name or unique id prefix, in this order.

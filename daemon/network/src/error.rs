@@ -52,6 +52,27 @@ pub enum NetworkError {
         /// `name:"…" id:"…"` of each.
         endpoints: String,
     },
+    /// A template is no network to join.
+    #[error(
+        "cannot join network {0}: it is config-only, a template for others (network create --config-from {0})"
+    )]
+    Template(String),
+    /// A network is to be a template's and say something itself, or a template is to be more than one.
+    #[error(
+        "user specified configurations are not supported if the network depends on a configuration network"
+    )]
+    TemplateConflict,
+    /// The network named is none to take a configuration from.
+    #[error("{0} is not a configuration network: make it with --config-only")]
+    NoTemplate(String),
+    /// Other networks were made from the template.
+    #[error("configuration network {template:?} is in use by network {user}")]
+    TemplateInUse {
+        /// Name of the template.
+        template: String,
+        /// Name of a network made from it.
+        user: String,
+    },
     /// The name breaks the rules.
     #[error("invalid name: {0}")]
     InvalidName(String),
@@ -283,10 +304,14 @@ impl NetworkError {
             | Self::ActiveEndpoints { .. }
             | Self::PoolOverlaps { .. }
             | Self::AlreadyAttached { .. }
-            | Self::NoEndpoints(..) => ErrorKind::Forbidden,
+            | Self::NoEndpoints(..)
+            | Self::Template(_)
+            | Self::TemplateInUse { .. } => ErrorKind::Forbidden,
             Self::UnknownDriver(_) | Self::NotAttached { .. } => ErrorKind::NotFound,
             Self::Ambiguous(_)
             | Self::InvalidName(_)
+            | Self::TemplateConflict
+            | Self::NoTemplate(_)
             | Self::InvalidOption { .. }
             | Self::InvalidPool(_)
             | Self::AddressOutside { .. }

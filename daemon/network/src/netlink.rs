@@ -131,6 +131,7 @@ impl Socket {
 /// One netlink message inside a datagram.
 pub(crate) struct Received<'a> {
     pub(crate) kind: u16,
+    pub(crate) flags: u16,
     pub(crate) sequence: u32,
     /// Address of the socket whose request this answers or reports.
     pub(crate) port: u32,
@@ -152,12 +153,13 @@ impl Received<'_> {
 pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let (header, _) = datagram.split_first_chunk::<16>()?;
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
         let payload = datagram.get(16..length)?;
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(Received {
             kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
             port: u32::from_ne_bytes([p0, p1, p2, p3]),
             payload,

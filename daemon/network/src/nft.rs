@@ -2,11 +2,13 @@
 
 mod expression;
 mod flows;
+mod neighbours;
 mod resolver;
 mod table;
 mod watch;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
@@ -14,7 +16,8 @@ use nix::sys::socket::SockProtocol;
 
 pub(crate) use flows::{Flows, forget};
 pub(crate) use resolver::ADDRESS as RESOLVER_ADDRESS;
-pub(crate) use table::{BridgeRule, Change, PortRule, RuleSet};
+pub(crate) use table::{BridgeRule, Change, Doorway, PortRule, RuleSet};
+use watch::Heard;
 pub(crate) use watch::Watch;
 use wire::Batch;
 
@@ -30,6 +33,9 @@ pub(crate) struct Firewall {
     rules: RuleSet,
     /// Whether the kernel's table is known to say `rules`.
     in_force: bool,
+    instance: String,
+    /// What the user has to do about other firewalls.
+    warnings: Vec<String>,
 }
 
 impl Firewall {
@@ -37,7 +43,14 @@ impl Firewall {
     pub(crate) fn open(instance: &str) -> Result<Self, NetworkError> {
         let table = format!("berth-{instance}");
         match Socket::open(SockProtocol::NetlinkNetFilter) {
-            Ok(socket) => Ok(Self { table, socket, rules: RuleSet::default(), in_force: false }),
+            Ok(socket) => Ok(Self {
+                table,
+                socket,
+                rules: RuleSet::default(),
+                in_force: false,
+                instance: instance.to_owned(),
+                warnings: Vec::new(),
+            }),
             Err(errno) => Err(NetworkError::Firewall {
                 table,
                 source: NetlinkError::new("open a netfilter netlink socket", errno),
@@ -45,7 +58,32 @@ impl Firewall {
         }
     }
 
-    /// Watches the table and writes it anew when somebody else changes it. Must be called through the mutex that the
+    /// What the user has to do about other firewalls, as found after the last change of either.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Makes a way through the forward chains of other firewalls, as far as that is ours to do.
+    fn settle(&mut self) {
+        let none = RuleSet::default();
+        let rules = if self.in_force { &self.rules } else { &none };
+        let bridges: BTreeSet<&str> = rules.bridges.keys().map(String::as_str).collect();
+        match neighbours::settle(&mut self.socket, &self.table, &self.instance, &bridges) {
+            Ok(warnings) => {
+                for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+                    tracing::warn!("{warning}");
+                }
+                self.warnings = warnings;
+            }
+            // Our own rules are in force all the same.
+            Err(error) => {
+                tracing::warn!(%error, "another firewall may drop what containers send and receive")
+            }
+        }
+    }
+
+    /// Watches the table and writes it anew when somebody else changes it, and settles with other firewalls that
+    /// change. Must be called through the mutex that the
     /// firewall lives in.
     pub(crate) fn watch(firewall: &Arc<Mutex<Self>>) -> Result<Watch, NetworkError> {
         let (table, port) = {
@@ -54,10 +92,14 @@ impl Firewall {
             (firewall.table.clone(), port)
         };
         let this = Arc::downgrade(firewall);
-        let mend = move || {
+        let mend = move |heard: Heard| {
             let Some(firewall) = this.upgrade() else { return };
             let mut firewall = lock(&firewall);
             if !firewall.in_force {
+                return;
+            }
+            if heard == Heard::Others {
+                firewall.settle();
                 return;
             }
             tracing::warn!(table = %firewall.table, "the nftables table was changed by others: writing it anew");
@@ -75,6 +117,14 @@ impl Firewall {
     /// The first change writes the whole table, and so does one that finds it missing or mutilated
     /// (`nft flush ruleset` by somebody else).
     pub(crate) fn apply(&mut self, change: &Change) -> Result<(), NetworkError> {
+        self.make(change)?;
+        if matches!(change, Change::AddBridge(..) | Change::RemoveBridge(_)) {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, change: &Change) -> Result<(), NetworkError> {
         let mut after = self.rules.clone();
         let changes = after.apply(change);
         if !self.in_force && change.is_removal() {
@@ -97,11 +147,17 @@ impl Firewall {
                 Err(source) => return Err(self.failure(source)),
             }
         }
-        self.write(after)
+        self.replace(after)
     }
 
     /// Writes the whole table in one transaction.
     pub(crate) fn write(&mut self, rules: RuleSet) -> Result<(), NetworkError> {
+        self.replace(rules)?;
+        self.settle();
+        Ok(())
+    }
+
+    fn replace(&mut self, rules: RuleSet) -> Result<(), NetworkError> {
         match self.commit(table::replace(&self.table, &rules), "write the table") {
             Ok(()) => {
                 self.rules = rules;
@@ -116,6 +172,7 @@ impl Firewall {
     pub(crate) fn delete(&mut self) -> Result<(), NetworkError> {
         self.in_force = false;
         self.rules = RuleSet::default();
+        self.settle();
         self.commit(table::delete(&self.table), "delete the table").map_err(|source| self.failure(source))
     }
 

@@ -18,6 +18,8 @@ use crate::types::{PortRequest, Protocol, PublishedPort};
 
 /// Docker's range where the kernel does not tell its own.
 const FALLBACK_RANGE: (u16, u16) = (49153, 65535);
+/// The host port of what is published without translation, as in Docker.
+pub(crate) const ROUTED: u16 = 0;
 /// The kernel's backlog for connections that wait for the relay.
 const BACKLOG: i32 = 128;
 
@@ -45,19 +47,35 @@ pub(crate) struct PortAllocator {
 }
 
 impl PortAllocator {
-    /// Holds what is asked for, all or nothing. `taken` are the ports that this instance holds already.
+    /// Holds what is asked for, all or nothing. `taken` are the ports that this instance holds already; `routed` says
+    /// of a family (whether it is IPv6) that its ports are published without translation.
     pub(crate) fn reserve(
         &mut self,
         requests: &[PortRequest],
         default_ip: Option<IpAddr>,
         taken: &[PublishedPort],
+        routed: impl Fn(bool) -> bool,
     ) -> Result<Vec<HeldPort>, NetworkError> {
         let mut held: Vec<HeldPort> = Vec::new();
         for request in requests {
             let mut busy = taken.to_vec();
             busy.extend(held.iter().map(|h| h.port));
             let addresses = addresses(request.host_ip.or(default_ip));
-            held.extend(self.reserve_one(request, &addresses, &busy)?);
+            let (open, bound): (Vec<IpAddr>, Vec<IpAddr>) =
+                addresses.into_iter().partition(|address| routed(address.is_ipv6()));
+            // Reached under the container's own address: no port of the host has a part in it.
+            held.extend(open.into_iter().map(|ip| HeldPort {
+                port: PublishedPort {
+                    container_port: request.container_port,
+                    protocol: request.protocol,
+                    host_ip: unspecified(ip),
+                    host_port: ROUTED,
+                },
+                socket: HeldSocket::None,
+            }));
+            if !bound.is_empty() {
+                held.extend(self.reserve_one(request, &bound, &busy)?);
+            }
         }
         Ok(held)
     }
@@ -109,6 +127,10 @@ fn addresses(host_ip: Option<IpAddr>) -> Vec<IpAddr> {
         Some(ip) => vec![ip],
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     }
+}
+
+fn unspecified(ip: IpAddr) -> IpAddr {
+    if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 fn hold_all(

@@ -131,6 +131,10 @@ pub struct NetworkSpec {
     pub options: BTreeMap<String, String>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+    /// A template for other networks: nothing is made, and nobody can join it.
+    pub config_only: bool,
+    /// The template to take pools, options, labels and the rest from; empty: none.
+    pub config_from: String,
 }
 
 impl NetworkSpec {
@@ -145,6 +149,8 @@ impl NetworkSpec {
             enable_ipv6: false,
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            config_only: false,
+            config_from: String::new(),
         }
     }
 }
@@ -174,6 +180,12 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// Link name of the bridge, or of the parent of macvlan and ipvlan links; empty for host and none.
     pub bridge: String,
+    /// A template for other networks.
+    #[serde(default)]
+    pub config_only: bool,
+    /// The template it was made from; empty: none.
+    #[serde(default)]
+    pub config_from: String,
 }
 
 impl Network {

@@ -1,11 +1,11 @@
 //! Compares this crate with what BuildKit made of some ten thousand inputs, if that corpus is at hand: in the
-//! directory that `BERTH_CORPUS` names, or in `../shared/corpus` beside the workspace.
+//! directory that `BERTH_CORPUS` names, or in a `shared/corpus` beside the workspace or above it.
 
 mod shape;
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::giturl::GitRef;
@@ -13,12 +13,24 @@ use berth_dockerfile_parser::lint::{self, Environment};
 use berth_dockerfile_parser::{chmod, glob, ignore, mount};
 use serde_json::{Value, json};
 
+/// The archive of the corpus, if there is one. That a directory was named which has none is a mistake.
+fn archive() -> Option<std::fs::File> {
+    const NAME: &str = "parser.tar.gz";
+    if let Some(named) = std::env::var_os("BERTH_CORPUS") {
+        let path = PathBuf::from(named).join(NAME);
+        let file = std::fs::File::open(&path);
+        return Some(file.unwrap_or_else(|error| panic!("BERTH_CORPUS: {}: {error}", path.display())));
+    }
+    let around = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    around.map(|dir| dir.join("shared/corpus").join(NAME)).find_map(|path| std::fs::File::open(path).ok())
+}
+
 /// All cases of one part of the corpus, or nothing if there is no corpus.
 fn cases(part: &str) -> Vec<(Value, Value)> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
-    let dir = std::env::var_os("BERTH_CORPUS").map_or(beside, PathBuf::from);
-    let Ok(file) = std::fs::File::open(dir.join("parser.tar.gz")) else {
-        println!("{part}: no corpus in {}, nothing compared", dir.display());
+    let Some(file) = archive() else {
+        // Past the capture of the test's output: that nothing was compared must be seen.
+        let text = format!("{part}: NO CORPUS, nothing compared (BERTH_CORPUS names it)\n");
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
         return Vec::new();
     };
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use berth_api::network::{
-    EndpointIpamConfig, EndpointSettings, Ipam, NetworkConnectRequest, NetworkCreateRequest,
+    ConfigReference, EndpointIpamConfig, EndpointSettings, Ipam, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest,
 };
 use clap::Args;
@@ -55,6 +55,12 @@ pub(crate) struct Create {
     /// Scope: local
     #[arg(long, default_value = "")]
     scope: String,
+    /// Only a template for other networks
+    #[arg(long)]
+    config_only: bool,
+    /// The template to make it from
+    #[arg(long, value_name = "NETWORK", conflicts_with = "config_only")]
+    config_from: Option<String>,
     /// Option of the driver
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     options: Vec<String>,
@@ -159,6 +165,8 @@ pub(crate) async fn create(session: &Session, args: Create) -> Result<Exit> {
         }),
         internal: args.internal,
         attachable: args.attachable,
+        config_only: args.config_only,
+        config_from: args.config_from.map(|network| ConfigReference { network }),
         options: environment::pairs("--opt", &args.options)?,
         labels: args.label.iter().map(|label| environment::pair(label)).collect(),
         ..NetworkCreateRequest::default()

@@ -63,7 +63,7 @@ pub(crate) async fn create(session: &Session, args: Create) -> Result<Exit> {
     let request = VolumeCreateRequest {
         name: args.name,
         driver: args.driver,
-        driver_opts: environment::pairs("--opt", &args.options)?,
+        driver_opts: Some(environment::pairs("--opt", &args.options)?).filter(|options| !options.is_empty()),
         labels: (!labels.is_empty()).then_some(labels),
     };
     println!("{}", session.client().await?.volume_create(&request).await?.name);

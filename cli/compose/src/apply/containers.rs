@@ -74,7 +74,7 @@ impl Engine {
             }
         }
         let options = StopContainer { signal: None, timeout };
-        let stopped = self.client.container_stop(&container.id, &options).await;
+        let stopped = self.act(self.client.container_stop(&container.id, &options)).await;
         let stopped = stopped.during(|| format!("stopping container {}", container.short_name()));
         self.failed(&what, stopped)?;
         self.done(&what, "Stopped");
@@ -110,7 +110,7 @@ impl Engine {
         let what = titled(container);
         self.working(&what, "Removing");
         let options = RemoveContainer { volumes, force, link: false };
-        match self.client.container_remove(&container.id, options).await {
+        match self.act(self.client.container_remove(&container.id, options)).await {
             // Gone, or going by itself.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             other => {

@@ -368,6 +368,7 @@ impl Converging<'_> {
             auto_remove: false,
             inherit: None,
             api: self.observed.api.unwrap_or(ApiVersion::MAX),
+            secrets: self.observed.secrets,
         }
     }
 

@@ -20,6 +20,11 @@ impl Engine {
         service: Option<&Service>,
         hook: &Hook,
     ) -> Result<()> {
+        if self.dry {
+            let words = hook.command.0.clone().unwrap_or_default().0.join(" ");
+            self.done(&format!("Container {source}"), &format!("Would run {words}"));
+            return Ok(());
+        }
         let during = || format!("running a hook of service {name}");
         let tty = service.is_some_and(|service| service.tty);
         let environment = hook.environment.iter().map(|(key, value)| match value {

@@ -65,6 +65,8 @@ pub struct BuildOptions {
     pub platform: String,
     /// Secrets by id: the content.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Images of the services that are contexts of this build.
+    pub service_images: BTreeMap<String, String>,
 }
 
 /// What is done about an image.
@@ -167,7 +169,8 @@ impl Engine {
     pub async fn pull(&self, image: &str, platform: &str, images: &dyn Images) -> Result<()> {
         let what = format!("Image {image}");
         self.working(&what, "Pulling");
-        match images.pull(image, platform).await {
+        let pulled = if self.dry { Ok(()) } else { images.pull(image, platform).await };
+        match pulled {
             Ok(()) => {
                 self.done(&what, "Pulled");
                 Ok(())
@@ -214,7 +217,8 @@ impl Engine {
                 let _turn = self.turn().await;
                 let what = format!("Image {}", options.tags[0]);
                 self.working(&what, "Building");
-                match images.build(&options).await {
+                let built = if self.dry { Ok(()) } else { images.build(&options).await };
+                match built {
                     Ok(()) => {
                         self.done(&what, "Built");
                         Ok(())
@@ -333,8 +337,23 @@ fn build_options(
         };
         secrets.insert(id.clone(), content);
     }
+    let service_images = contexts_of(project, name).into_iter().filter_map(|other| {
+        let service = project.services.get(&other).or_else(|| project.disabled.get(&other))?;
+        let image = service.image_name(&project.name, &other);
+        Some((other, image))
+    });
+    let service_images = service_images.collect();
     let mut tags = vec![service.image_name(&project.name, name)];
     tags.extend(build.tags.0.iter().cloned());
     let platform = build.platforms.0.first().unwrap_or(&service.platform).clone();
-    Ok(Some(BuildOptions { service: name.to_owned(), build, tags, labels, args: all, platform, secrets }))
+    Ok(Some(BuildOptions {
+        service: name.to_owned(),
+        build,
+        tags,
+        labels,
+        args: all,
+        platform,
+        secrets,
+        service_images,
+    }))
 }

@@ -84,7 +84,7 @@ impl Engine {
                     let what = titled(container);
                     self.working(&what, "Restarting");
                     let stop = StopContainer { signal: None, timeout: options.timeout };
-                    let restarted = self.client.container_restart(&container.id, &stop).await;
+                    let restarted = self.act(self.client.container_restart(&container.id, &stop)).await;
                     let restarted =
                         restarted.during(|| format!("restarting container {}", container.short_name()));
                     self.failed(&what, restarted)?;
@@ -111,7 +111,7 @@ impl Engine {
         let kills = running.iter().map(async |container| {
             let what = titled(container);
             self.working(&what, "Killing");
-            match self.client.container_kill(&container.id, signal).await {
+            match self.act(self.client.container_kill(&container.id, signal)).await {
                 // It has ended by itself.
                 Err(error) if error.is_conflict() => {}
                 other => other.during(|| format!("killing container {}", container.short_name()))?,
@@ -131,8 +131,7 @@ impl Engine {
         let containers = self.chosen(project, services).await?;
         let pauses =
             containers.iter().filter(|container| container.state == "running").map(async |container| {
-                self.client
-                    .container_pause(&container.id)
+                self.act(self.client.container_pause(&container.id))
                     .await
                     .during(|| format!("pausing container {}", container.short_name()))?;
                 self.done(&titled(container), "Paused");
@@ -149,8 +148,7 @@ impl Engine {
         let containers = self.chosen(project, services).await?;
         let frozen =
             containers.iter().filter(|container| container.state == "paused").map(async |container| {
-                self.client
-                    .container_unpause(&container.id)
+                self.act(self.client.container_unpause(&container.id))
                     .await
                     .during(|| format!("unpausing container {}", container.short_name()))?;
                 self.done(&titled(container), "Unpaused");
@@ -159,14 +157,20 @@ impl Engine {
         try_join_all(frozen).await.map(drop)
     }
 
-    /// The containers of services that do not run.
+    /// The containers of services that do not run; those that do as well if they `will_stop`.
     ///
     /// # Errors
     /// If the engine cannot list them.
-    pub async fn stopped(&self, project: &Project, services: &[String]) -> Result<Vec<ContainerSummary>> {
+    pub async fn stopped(
+        &self,
+        project: &Project,
+        services: &[String],
+        will_stop: bool,
+    ) -> Result<Vec<ContainerSummary>> {
         let mut containers = self.chosen(project, services).await?;
-        containers
-            .retain(|container| !matches!(container.state.as_str(), "running" | "paused" | "restarting"));
+        containers.retain(|container| {
+            will_stop || !matches!(container.state.as_str(), "running" | "paused" | "restarting")
+        });
         Ok(containers)
     }
 

@@ -58,6 +58,7 @@ pub struct Engine {
     progress: Arc<dyn Progress>,
     listener: Option<Arc<dyn Listener>>,
     limit: Option<Arc<Semaphore>>,
+    dry: bool,
     /// What stands between the parts of names: `-`, or `_` as Compose 1 did.
     pub separator: char,
 }
@@ -72,13 +73,34 @@ impl Engine {
     /// Operations over this client, told to `progress`.
     #[must_use]
     pub fn new(client: Client, progress: Arc<dyn Progress>) -> Self {
-        Self { client, progress, listener: None, limit: None, separator: '-' }
+        Self { client, progress, listener: None, limit: None, dry: false, separator: '-' }
     }
 
     /// At most so many things at the same time.
     #[must_use]
     pub fn with_limit(self, limit: usize) -> Self {
         Self { limit: Some(Arc::new(Semaphore::new(limit))), ..self }
+    }
+
+    /// Tells what would be done, and does nothing of it.
+    #[must_use]
+    pub fn dry(self, dry: bool) -> Self {
+        Self { dry, ..self }
+    }
+
+    /// Whether only what would be done is told.
+    #[must_use]
+    pub fn is_dry(&self) -> bool {
+        self.dry
+    }
+
+    /// Sends a call that changes something, unless only what would be done is to be told.
+    pub(crate) async fn act<T: Default>(
+        &self,
+        call: impl Future<Output = berth_client::Result<T>>,
+    ) -> berth_client::Result<T> {
+        // What is not polled is not sent.
+        if self.dry { Ok(T::default()) } else { call.await }
     }
 
     /// Hooks' output goes to `listener`.

@@ -103,6 +103,7 @@ impl Engine {
             auto_remove: options.remove,
             inherit: None,
             api: observed.api.unwrap_or(ApiVersion::MAX),
+            secrets: observed.secrets,
         };
         let id = self.create_container(&wanted, &service.container_name).await?;
         files::inject(&self.client, project, name, &service, &id).await?;

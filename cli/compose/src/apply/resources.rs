@@ -53,7 +53,7 @@ fn volume_request(project: &Project, key: &str, volume: &Volume) -> VolumeCreate
     VolumeCreateRequest {
         name: volume.name.clone(),
         driver: volume.driver.clone(),
-        driver_opts: volume.driver_opts.0.clone(),
+        driver_opts: Some(volume.driver_opts.0.clone()).filter(|options| !options.is_empty()),
         labels: Some(merged(&volume.labels, own_labels(project, labels::VOLUME, key, volume.hash()))),
     }
 }
@@ -75,8 +75,11 @@ impl Engine {
         self.working(&what, "Creating");
         let created = self.client.network_create(&network_request(project, &change.key, network)).await;
         let created = created.during(|| format!("failed to create network {}", network.name));
-        self.failed(&what, created)?;
+        let created = self.failed(&what, created)?;
         self.done(&what, "Created");
+        if !created.warning.is_empty() {
+            self.progress.warn(&created.warning);
+        }
         Ok(())
     }
 
@@ -131,7 +134,7 @@ impl Engine {
         for network in found.into_iter().filter(|network| network.name == name) {
             any = true;
             self.working(&what, "Removing");
-            match self.client.network_remove(&network.id).await {
+            match self.act(self.client.network_remove(&network.id)).await {
                 Ok(()) => self.done(&what, "Removed"),
                 Err(error) if error.is_not_found() => self.done(&what, "Removed"),
                 // Engines say 403 of a network that containers use.
@@ -153,7 +156,7 @@ impl Engine {
             return Ok(false);
         }
         self.working(&what, "Removing");
-        match self.client.volume_remove(name, true).await {
+        match self.act(self.client.volume_remove(name, true)).await {
             Ok(()) => self.done(&what, "Removed"),
             Err(error) if error.is_not_found() => self.done(&what, "Removed"),
             Err(error) if error.is_conflict() => {

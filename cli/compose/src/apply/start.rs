@@ -75,9 +75,11 @@ impl Engine {
     ) -> Result<()> {
         let _turn = self.turn().await;
         let what = format!("Container {}", container.name);
-        files::inject(&self.client, project, name, service, &container.id).await?;
+        if !self.dry {
+            files::inject(&self.client, project, name, service, &container.id).await?;
+        }
         self.working(&what, "Starting");
-        let started = self.client.container_start(&container.id, "").await;
+        let started = self.act(self.client.container_start(&container.id, "")).await;
         let started = started.during(|| format!("starting container {}", container.name));
         self.failed(&what, started)?;
         let source =
@@ -195,6 +197,10 @@ impl Engine {
         tell(Status::Working, "Waiting");
         let began = Instant::now();
         loop {
+            if self.dry {
+                // What would not be started never gets there.
+                return Ok(());
+            }
             match self.standing(name, condition, containers).await? {
                 Standing::Fulfilled => {
                     tell(Status::Done, if condition == Condition::Completed { "Exited" } else { "Healthy" });

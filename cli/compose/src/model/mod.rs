@@ -8,8 +8,12 @@ mod omit;
 mod build;
 mod decode;
 mod deploy;
+mod develop;
+mod env_file;
 mod hash;
+mod limits;
 mod maps;
+mod mounts;
 mod project;
 mod render;
 mod resources;
@@ -30,14 +34,17 @@ pub use deploy::{
     Deploy, DeviceRequest, DiscreteResource, GenericResource, Placement, Preference, Resource, Resources,
     RestartPolicy, Update,
 };
+pub use develop::{Develop, Hook, Trigger};
+pub use env_file::EnvFile;
+pub use limits::Ulimit;
 pub use maps::{Hosts, Pairs, Variables};
+pub use mounts::{BindOptions, FileReference, ImageOptions, Mount, TmpfsOptions, VolumeOptions};
 pub use omit::Always;
 pub use project::{Dependencies, Project};
 pub use render::{Format, render_tree};
 pub use resources::{FileObject, Ipam, IpamPool, Model, Network, Volume};
 pub use scalars::{Bytes, Command, DeviceCount, Duration, FileMode, Float, HealthTest, Strings};
 pub use service::{
-    BindOptions, Blkio, CredentialSpec, Dependency, Develop, Device, DeviceRate, DeviceWeight, EnvFile,
-    FileReference, HealthCheck, Hook, ImageOptions, Logging, MaybeCommand, Mount, Port, Provider, Service,
-    ServiceModel, ServiceNetwork, Services, TmpfsOptions, Trigger, Ulimit, VolumeOptions,
+    Blkio, CredentialSpec, Dependency, Device, DeviceRate, DeviceWeight, HealthCheck, Logging, MaybeCommand,
+    Port, Provider, Service, ServiceModel, ServiceNetwork, Services,
 };

@@ -122,6 +122,7 @@ impl Planner<'_> {
             auto_remove: false,
             inherit: None,
             api: self.observed.api.unwrap_or(ApiVersion::MAX),
+            secrets: self.observed.secrets,
         };
         let image = self.observed.images.get(&service.image_name(&self.project.name, name));
         // What cannot even be asked for fails when it is asked for.

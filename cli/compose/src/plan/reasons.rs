@@ -81,7 +81,14 @@ pub(super) fn between(
         compare(field, before, after, &mut reasons);
     }
     let before = object(serde_json::to_value(&inspect.host_config));
-    let after = object(serde_json::to_value(&wanted.host_config));
+    // Engines never tell what a secret says, and neither do we.
+    let mut wanted_host = wanted.host_config.clone();
+    for mount in wanted_host.iter_mut().flat_map(|host| &mut host.mounts).flatten() {
+        if let Some(options) = &mut mount.secret_options {
+            options.data.clear();
+        }
+    }
+    let after = object(serde_json::to_value(&wanted_host));
     for (field, after) in &after {
         if ENGINE.contains(&field.as_str()) || (says_nothing(after) && is_engines_default(field)) {
             continue;

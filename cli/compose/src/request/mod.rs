@@ -52,6 +52,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) inherit: Option<(&'a ContainerSummary, &'a [String])>,
     /// The engine's version.
     pub(crate) api: ApiVersion,
+    /// Whether the engine makes secrets in memory.
+    pub(crate) secrets: bool,
 }
 
 impl Wanted<'_> {

@@ -35,6 +35,7 @@ pub(super) fn of(wanted: &Wanted<'_>) -> Result<(Vec<String>, Vec<ApiMount>)> {
         {
             all.push(bind_of_file(source, &file.target, file.is_secret));
         }
+        all.extend(file.in_memory().filter(|_| wanted.secrets));
     }
     let (mut binds, mut mounts) = (Vec::new(), Vec::new());
     for made in all {
@@ -94,6 +95,7 @@ fn mount_of(wanted: &Wanted<'_>, mount: &Mount) -> ApiMount {
             .as_ref()
             .filter(|_| kind == "image")
             .map(|image| ImageMountOptions { subpath: image.subpath.clone() }),
+        secret_options: None,
     }
 }
 

@@ -17,6 +17,7 @@ pub use host::{HostConfig, LogConfig, PortBinding, PortMap, RestartPolicy};
 pub use inspect::{ContainerInspect, ContainerState, GraphDriver, Health, HealthLogEntry, NetworkSettings};
 pub use list::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
 pub use mount::{
-    BindOptions, ImageMountOptions, Mount, MountPoint, TmpfsOptions, VolumeDriverConfig, VolumeMountOptions,
+    BindOptions, ImageMountOptions, Mount, MountPoint, SecretOptions, TmpfsOptions, VolumeDriverConfig,
+    VolumeMountOptions,
 };
 pub use resources::{DeviceMapping, DeviceRequest, Resources, ThrottleDevice, Ulimit, WeightDevice};

@@ -7,7 +7,7 @@ use crate::wire::is_default;
 wire! {
     /// A mount as `--mount` asks for it.
     pub struct Mount {
-        /// `bind`, `volume`, `tmpfs`, `image`.
+        /// `bind`, `volume`, `tmpfs`, `image`; Berth's own: `secret`.
         #[serde(rename = "Type")]
         pub kind: String,
         /// Host path, volume name or image.
@@ -34,6 +34,25 @@ wire! {
         /// For `tmpfs`.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub tmpfs_options: Option<TmpfsOptions>,
+        /// For `secret`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub secret_options: Option<SecretOptions>,
+    }
+
+    /// A file in memory that is there before the program is. Berth's own.
+    pub struct SecretOptions {
+        /// Its content in base64; never told again.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub data: String,
+        /// Owner.
+        #[serde(rename = "UID", skip_serializing_if = "is_default")]
+        pub uid: u32,
+        /// Group.
+        #[serde(rename = "GID", skip_serializing_if = "is_default")]
+        pub gid: u32,
+        /// Permission bits.
+        #[serde(skip_serializing_if = "is_default")]
+        pub mode: u32,
     }
 
     /// Options of a bind mount.

@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
-use crate::containers::{Container, MountKind};
+use crate::containers::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::fsutil;
@@ -138,7 +138,7 @@ fn refuse_read_only(container: &Container, path: &str) -> Result<()> {
     let definition = container.definition();
     let below =
         |target: &str| path == target || path.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'));
-    let mounts = definition.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs && below(&plan.target));
+    let mounts = definition.mounts.iter().filter(|plan| !plan.is_in_memory() && below(&plan.target));
     match mounts.max_by_key(|plan| plan.target.len()) {
         Some(plan) if plan.read_only => Err(EngineError::invalid(VOLUME_READ_ONLY)),
         None if definition.host.readonly_rootfs => Err(EngineError::invalid(ROOT_READ_ONLY)),

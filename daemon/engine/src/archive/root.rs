@@ -65,7 +65,7 @@ impl Engine {
             let source = match plan.kind {
                 MountKind::Volume => self.volumes.source(&plan.source)?,
                 MountKind::Bind => PathBuf::from(&plan.source),
-                MountKind::Tmpfs | MountKind::Image => continue,
+                MountKind::Tmpfs | MountKind::Image | MountKind::Secret => continue,
             };
             let copy = match plan.subpath.as_str() {
                 "" => mountfd::open_tree(AT_FDCWD.as_fd(), &source, mountfd::Tree::Clone)

@@ -20,7 +20,7 @@ use super::machine::{Change, Phase};
 use super::mounts::{self, MountKind, MountPlan};
 use super::record::{Definition, Status};
 use super::registry::Reserved;
-use super::{Container, merge, ports, validate};
+use super::{Container, merge, ports, secrets, validate};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::volumes::{self, Pin, Wanted};
@@ -51,7 +51,7 @@ impl Engine {
     fn create(&self, name: &str, platform: &str, request: CreateRequest) -> Result<CreateResponse> {
         let id = ids::random();
         let (mut config, mut host) = (request.config, request.host_config.unwrap_or_default());
-        let warnings = validate::complete(&mut config, &mut host, &self.facts)?;
+        let warnings = validate::complete(&mut config, &mut host, &self.facts, &self.config)?;
         spec::capabilities(&host, self.host.bounding)?;
         spec::security::parse(host.security_opt.as_deref().unwrap_or_default())?;
         spec::resources::ulimits(host.resources.ulimits.as_ref())?;
@@ -76,8 +76,12 @@ impl Engine {
                 _ => ids::short(&id).to_owned(),
             };
         }
+        let links = self.resolve_links(&host.network_mode, host.links.as_ref())?;
+        // Inspect shows them as they stand then.
+        host.links = None;
         let inherited = self.inherited_mounts(host.volumes_from.as_deref().unwrap_or_default())?;
         let plans = mounts::plan(&host, config.volumes.iter().flatten().map(|(path, _)| path), inherited)?;
+        secrets::forget(&mut host);
         let definition = Definition {
             id,
             name: reserved.name.clone(),
@@ -87,6 +91,7 @@ impl Engine {
             host,
             networks,
             mounts: plans,
+            links,
         };
         self.make(definition, &image.layers, reserved).map(|id| CreateResponse { id, warnings })
     }
@@ -193,14 +198,14 @@ impl Engine {
         for spec in specs {
             let (name, mode) = mounts::parse_volumes_from(spec)?;
             let donor = self.containers.find(name)?.definition();
-            inherited.extend(donor.mounts.iter().filter(|plan| plan.kind != MountKind::Tmpfs).cloned().map(
-                |plan| MountPlan {
+            inherited.extend(donor.mounts.iter().filter(|plan| !plan.is_in_memory()).cloned().map(|plan| {
+                MountPlan {
                     read_only: plan.read_only || mode == Some("ro"),
                     anonymous: false,
                     no_copy: true,
                     ..plan
-                },
-            ));
+                }
+            }));
         }
         Ok(inherited)
     }
@@ -267,7 +272,7 @@ impl Engine {
                     plan.image_id =
                         self.store.images().resolve(&plan.source).map_err(missing)?.id.to_string();
                 }
-                MountKind::Tmpfs => {}
+                MountKind::Tmpfs | MountKind::Secret => {}
             }
         }
         Ok(())
@@ -285,7 +290,7 @@ impl Engine {
         let pin = self.acquire_volume(Wanted {
             name: plan.source.clone(),
             driver: plan.driver.clone(),
-            options: plan.driver_options.clone(),
+            options: Some(plan.driver_options.clone()).filter(|options| !options.is_empty()),
             labels,
         })?;
         plan.source.clone_from(&pin.name);

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use berth_api::container::{HostConfig, Mount, MountPoint, VolumeDriverConfig};
 use serde::{Deserialize, Serialize};
 
+use super::secrets::{self, Secret};
 use crate::error::{EngineError, Kind, Result};
 
 /// Where a mount's content comes from.
@@ -21,6 +22,8 @@ pub(crate) enum MountKind {
     Tmpfs,
     /// An image's file system, read-only.
     Image,
+    /// A file in memory.
+    Secret,
 }
 
 /// One mount of a container.
@@ -63,6 +66,9 @@ pub(crate) struct MountPlan {
     pub(crate) tmpfs_options: Vec<String>,
     /// The volume was made for this container, and goes with `rm -v`.
     pub(crate) anonymous: bool,
+    /// What a secret consists of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<Secret>,
     /// From `HostConfig.Tmpfs`: docker does not list it in `Mounts`.
     pub(crate) hidden: bool,
 }
@@ -182,6 +188,7 @@ pub(crate) fn parse_mount(mount: &Mount) -> Result<MountPlan> {
         ("volume", "VolumeOptions", mount.volume_options.is_some()),
         ("tmpfs", "TmpfsOptions", mount.tmpfs_options.is_some()),
         ("image", "ImageOptions", mount.image_options.is_some()),
+        ("secret", "SecretOptions", mount.secret_options.is_some()),
     ];
     if let Some((_, name, _)) = given.iter().find(|(of, _, given)| *given && *of != kind) {
         return Err(unexpected(name));
@@ -191,6 +198,7 @@ pub(crate) fn parse_mount(mount: &Mount) -> Result<MountPlan> {
         "volume" => volume_mount(mount, base, refuse),
         "tmpfs" => tmpfs_mount(mount, base, refuse),
         "image" => image_mount(mount, base, refuse),
+        "secret" => secrets::parse(mount, base),
         _ => {
             Err(EngineError::invalid(format!("invalid mount config for type \"{kind}\": mount type unknown")))
         }
@@ -416,6 +424,11 @@ pub(crate) fn plan<'a>(
 }
 
 impl MountPlan {
+    /// Whether nothing of it lies on a disk.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.kind, MountKind::Tmpfs | MountKind::Secret)
+    }
+
     /// As inspect and list show it. `mountpoint` is where a volume of this name is.
     pub(crate) fn point(&self, mountpoint: impl FnOnce(&str) -> String) -> MountPoint {
         let volume = self.kind == MountKind::Volume;
@@ -423,7 +436,7 @@ impl MountPlan {
             kind: match self.kind {
                 MountKind::Bind => "bind",
                 MountKind::Volume => "volume",
-                MountKind::Tmpfs => "tmpfs",
+                MountKind::Tmpfs | MountKind::Secret => "tmpfs",
                 MountKind::Image => "image",
             }
             .to_owned(),

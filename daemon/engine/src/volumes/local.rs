@@ -48,12 +48,15 @@ pub(super) struct FileSystem {
 pub(super) fn read(name: &str, options: Option<&BTreeMap<String, String>>) -> Result<Local> {
     let Some(options) = options.filter(|options| !options.is_empty()) else { return Ok(Local::Plain) };
     let refuse = |reason: String| Err(EngineError::invalid(format!("create {name}: {reason}")));
-    if options.contains_key("size") {
-        return Err(EngineError::not_implemented(format!(
-            "create {name}: quotas are not supported yet (DriverOpts.size); a tmpfs takes o=size=…"
+    let in_memory = options.get("type").is_some_and(|kind| kind == "tmpfs");
+    if options.contains_key("size") && !in_memory {
+        return Err(EngineError::invalid(format!(
+            "create {name}: the size of a volume on a disk cannot be limited here (quota size requested but no quota \
+             support); a volume in memory can: type=tmpfs, device=tmpfs, size=…"
         )));
     }
-    if let Some(unknown) = options.keys().find(|key| !["type", "o", "device"].contains(&key.as_str())) {
+    if let Some(unknown) = options.keys().find(|key| !["type", "o", "device", "size"].contains(&key.as_str()))
+    {
         return refuse(format!("invalid option: {unknown:?}"));
     }
     for (option, needed) in NEEDS {
@@ -64,7 +67,11 @@ pub(super) fn read(name: &str, options: Option<&BTreeMap<String, String>>) -> Re
         }
     }
     let value = |key: &str| options.get(key).cloned().unwrap_or_default();
-    let words: Vec<String> = value("o").split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    let mut words: Vec<String> = value("o").split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    if let Some(size) = options.get("size") {
+        words.retain(|word| !word.starts_with("size="));
+        words.push(format!("size={size}"));
+    }
     let device = value("device");
     let parsed = MountOptions::parse(&words);
     if parsed.bind.is_some() {
@@ -169,7 +176,10 @@ mod tests {
         assert_eq!(bind, Local::Bind("/srv".into()));
         let tmpfs = local(&[("type", "tmpfs"), ("o", "size=1m,uid=5"), ("device", "tmpfs")]).unwrap();
         assert!(matches!(tmpfs, Local::Mount(fs) if fs.options == ["size=1m", "uid=5"]));
+        let sized = local(&[("type", "tmpfs"), ("o", "uid=5"), ("device", "tmpfs"), ("size", "2m")]).unwrap();
+        assert!(matches!(sized, Local::Mount(fs) if fs.options == ["uid=5", "size=2m"]));
         let message = |pairs| local(pairs).unwrap_err().message().to_owned();
+        assert!(message(&[("size", "1m")]).contains("no quota support"));
         assert_eq!(message(&[("bogus", "1")]), "create v: invalid option: \"bogus\"");
         assert_eq!(message(&[("type", "nfs")]), "create v: missing required option: \"device\"");
         assert_eq!(message(&[("device", "/x")]), "create v: missing required option: \"type\"");

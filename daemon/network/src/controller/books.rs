@@ -14,7 +14,7 @@ use crate::types::{
     random_id,
 };
 
-use super::networks::BridgeOptions;
+use super::options::{BridgeOptions, Gateway};
 
 /// What keeps a published port ours.
 #[derive(Debug)]
@@ -83,6 +83,8 @@ impl Books {
                 options,
                 labels: BTreeMap::new(),
                 bridge,
+                config_only: false,
+                config_from: String::new(),
             });
             added = true;
         }
@@ -100,6 +102,8 @@ impl Books {
         let mut taken: Vec<Taken> = self
             .networks
             .values()
+            // A template has no addresses, it only names them.
+            .filter(|network| !network.config_only)
             .flat_map(|network| network.ipam.pools.iter().map(move |pool| (network, pool)))
             .map(|(network, pool)| Taken {
                 subnet: pool.subnet,
@@ -172,7 +176,9 @@ impl Books {
         network: &Network,
         request: EndpointRequest,
     ) -> Result<(Endpoint, Vec<HeldPort>), NetworkError> {
-        self.network(&network.id)?;
+        if self.network(&network.id)?.config_only {
+            return Err(NetworkError::Template(network.name.clone()));
+        }
         if self.endpoint_of(&request.container_id, &network.id).is_some() {
             return Err(NetworkError::AlreadyAttached {
                 container: request.container_name,
@@ -197,16 +203,7 @@ impl Books {
             return Err(NetworkError::NotLinkLocal(*address));
         }
         let id = random_id();
-        let taken: Vec<PublishedPort> = self.endpoints().flat_map(|e| e.ports.iter().copied()).collect();
-        let default_ip = BridgeOptions::of(&network.options)?.host_binding;
-        // Links of one's own have addresses that others reach: there is nothing to publish.
-        let ports = if network.driver == Driver::Bridge { &request.ports[..] } else { &[] };
-        let held =
-            self.allocator.reserve(ports, default_ip, &taken).map_err(|source| NetworkError::Publish {
-                container: request.container_name.clone(),
-                endpoint: id.clone(),
-                source: Box::new(source),
-            })?;
+        let held = self.hold_ports(network, &request, &id)?;
         let siblings = || self.endpoints().filter(|e| e.container_id == request.container_id);
         let free_name = || {
             let names: BTreeSet<&str> = siblings().map(|e| e.ifname.as_str()).collect();
@@ -244,6 +241,26 @@ impl Books {
         }
         self.joined.insert(endpoint.id.clone(), Joined { endpoint: endpoint.clone(), holds: Vec::new() });
         Ok((endpoint, held))
+    }
+
+    /// Holds the ports that an endpoint publishes.
+    fn hold_ports(
+        &mut self,
+        network: &Network,
+        request: &EndpointRequest,
+        endpoint: &str,
+    ) -> Result<Vec<HeldPort>, NetworkError> {
+        let taken: Vec<PublishedPort> = self.endpoints().flat_map(|e| e.ports.iter().copied()).collect();
+        let options = BridgeOptions::of(&network.options)?;
+        let default_ip = options.host_binding;
+        // Links of one's own have addresses that others reach: there is nothing to publish.
+        let ports = if network.driver == Driver::Bridge { &request.ports[..] } else { &[] };
+        let routed = |ipv6| options.gateway(ipv6) == Gateway::Routed;
+        self.allocator.reserve(ports, default_ip, &taken, routed).map_err(|source| NetworkError::Publish {
+            container: request.container_name.clone(),
+            endpoint: endpoint.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     fn lease(

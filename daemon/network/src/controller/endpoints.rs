@@ -9,7 +9,7 @@ use crate::error::NetworkError;
 use crate::lock::lock;
 use crate::netlink::{Link, NetlinkError, PortFlags, RouteSocket, VethLink};
 use crate::nft::{self, Change, Flows, PortRule};
-use crate::ports::{HeldPort, HeldSocket};
+use crate::ports::{self, HeldPort, HeldSocket};
 use crate::sandbox;
 use crate::subnet::Subnet;
 use crate::types::{
@@ -18,7 +18,7 @@ use crate::types::{
 
 use super::NetworkController;
 use super::books::Hold;
-use super::networks::BridgeOptions;
+use super::options::BridgeOptions;
 use super::sub_links::SubOptions;
 
 /// Whether a caller waits for a link's deletion.
@@ -45,7 +45,7 @@ impl NetworkController {
         let (network, endpoint, held) = {
             let mut books = lock(&self.books);
             let network = books.network(network)?.clone();
-            if matches!(network.driver, Driver::Host | Driver::Null) {
+            if matches!(network.driver, Driver::Host | Driver::Null) && !network.config_only {
                 return Err(NetworkError::NoEndpoints(network.name, network.driver));
             }
             let (endpoint, held) = books.promise(&network, request)?;
@@ -307,7 +307,8 @@ fn forget_flows(endpoint: &Endpoint, of: impl Fn(&Endpoint, &PublishedPort) -> V
 
 /// Flows from before the port was published, which reach nobody.
 fn sent_before(endpoint: &Endpoint, port: &PublishedPort) -> Vec<Flows> {
-    let translated = port.host_ip.is_ipv4() || endpoint.ipv6.is_some();
+    let reaches = port.host_ip.is_ipv4() || endpoint.ipv6.is_some();
+    let translated = reaches && port.host_port != ports::ROUTED;
     let hosts = if port.host_ip.is_unspecified() { sandbox::own_addresses() } else { vec![port.host_ip] };
     let same_family = hosts.into_iter().filter(|ip| translated && ip.is_ipv4() == port.host_ip.is_ipv4());
     same_family.map(|ip| Flows::SentTo(ip, port.host_port)).collect()
@@ -335,6 +336,7 @@ pub(super) fn port_rules(endpoint: &Endpoint) -> Vec<PortRule> {
             host_port: port.host_port,
             container_ip,
             container_port: port.container_port,
+            routed: port.host_port == ports::ROUTED,
         })
     };
     endpoint.ports.iter().filter_map(rule).collect()

@@ -1,7 +1,6 @@
 //! Networks: records, bridges, and how a bridge is treated.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use crate::error::NetworkError;
@@ -9,93 +8,19 @@ use crate::ipam;
 use crate::lock::lock;
 use crate::mac::MacAddress;
 use crate::netlink::{BridgeLink, RouteSocket};
-use crate::nft::{BridgeRule, Change};
+use crate::nft::{BridgeRule, Change, Doorway};
 use crate::sysctl;
 use crate::types::{Driver, IpamPool, Network, NetworkId, NetworkSpec, PREDEFINED};
 
 use super::books::Books;
+use super::options::{BridgeOptions, Gateway};
 use super::sub_links::SubOptions;
 use super::{Links, NetworkController};
-
-const NAME: &str = "com.docker.network.bridge.name";
-const TALK: &str = "com.docker.network.bridge.enable_icc";
-const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
-const MTU: &str = "com.docker.network.driver.mtu";
-const DEFAULT_MTU: u32 = 1500;
-
-/// The options of a bridge network that mean something to us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BridgeOptions {
-    pub(super) name: Option<String>,
-    pub(super) talk: bool,
-    pub(super) masquerade: bool,
-    /// Default host address of published ports; `None`: all.
-    pub(super) host_binding: Option<IpAddr>,
-    pub(super) mtu: u32,
-}
-
-impl BridgeOptions {
-    /// Reads them; options that nobody here knows are left alone.
-    pub(super) fn of(options: &BTreeMap<String, String>) -> Result<Self, NetworkError> {
-        let invalid = |option: &str, reason: &str| {
-            let value = options.get(option).cloned().unwrap_or_default();
-            NetworkError::InvalidOption { option: option.to_owned(), value, reason: reason.to_owned() }
-        };
-        let flag = |option: &str| match options.get(option).map(String::as_str) {
-            None => Ok(true),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(_) => Err(invalid(option, "true or false is expected")),
-        };
-        let mtu = match options.get(MTU).map(|text| text.parse::<u32>()) {
-            None => DEFAULT_MTU,
-            Some(Ok(0)) => DEFAULT_MTU,
-            Some(Ok(mtu @ 68..=65535)) => mtu,
-            Some(_) => return Err(invalid(MTU, "a number from 68 to 65535 is expected")),
-        };
-        let host_binding = match options.get(HOST_BINDING).map(|text| text.parse::<IpAddr>()) {
-            None => None,
-            Some(Ok(ip)) => Some(ip).filter(|ip| !ip.is_unspecified()),
-            Some(Err(_)) => return Err(invalid(HOST_BINDING, "an IP address is expected")),
-        };
-        let name = options.get(NAME).filter(|name| !name.is_empty()).cloned();
-        if name.as_deref().is_some_and(|name| !is_link_name(name)) {
-            return Err(invalid(NAME, "a link name has at most 15 characters, no slash and no blank"));
-        }
-        Ok(Self { name, talk: flag(TALK)?, masquerade: flag(MASQUERADE)?, host_binding, mtu })
-    }
-
-    /// What Docker's inspect shows for the default bridge.
-    pub(super) fn of_default_bridge(name: &str) -> BTreeMap<String, String> {
-        let mtu = DEFAULT_MTU.to_string();
-        [
-            (DEFAULT_BRIDGE, "true"),
-            (TALK, "true"),
-            (MASQUERADE, "true"),
-            (HOST_BINDING, "0.0.0.0"),
-            (NAME, name),
-            (MTU, &mtu),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-    }
-}
-
-/// The kernel's rule, `dev_valid_name()`.
-fn is_link_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() < libc::IFNAMSIZ
-        && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0')
-}
 
 impl NetworkController {
     /// Makes a network: the record first, then, for the driver `bridge`, the bridge and its rules.
     ///
-    /// Options understood: `parent`, `macvlan_mode`, `ipvlan_mode`, `com.docker.network.bridge.{name,enable_icc,enable_ip_masquerade,host_binding_ipv4}` and
+    /// Options understood: `parent`, `macvlan_mode`, `ipvlan_mode`, `com.docker.network.bridge.{name,enable_icc,enable_ip_masquerade,host_binding_ipv4,gateway_mode_ipv4,gateway_mode_ipv6}` and
     /// `com.docker.network.driver.mtu`; all others are recorded only.
     ///
     /// # Errors
@@ -122,6 +47,10 @@ impl NetworkController {
         if PREDEFINED.contains(&spec.name.as_str()) {
             return Err(NetworkError::Predefined(spec.name));
         }
+        if spec.config_only {
+            return self.record_template(spec);
+        }
+        let spec = self.filled_in(spec)?;
         let driver = match spec.driver.as_str() {
             "" | "bridge" => Driver::Bridge,
             "macvlan" => Driver::Macvlan,
@@ -130,6 +59,7 @@ impl NetworkController {
             _ => return Err(NetworkError::UnknownDriver(spec.driver)),
         };
         let options = BridgeOptions::of(&spec.options)?;
+        options.fit(spec.internal, &spec.options)?;
         let parent = match driver {
             Driver::Bridge => None,
             _ => Some(self.try_parent(driver, &spec)?),
@@ -158,6 +88,8 @@ impl NetworkController {
             ipam,
             options: spec.options,
             labels: spec.labels,
+            config_only: false,
+            config_from: spec.config_from,
             bridge: parent.or(options.name).unwrap_or_else(|| format!("br-{}", &id.as_str()[..12])),
             id,
         };
@@ -167,6 +99,67 @@ impl NetworkController {
             return Err(error.into());
         }
         Ok(network)
+    }
+
+    /// Records a template: what it says is checked when a network is made from it.
+    fn record_template(&self, spec: NetworkSpec) -> Result<Network, NetworkError> {
+        if !matches!(spec.driver.as_str(), "" | "bridge" | "null") || !spec.config_from.is_empty() {
+            return Err(NetworkError::TemplateConflict);
+        }
+        let mut books = lock(&self.books);
+        if books.networks().any(|network| network.name == spec.name) {
+            return Err(NetworkError::NameTaken(spec.name));
+        }
+        let network = Network {
+            id: NetworkId::random(),
+            name: spec.name,
+            driver: Driver::Null,
+            created: jiff::Timestamp::now(),
+            internal: spec.internal,
+            attachable: spec.attachable,
+            enable_ipv6: spec.enable_ipv6,
+            ipam: spec.ipam,
+            options: spec.options,
+            labels: spec.labels,
+            bridge: String::new(),
+            config_only: true,
+            config_from: String::new(),
+        };
+        books.insert_network(network.clone());
+        if let Err(error) = self.state.write_networks(books.networks()) {
+            books.remove_network(&network.id);
+            return Err(error.into());
+        }
+        Ok(network)
+    }
+
+    /// The network as its template says; unchanged if it has none.
+    fn filled_in(&self, spec: NetworkSpec) -> Result<NetworkSpec, NetworkError> {
+        if spec.config_from.is_empty() {
+            return Ok(spec);
+        }
+        let said = !spec.ipam.pools.is_empty()
+            || spec.internal
+            || spec.enable_ipv6
+            || !spec.options.is_empty()
+            || !spec.labels.is_empty();
+        if said {
+            return Err(NetworkError::TemplateConflict);
+        }
+        let books = lock(&self.books);
+        let template = books.find(&spec.config_from)?;
+        if !template.config_only {
+            return Err(NetworkError::NoTemplate(spec.config_from));
+        }
+        Ok(NetworkSpec {
+            ipam: template.ipam.clone(),
+            internal: template.internal,
+            enable_ipv6: template.enable_ipv6,
+            options: template.options.clone(),
+            labels: template.labels.clone(),
+            config_from: template.name.clone(),
+            ..spec
+        })
     }
 
     /// The pools of a new network: those asked for, checked, and those that are missing.
@@ -224,6 +217,9 @@ impl NetworkController {
             let network = books.find(name)?.clone();
             if network.is_predefined() {
                 return Err(NetworkError::PredefinedRemoval(network.name));
+            }
+            if let Some(user) = books.networks().find(|other| other.config_from == network.name) {
+                return Err(NetworkError::TemplateInUse { template: network.name, user: user.name.clone() });
             }
             let active: Vec<_> = books
                 .endpoints()
@@ -296,7 +292,15 @@ impl NetworkController {
 /// How the network's bridge is treated.
 pub(super) fn bridge_rule(network: &Network) -> Result<BridgeRule, NetworkError> {
     let options = BridgeOptions::of(&network.options)?;
-    Ok(BridgeRule { internal: network.internal, masquerade: options.masquerade, talk: options.talk })
+    let doorway = |ipv6| {
+        let gateway = options.gateway(ipv6);
+        Doorway {
+            masquerade: options.masquerade && gateway != Gateway::Routed,
+            unprotected: gateway == Gateway::NatUnprotected && !network.internal,
+        }
+    };
+    let (ipv4, ipv6) = (doorway(false), doorway(true));
+    Ok(BridgeRule { internal: network.internal, ipv4, ipv6, talk: options.talk })
 }
 
 /// Makes the bridge, or takes up the one that an earlier run left, and sets what the kernel needs for it.
@@ -325,42 +329,10 @@ fn make_bridge(links: &mut Links, network: &Network) -> Result<u32, NetworkError
         sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         sysctl::forward_ipv6()?;
     }
+    addresses.retain(|(address, _)| options.gateway(address.is_ipv6()) != Gateway::Isolated);
     links.socket.configure(&link, &addresses, &[])?;
     sysctl::ensure("ipv4/ip_forward", "1")?;
     // Answers to connections from 127.0.0.1 come back through the bridge; the guard chain drops all else.
     sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     Ok(link.index)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(pairs: &[(&str, &str)]) -> Result<BridgeOptions, NetworkError> {
-        BridgeOptions::of(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
-    }
-
-    #[test]
-    fn docker_s_defaults() {
-        let expected =
-            BridgeOptions { name: None, talk: true, masquerade: true, host_binding: None, mtu: 1500 };
-        assert_eq!(options(&[]).unwrap(), expected);
-        let of_default = BridgeOptions::of(&BridgeOptions::of_default_bridge("berth0")).unwrap();
-        assert_eq!(of_default, BridgeOptions { name: Some("berth0".into()), ..expected });
-    }
-
-    #[test]
-    fn nonsense_is_named() {
-        for (option, value) in [
-            (TALK, "maybe"),
-            (MTU, "12"),
-            (MTU, "x"),
-            (NAME, "a/b"),
-            (NAME, "0123456789abcdef"),
-            (HOST_BINDING, "here"),
-        ] {
-            let error = options(&[(option, value)]).unwrap_err().to_string();
-            assert!(error.contains(option) && error.contains(value), "{error}");
-        }
-    }
 }

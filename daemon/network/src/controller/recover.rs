@@ -78,7 +78,7 @@ impl NetworkController {
             return vec![error];
         }
         let mut held = Vec::new();
-        for port in &endpoint.ports {
+        for port in endpoint.ports.iter().filter(|port| port.host_port != ports::ROUTED) {
             match ports::hold(*port) {
                 Ok(port) => held.push(port),
                 Err(source) => errors.push(NetworkError::Publish {

@@ -183,9 +183,62 @@ impl Rule {
         self.meta(libc::NFT_META_OIFNAME, reg(0)).lookup(set, reg(0), None, false)
     }
 
+    /// Goes on when the packet came in on this link. Written as `iptables` writes it.
+    pub(super) fn entered_on(self, name: &str) -> Self {
+        self.meta(libc::NFT_META_IIFNAME, libc::NFT_REG_1 as u32).link_is(name)
+    }
+
+    /// Goes on when the packet leaves on this link. Written as `iptables` writes it.
+    pub(super) fn leaving_on(self, name: &str) -> Self {
+        self.meta(libc::NFT_META_OIFNAME, libc::NFT_REG_1 as u32).link_is(name)
+    }
+
+    fn link_is(self, name: &str) -> Self {
+        let mut terminated = name.as_bytes().to_vec();
+        terminated.push(0);
+        self.compare(libc::NFT_CMP_EQ, libc::NFT_REG_1 as u32, &terminated)
+    }
+
+    /// Counts packets and bytes; `iptables` shows zeros otherwise.
+    pub(super) fn counted(self) -> Self {
+        self.add("counter", |_| {})
+    }
+
+    /// Goes on in another chain of the table.
+    pub(super) fn jump(self, chain: &str) -> Self {
+        const DREG: u16 = 1;
+        const DATA: u16 = 2;
+        const VERDICT_CHAIN: u16 = 2;
+        self.add("immediate", |a| {
+            a.number(DREG, libc::NFT_REG_VERDICT as u32).nested(DATA, |data| {
+                data.nested(DATA_VERDICT, |inner| {
+                    inner.number(VERDICT_CODE, libc::NFT_JUMP as u32).text(VERDICT_CHAIN, chain);
+                });
+            });
+        })
+    }
+
     /// Goes on when the packet leaves on a link outside the set.
     pub(super) fn not_to(self, set: &str) -> Self {
         self.meta(libc::NFT_META_OIFNAME, reg(0)).lookup(set, reg(0), None, true)
+    }
+
+    /// Goes on when the packet came in on a link outside the set.
+    pub(super) fn not_from(self, set: &str) -> Self {
+        self.meta(libc::NFT_META_IIFNAME, reg(0)).lookup(set, reg(0), None, true)
+    }
+
+    /// Goes on when destination, protocol and port are in the set; the family is known.
+    pub(super) fn bound_for_service(self, family: IpFamily, set: &str) -> Self {
+        self.service(family).lookup(set, reg(0), None, false)
+    }
+
+    /// Loads destination, protocol and port.
+    fn service(self, family: IpFamily) -> Self {
+        let words = family.words();
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, family.destination_at(), 4 * words, reg(0))
+            .meta(libc::NFT_META_L4PROTO, reg(words))
+            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(words + 1))
     }
 
     /// Goes on when incoming and outgoing link are a pair of the set.
@@ -266,11 +319,7 @@ impl Rule {
 
     /// Translates the destination by the map `address . protocol . port : address . port`.
     pub(super) fn translate_by_address(self, family: IpFamily, map: &str) -> Self {
-        let words = family.words();
-        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, family.destination_at(), 4 * words, reg(0))
-            .meta(libc::NFT_META_L4PROTO, reg(words))
-            .payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg(words + 1))
-            .translate(family, map)
+        self.service(family).translate(family, map)
     }
 
     fn translate(self, family: IpFamily, map: &str) -> Self {

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! table inet berth-<instance> {
-//!   sets   bridges, internal, masquerade: link names      pairs, talk: link name . the same name
+//!   sets   bridges, internal, masquerade, unprotected: link names      pairs, talk: link name . the same name
+//!          open: address . protocol . port                           (published without translation)
 //!          own: address . the same address                           (containers with published ports)
 //!   maps   ports:     protocol . port           : address . port      (published on every address)
 //!          addressed: address . protocol . port : address . port      (published on one)
-//!          own, ports and addressed are there for each family of addresses
+//!          own, open, masquerade, unprotected, ports and addressed are there for each family of addresses
 //!
 //!   guard    raw prerouting    from bridges to 127/8 drop          (route_localnet is on for answers only)
 //!   inbound  dstnat            from internal, or to 127/8: accept untranslated; to this host: translate
 //!   local    nat output        to ::1: accept untranslated (the relay has it); to this host: translate
 //!   outbound srcnat            back into its bridge or to itself and translated, or from 127/8, or leaving: masquerade
-//!   through  filter forward    ongoing accept; talk accept; internal drop; to bridges: translated accept, else drop
+//!   through  filter forward    ongoing accept; talk accept; internal drop; open accept; to unprotected, not from
+//!                              bridges: accept; to bridges: translated accept, else drop
 //! }
 //! ```
 //!
@@ -28,18 +30,34 @@ use crate::types::Protocol;
 
 const BRIDGES: &str = "bridges";
 const INTERNAL: &str = "internal";
-const MASQUERADE: &str = "masquerade";
 const PAIRS: &str = "pairs";
 const TALK: &str = "talk";
 /// The sets of one family of addresses.
 struct FamilySets {
     own: &'static str,
+    masquerade: &'static str,
+    unprotected: &'static str,
+    open: &'static str,
     ports: &'static str,
     addressed: &'static str,
 }
 
-const IPV4: FamilySets = FamilySets { own: "own", ports: "ports", addressed: "addressed" };
-const IPV6: FamilySets = FamilySets { own: "own6", ports: "ports6", addressed: "addressed6" };
+const IPV4: FamilySets = FamilySets {
+    own: "own",
+    masquerade: "masquerade",
+    unprotected: "unprotected",
+    open: "open",
+    ports: "ports",
+    addressed: "addressed",
+};
+const IPV6: FamilySets = FamilySets {
+    own: "own6",
+    masquerade: "masquerade6",
+    unprotected: "unprotected6",
+    open: "open6",
+    ports: "ports6",
+    addressed: "addressed6",
+};
 
 const fn sets_of(family: IpFamily) -> &'static FamilySets {
     match family {
@@ -58,13 +76,22 @@ const fn family_of(address: &IpAddr) -> IpFamily {
 /// Elements of one message: an attribute's length has 16 bits.
 const CHUNK: usize = 256;
 
+/// How packets of one family get out of a bridge and into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doorway {
+    /// Traffic that leaves takes the host's address.
+    pub(crate) masquerade: bool,
+    /// Everybody may come in, but for other bridges.
+    pub(crate) unprotected: bool,
+}
+
 /// How a bridge is treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BridgeRule {
     /// No way out or in.
     pub(crate) internal: bool,
-    /// Traffic that leaves takes the host's address.
-    pub(crate) masquerade: bool,
+    pub(crate) ipv4: Doorway,
+    pub(crate) ipv6: Doorway,
     /// Containers on it may talk to each other.
     pub(crate) talk: bool,
 }
@@ -78,6 +105,8 @@ pub(crate) struct PortRule {
     pub(crate) host_port: u16,
     pub(crate) container_ip: IpAddr,
     pub(crate) container_port: u16,
+    /// Reached under its own address, without translation.
+    pub(crate) routed: bool,
 }
 
 /// Everything that the table says.
@@ -161,13 +190,18 @@ const fn map(
     SetShape { name, key_words, key_types, value_words, value_types }
 }
 
-const SETS: [SetShape; 11] = [
+const SETS: [SetShape; 16] = [
     set(BRIDGES, NAME_WORDS, &[TYPE_LINK]),
     set(INTERNAL, NAME_WORDS, &[TYPE_LINK]),
-    set(MASQUERADE, NAME_WORDS, &[TYPE_LINK]),
+    set(IPV4.masquerade, NAME_WORDS, &[TYPE_LINK]),
+    set(IPV6.masquerade, NAME_WORDS, &[TYPE_LINK]),
+    set(IPV4.unprotected, NAME_WORDS, &[TYPE_LINK]),
+    set(IPV6.unprotected, NAME_WORDS, &[TYPE_LINK]),
     set(PAIRS, 2 * NAME_WORDS, &[TYPE_LINK, TYPE_LINK]),
     set(TALK, 2 * NAME_WORDS, &[TYPE_LINK, TYPE_LINK]),
     set(IPV4.own, 2, &[TYPE_IPV4, TYPE_IPV4]),
+    set(IPV4.open, 3, &[TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT]),
+    set(IPV6.open, 6, &[TYPE_IPV6, TYPE_PROTOCOL, TYPE_PORT]),
     map(IPV4.ports, 2, &[TYPE_PROTOCOL, TYPE_PORT], 2, &[TYPE_IPV4, TYPE_PORT]),
     map(IPV4.addressed, 3, &[TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT], 2, &[TYPE_IPV4, TYPE_PORT]),
     set(IPV6.own, 8, &[TYPE_IPV6, TYPE_IPV6]),
@@ -244,7 +278,8 @@ fn chains() -> [ChainShape; 5] {
                     .bound_for_itself(IpFamily::V6, IPV6.own)
                     .masquerade(),
                 rule().ipv4().sent_by_loopback().to(BRIDGES).masquerade(),
-                rule().from(MASQUERADE).not_to(BRIDGES).masquerade(),
+                rule().ipv4().from(IPV4.masquerade).not_to(BRIDGES).masquerade(),
+                rule().family(IpFamily::V6).from(IPV6.masquerade).not_to(BRIDGES).masquerade(),
             ],
         },
         ChainShape {
@@ -252,15 +287,25 @@ fn chains() -> [ChainShape; 5] {
             kind: "filter",
             hook: libc::NF_INET_FORWARD,
             priority: libc::NF_IP_PRI_FILTER,
-            rules: vec![
-                rule().ongoing().verdict(Verdict::Accept),
-                rule().between(TALK).verdict(Verdict::Accept),
-                rule().from(INTERNAL).verdict(Verdict::Drop),
-                rule().to(INTERNAL).verdict(Verdict::Drop),
-                rule().translated().to(BRIDGES).verdict(Verdict::Accept),
-                rule().to(BRIDGES).verdict(Verdict::Drop),
-            ],
+            rules: through(),
         },
+    ]
+}
+
+/// What is forwarded, and what is not.
+fn through() -> Vec<Rule> {
+    let rule = Rule::default;
+    vec![
+        rule().ongoing().verdict(Verdict::Accept),
+        rule().between(TALK).verdict(Verdict::Accept),
+        rule().from(INTERNAL).verdict(Verdict::Drop),
+        rule().to(INTERNAL).verdict(Verdict::Drop),
+        rule().ipv4().bound_for_service(IpFamily::V4, IPV4.open).verdict(Verdict::Accept),
+        rule().family(IpFamily::V6).bound_for_service(IpFamily::V6, IPV6.open).verdict(Verdict::Accept),
+        rule().ipv4().to(IPV4.unprotected).not_from(BRIDGES).verdict(Verdict::Accept),
+        rule().family(IpFamily::V6).to(IPV6.unprotected).not_from(BRIDGES).verdict(Verdict::Accept),
+        rule().translated().to(BRIDGES).verdict(Verdict::Accept),
+        rule().to(BRIDGES).verdict(Verdict::Drop),
     ]
 }
 
@@ -419,7 +464,10 @@ fn push_bridge(batch: &mut Batch, message: libc::c_int, table: &str, name: &str,
     let memberships = [
         (BRIDGES, &one, true),
         (INTERNAL, &one, rule.internal),
-        (MASQUERADE, &one, rule.masquerade && !rule.internal),
+        (IPV4.masquerade, &one, rule.ipv4.masquerade && !rule.internal),
+        (IPV6.masquerade, &one, rule.ipv6.masquerade && !rule.internal),
+        (IPV4.unprotected, &one, rule.ipv4.unprotected),
+        (IPV6.unprotected, &one, rule.ipv6.unprotected),
         (PAIRS, &two, true),
         (TALK, &two, rule.talk),
     ];
@@ -432,7 +480,11 @@ fn push_ports(batch: &mut Batch, message: libc::c_int, table: &str, ports: impl 
     let mut by_set: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
     for port in ports {
         let sets = sets_of(family_of(&port.container_ip));
-        let set = if port.host_ip.is_some() { sets.addressed } else { sets.ports };
+        let set = match port.host_ip {
+            _ if port.routed => sets.open,
+            Some(_) => sets.addressed,
+            None => sets.ports,
+        };
         by_set.entry(set).or_default().push(port_element(&port));
     }
     for (set, elements) in by_set {
@@ -458,6 +510,12 @@ fn octets(address: &IpAddr) -> Vec<u8> {
 /// Every part of a key or value fills its words from the left, the rest is zero.
 fn port_element(port: &PortRule) -> Element {
     let word = |bytes: [u8; 2]| [bytes[0], bytes[1], 0, 0];
+    if port.routed {
+        let mut key = octets(&port.container_ip);
+        key.extend(word([port.protocol.number(), 0]));
+        key.extend(word(port.container_port.to_be_bytes()));
+        return Element { key, value: None };
+    }
     let mut key = port.host_ip.as_ref().map_or_else(Vec::new, octets);
     key.extend(word([port.protocol.number(), 0]));
     key.extend(word(port.host_port.to_be_bytes()));
@@ -477,6 +535,7 @@ mod tests {
             host_port,
             container_ip: IpAddr::from([172, 17, 0, 2]),
             container_port: 53,
+            routed: false,
         }
     }
 
@@ -488,6 +547,8 @@ mod tests {
         assert_eq!(port_element(&port(Some([127, 0, 0, 1]), 1)).key, [127, 0, 0, 1, 17, 0, 0, 0, 0, 1, 0, 0]);
         let six = PortRule { container_ip: "fd00::2".parse().unwrap(), ..port(None, 80) };
         assert_eq!(port_element(&six).value.unwrap().len(), 20);
+        let routed = port_element(&PortRule { routed: true, ..six });
+        assert!(routed.key.len() == 24 && routed.value.is_none());
         for set in &SETS {
             assert!(set.key_words <= 16, "{}: registers have 16 words", set.name);
         }
@@ -496,7 +557,8 @@ mod tests {
     #[test]
     fn changes_that_change_nothing_are_told_apart() {
         let mut rules = RuleSet::default();
-        let bridge = || BridgeRule { internal: false, masquerade: true, talk: true };
+        let door = Doorway { masquerade: true, unprotected: false };
+        let bridge = || BridgeRule { internal: false, ipv4: door, ipv6: door, talk: true };
         assert!(rules.apply(&Change::AddBridge("b".into(), bridge())));
         assert!(!rules.apply(&Change::AddBridge("b".into(), bridge())));
         assert!(rules.apply(&Change::AddBridge("b".into(), BridgeRule { internal: true, ..bridge() })));

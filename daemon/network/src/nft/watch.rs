@@ -1,4 +1,5 @@
-//! Notices when somebody else changes the instance's table: `nft flush ruleset`, a firewall's reload.
+//! Notices when somebody else changes the instance's table (`nft flush ruleset`, a firewall's reload), or a table of its
+//! own that may be in the way.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -19,6 +20,20 @@ const REST: Duration = Duration::from_millis(50);
 /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`, …: always the first.
 const TABLE_NAME: u16 = 1;
 
+/// Tables of other instances, which are no business of ours.
+const INSTANCES: &str = "berth-";
+/// Tables of iptables in which nothing is forwarded.
+const HARMLESS: [&str; 4] = ["nat", "raw", "mangle", "security"];
+
+/// Whose table was changed by another socket than ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Heard {
+    /// Another's.
+    Others,
+    /// Ours.
+    Own,
+}
+
 /// The thread that listens.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -27,8 +42,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Calls `mend` whenever the table was changed by another socket than the one at `own_port`.
-    pub(crate) fn start(table: &str, own_port: u32, mend: impl Fn() + Send + 'static) -> io::Result<Self> {
+    /// Calls `mend` whenever a table was changed by another socket than the one at `own_port`.
+    pub(crate) fn start(
+        table: &str,
+        own_port: u32,
+        mend: impl Fn(Heard) + Send + 'static,
+    ) -> io::Result<Self> {
         let mut socket = Socket::listen(SockProtocol::NetlinkNetFilter, GROUP)?;
         let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let stopped = stop.as_fd().try_clone_to_owned()?;
@@ -47,11 +66,11 @@ impl Watch {
                 if ready[1].any().unwrap_or(true) {
                     return;
                 }
-                if hear(&mut socket, &table, own_port) {
+                if let Some(heard) = hear(&mut socket, &table, own_port) {
                     thread::sleep(REST);
                     // What came meanwhile is mended along.
-                    hear(&mut socket, &table, own_port);
-                    mend();
+                    let more = hear(&mut socket, &table, own_port);
+                    mend(more.map_or(heard, |more| heard.max(more)));
                 }
             }
         })?;
@@ -70,30 +89,53 @@ impl Drop for Watch {
     }
 }
 
-/// Whether any of the messages that have come tells of our table.
-fn hear(socket: &mut Socket, table: &str, own_port: u32) -> bool {
-    let mut changed = false;
+/// What the messages that have come tell of.
+fn hear(socket: &mut Socket, table: &str, own_port: u32) -> Option<Heard> {
+    let mut heard = None;
     loop {
         match socket.receive(false) {
             Ok(Some(datagram)) => {
-                changed |=
-                    messages(datagram).any(|message| message.port != own_port && names(&message, table));
+                let others = messages(datagram).filter(|message| message.port != own_port);
+                heard = heard.max(others.filter_map(|message| whose(table_of(&message)?, table)).max());
             }
             // More came than the buffer holds: anything may have happened.
-            Err(Errno::ENOBUFS) => changed = true,
-            Ok(None) | Err(_) => return changed,
+            Err(Errno::ENOBUFS) => heard = Some(Heard::Own),
+            Ok(None) | Err(_) => return heard,
         }
     }
 }
 
-/// Whether a message is about something of this table: all of them begin with its name.
-fn names(message: &Received<'_>, table: &str) -> bool {
-    if message.kind >> 8 != libc::NFNL_SUBSYS_NFTABLES as u16 {
-        return false;
+fn whose(table: &[u8], own: &str) -> Option<Heard> {
+    if table == own.as_bytes() {
+        return Some(Heard::Own);
     }
-    let Some(attribute) = message.payload.get(4..).filter(|rest| rest.len() > 4) else { return false };
+    let harmless =
+        table.starts_with(INSTANCES.as_bytes()) || HARMLESS.iter().any(|name| name.as_bytes() == table);
+    (!harmless).then_some(Heard::Others)
+}
+
+/// The table that a message is about: all of them begin with its name.
+fn table_of<'a>(message: &Received<'a>) -> Option<&'a [u8]> {
+    if message.kind >> 8 != libc::NFNL_SUBSYS_NFTABLES as u16 {
+        return None;
+    }
+    let attribute = message.payload.get(4..).filter(|rest| rest.len() > 4)?;
     let length = usize::from(u16::from_ne_bytes([attribute[0], attribute[1]]));
     let kind = u16::from_ne_bytes([attribute[2], attribute[3]]);
-    let name = attribute.get(4..length).unwrap_or_default();
-    kind == TABLE_NAME && name.strip_suffix(&[0]) == Some(table.as_bytes())
+    let name = attribute.get(4..length)?;
+    (kind == TABLE_NAME).then(|| name.strip_suffix(&[0]).unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_table_it_is() {
+        assert_eq!(whose(b"berth-a", "berth-a"), Some(Heard::Own));
+        assert_eq!(whose(b"filter", "berth-a"), Some(Heard::Others));
+        for table in [&b"berth-b"[..], b"nat"] {
+            assert_eq!(whose(table, "berth-a"), None);
+        }
+    }
 }

@@ -12,6 +12,8 @@ pub(super) enum Family {
     Inet = libc::NFPROTO_INET as isize,
     /// IPv4 alone.
     Ipv4 = libc::NFPROTO_IPV4 as isize,
+    /// IPv6 alone.
+    Ipv6 = libc::NFPROTO_IPV6 as isize,
 }
 
 /// A sequence of netlink attributes. Numbers are big-endian, as everywhere in nf_tables.
@@ -47,10 +49,24 @@ impl Attributes {
 
     /// These attributes as a message of its own, outside of transactions, which is acknowledged.
     pub(super) fn single_message(&self, kind: u16, family: u8, sequence: u32) -> Vec<u8> {
+        self.lone_message(kind, libc::NLM_F_ACK, family, sequence)
+    }
+
+    /// These attributes as a message that asks for a list.
+    pub(super) fn dump_message(&self, kind: u16, family: u8, sequence: u32) -> Vec<u8> {
+        self.lone_message(kind, libc::NLM_F_DUMP, family, sequence)
+    }
+
+    #[cfg(test)]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn lone_message(&self, kind: u16, flags: libc::c_int, family: u8, sequence: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + 4 + self.0.len());
         bytes.extend(((HEADER + 4 + self.0.len()) as u32).to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
-        bytes.extend(((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
+        bytes.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
         bytes.extend(sequence.to_ne_bytes());
         bytes.extend([0; 4]);
         bytes.extend([family, 0, 0, 0]);

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_network::{EndpointRequest, NetworkConfig, NetworkController, PortRequest, Protocol};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -209,6 +209,15 @@ pub(crate) fn udp_echo(netns: BorrowedFd<'_>, port: u16, count: usize) -> JoinHa
     });
     receiver.recv().unwrap();
     thread
+}
+
+/// Waits until something holds.
+pub(crate) fn eventually(what: &str, test: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !test() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Link names in the calling thread's namespace.

@@ -1,6 +1,6 @@
 //! The manifest under which an image is pushed.
 
-use berth_oci::{Descriptor, Digest, ImageId, Manifest, Reference, media_type};
+use berth_oci::{Descriptor, Digest, ImageId, Index, Manifest, Reference, media_type};
 
 use crate::compression::Compression;
 use crate::error::Result;
@@ -38,6 +38,27 @@ impl Images {
         })?;
         let config = self.config_bytes(id)?;
         self.put(NewImage { config, manifest: Some(descriptor.clone()), parent: None })?;
+        Ok(descriptor)
+    }
+
+    /// Makes an index of one program's images for several platforms, and remembers it with each of them: a push of one
+    /// is then a push of all.
+    ///
+    /// # Errors
+    /// If an image or one of its layers is not there.
+    pub fn join(&self, ids: &[ImageId], compression: Compression) -> Result<Descriptor> {
+        let mut entries = Vec::with_capacity(ids.len());
+        for id in ids {
+            let mut entry = self.manifest(id, compression)?;
+            entry.platform = Some(self.config_of(id)?.platform());
+            entries.push(entry);
+        }
+        let bytes = serde_json::to_vec(&Index::oci(entries)).expect("an index is JSON");
+        let digest = self.shared.content.put(&bytes)?;
+        let descriptor = Descriptor::new(media_type::OCI_INDEX, digest, bytes.len() as u64);
+        for id in ids {
+            self.add_index(id, &descriptor)?;
+        }
         Ok(descriptor)
     }
 

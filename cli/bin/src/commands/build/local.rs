@@ -30,7 +30,7 @@ pub(crate) struct More {
     /// Agent for RUN --mount=type=ssh: default or ID=SOCKET
     #[arg(long, value_name = "AGENT")]
     ssh: Vec<String>,
-    /// What steps may ask for: security.insecure, network.host
+    /// What steps may ask for: security.insecure, network.host, device[=NAME]
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<String>,
     /// Where the result goes: type=image|registry|local|tar|oci|docker,dest=PATH
@@ -182,11 +182,22 @@ pub(super) fn source(args: &Build, handed: &mut Handed) -> Result<(LocalContext,
         false => None,
         true => Some(std::io::read_to_string(std::io::stdin()).context("cannot read the Dockerfile")?),
     };
-    if is_url(&args.context) {
-        let name = if from_stdin { String::new() } else { in_context() };
-        return Ok((LocalContext::Url(args.context.clone()), name, text));
+    place(&args.context, given.filter(|_| !from_stdin), text, handed)
+}
+
+/// The context in a directory or behind a URL, the Dockerfile's name in it, and its text if it is not there. A `text`
+/// that is given stands for the Dockerfile.
+pub(crate) fn place(
+    context: &str,
+    given: Option<&Path>,
+    text: Option<String>,
+    handed: &mut Handed,
+) -> Result<(LocalContext, String, Option<String>)> {
+    if is_url(context) {
+        let name = given.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok((LocalContext::Url(context.to_owned()), name, text));
     }
-    let path = Path::new(&args.context);
+    let path = Path::new(context);
     let root = path
         .canonicalize()
         .with_context(|| format!("unable to prepare context: path {:?} not found", path.display()))?;

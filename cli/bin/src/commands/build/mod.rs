@@ -2,8 +2,8 @@
 //! packed as an archive, as docker does it.
 
 mod check;
-mod local;
-mod options;
+pub(super) mod local;
+pub(super) mod options;
 mod show;
 
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use berth_dockerfile_parser::ignore::{self, Matcher};
 use clap::Args;
 use tokio::io::AsyncReadExt;
 
+pub(super) use self::options::{Handed, is_url};
+pub(super) use self::show::{Progress, show};
 use crate::credentials;
 use crate::exit::Exit;
 use crate::flags::environment;
@@ -56,7 +58,7 @@ pub(crate) struct Build {
     /// Network of the steps
     #[arg(long, default_value = "")]
     network: String,
-    /// Platform: os/architecture[/variant]
+    /// Platform: os/architecture[/variant]; several, with commas between, make an image each and an index
     #[arg(long, default_value = "")]
     platform: String,
     /// Memory limit of a step

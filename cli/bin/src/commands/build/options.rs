@@ -10,7 +10,7 @@ use berth_api::build::{LocalCache, LocalContext, LocalOutput};
 
 /// Descriptors to hand over; each is named by its place.
 #[derive(Debug, Default)]
-pub(super) struct Handed(pub(super) Vec<OwnedFd>);
+pub(crate) struct Handed(pub(crate) Vec<OwnedFd>);
 
 impl Handed {
     pub(super) fn add(&mut self, fd: impl Into<OwnedFd>) -> usize {
@@ -107,7 +107,7 @@ fn writable(dest: &str, handed: &mut Handed) -> Result<usize> {
 /// Where a directory's cache lies in it.
 const CACHE_FILE: &str = "berth-cache.tar";
 
-pub(super) fn caches(
+pub(crate) fn caches(
     flag: &str,
     texts: &[String],
     write: bool,
@@ -177,7 +177,7 @@ pub(super) fn secrets(flags: &[String]) -> Result<BTreeMap<String, Vec<u8>>> {
 }
 
 /// `default`, `id=socket`
-pub(super) fn agents(flags: &[String]) -> Result<BTreeMap<String, String>> {
+pub(crate) fn agents(flags: &[String]) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for flag in flags {
         let (id, socket) = flag.split_once('=').map_or((flag.as_str(), None), |(id, path)| (id, Some(path)));
@@ -200,7 +200,7 @@ pub(super) fn agents(flags: &[String]) -> Result<BTreeMap<String, String>> {
 }
 
 /// `name=directory`, `name=docker-image://image`, `name=https://…`
-pub(super) fn contexts(flags: &[String], handed: &mut Handed) -> Result<BTreeMap<String, LocalContext>> {
+pub(crate) fn contexts(flags: &[String], handed: &mut Handed) -> Result<BTreeMap<String, LocalContext>> {
     let mut all = BTreeMap::new();
     for flag in flags {
         let (name, value) =
@@ -218,7 +218,7 @@ pub(super) fn contexts(flags: &[String], handed: &mut Handed) -> Result<BTreeMap
 }
 
 /// Whether a context is not on this machine.
-pub(super) fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
         .iter()
         .any(|start| text.starts_with(start))

@@ -27,7 +27,7 @@ pub(crate) enum Progress {
 
 /// What a build came to.
 #[derive(Debug)]
-pub(super) struct Built {
+pub(crate) struct Built {
     pub(super) id: String,
     pub(super) digest: Option<String>,
 }
@@ -52,7 +52,7 @@ struct Screen {
 ///
 /// # Errors
 /// With the engine's words if it fails.
-pub(super) async fn show(mut messages: LocalMessages, how: Progress, explain: bool) -> Result<Built> {
+pub(crate) async fn show(mut messages: LocalMessages, how: Progress, explain: bool) -> Result<Built> {
     let how = match how {
         Progress::Auto if std::io::stderr().is_terminal() => Progress::Tty,
         Progress::Auto => Progress::Plain,

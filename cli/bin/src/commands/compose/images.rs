@@ -1,19 +1,17 @@
 //! `berth compose build`, `pull`, `push`; and how images come about for all other commands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use berth_api::build::BuildOptions as ApiBuild;
-use berth_client::{Client, JsonStream};
+use berth_client::Client;
 use berth_compose::apply::{BuildOptions, Images, PullPolicy};
-use berth_compose::model::{Project, ulimits_of};
+use berth_compose::model::Project;
 use clap::Args;
 use futures_util::future::BoxFuture;
 
 use super::project::{ProjectArgs, Reading};
-use crate::commands::{build, pull};
+use crate::commands::pull;
 use crate::credentials;
 use crate::exit::Exit;
 use crate::output::progress::{self, Show};
@@ -33,49 +31,6 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) fn new(client: &Client, quiet_pull: bool, quiet_build: bool) -> Self {
         Self { client: client.clone(), quiet_pull, quiet_build, no_cache: false, pull_base: false, memory: 0 }
-    }
-
-    async fn build_one(&self, wanted: &BuildOptions) -> Result<()> {
-        let build = &wanted.build;
-        if !wanted.secrets.is_empty() || !build.ssh.0.is_empty() {
-            anyhow::bail!("build.secrets and build.ssh are not supported by this engine's classic build API");
-        }
-        if let Some((name, _)) = build.additional_contexts.iter().next() {
-            anyhow::bail!("additional context {name:?} is not supported by this engine's classic build API");
-        }
-        let inline =
-            (!build.dockerfile_inline.is_empty()).then(|| build.dockerfile_inline.clone().into_bytes());
-        let dockerfile =
-            (!build.dockerfile.is_empty()).then(|| Path::new(&build.context).join(&build.dockerfile));
-        let options = ApiBuild {
-            tags: wanted.tags.clone(),
-            extra_hosts: build.extra_hosts.lines(":"),
-            no_cache: self.no_cache || build.no_cache,
-            cache_from: build.cache_from.0.clone(),
-            pull: self.pull_base || build.pull,
-            remove: true,
-            memory: self.memory,
-            build_args: wanted.args.clone(),
-            shm_size: build.shm_size.0,
-            labels: wanted.labels.clone(),
-            network_mode: build.network.clone(),
-            platform: wanted.platform.clone(),
-            target: build.target.clone(),
-            ulimits: ulimits_of(&build.ulimits),
-            ..ApiBuild::default()
-        };
-        let stream =
-            build::of_context(&self.client, options, &build.context, dockerfile.as_deref(), inline).await?;
-        show(stream, self.quiet_build).await
-    }
-}
-
-/// Shows a build on standard error; a quiet one only if it fails.
-async fn show(stream: JsonStream<berth_api::progress::ProgressMessage>, quiet: bool) -> Result<()> {
-    if quiet {
-        build::quietly(stream).await.map(drop)
-    } else {
-        progress::show(stream, Show::All).await.map(drop)
     }
 }
 
@@ -171,7 +126,7 @@ pub(crate) async fn run_build(session: &Session, args: &ProjectArgs, build: Buil
     engine.build(&project, &names, &maker, &build_args(&build.build_arg)).await?;
     if build.push {
         for name in names.iter().filter(|name| !project.services[*name].image.is_empty()) {
-            push_one(&engine.client, &project.services[name].image, build.quiet).await?;
+            push_one(args, &engine.client, &project.services[name].image, build.quiet).await?;
         }
     }
     Ok(Exit::Success)
@@ -271,7 +226,7 @@ pub(crate) async fn run_push(session: &Session, args: &ProjectArgs, push: Push) 
         images.extend(service.build.iter().flat_map(|build| build.tags.0.iter().cloned()));
     }
     for image in images {
-        match push_one(&client, &image, push.quiet).await {
+        match push_one(args, &client, &image, push.quiet).await {
             Err(error) if push.ignore_push_failures => eprintln!("warning: {error:#}"),
             other => other?,
         }
@@ -279,7 +234,11 @@ pub(crate) async fn run_push(session: &Session, args: &ProjectArgs, push: Push) 
     Ok(Exit::Success)
 }
 
-async fn push_one(client: &Client, image: &str, quiet: bool) -> Result<()> {
+async fn push_one(args: &ProjectArgs, client: &Client, image: &str, quiet: bool) -> Result<()> {
+    if args.dry_run {
+        args.would(&format!("Image {image}  Pushed"));
+        return Ok(());
+    }
     let (name, tag) = pull::split(image);
     let auth = credentials::for_image(image)?;
     let stream = client.image_push(name, tag, &berth_api::options::Push::default(), auth.as_ref()).await?;

@@ -131,7 +131,7 @@ pub(crate) async fn start(session: &Session, args: &ProjectArgs, start: Start) -
         bail!("service {name:?} has no container to start");
     }
     engine.start(&project).await?;
-    if start.wait {
+    if start.wait && !engine.is_dry() {
         engine.wait_running(&project, start.wait_timeout).await?;
     }
     Ok(Exit::Success)
@@ -191,14 +191,14 @@ pub(crate) async fn rm(session: &Session, args: &ProjectArgs, rm: Rm) -> Result<
     if rm.stop {
         engine.stop(&project, &StopOptions { services: rm.services.clone(), timeout: None }).await?;
     }
-    let stopped = engine.stopped(&project, &rm.services).await?;
+    let stopped = engine.stopped(&project, &rm.services, rm.stop && engine.is_dry()).await?;
     if stopped.is_empty() {
         eprintln!("No stopped containers");
         return Ok(Exit::Success);
     }
     let names: Vec<&str> = stopped.iter().map(Labelled::short_name).collect();
     println!("Going to remove {}", names.join(", "));
-    if !rm.force && !crate::commands::confirm("Are you sure?")? {
+    if !rm.force && !engine.is_dry() && !crate::commands::confirm("Are you sure?")? {
         return Ok(Exit::Success);
     }
     engine.remove(&stopped, rm.volumes, rm.force).await?;

@@ -1,5 +1,7 @@
 //! `berth compose`: projects of several containers.
 
+mod attached;
+mod build;
 mod config;
 mod images;
 mod lifecycle;
@@ -12,7 +14,7 @@ mod up;
 mod version;
 mod watch;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, FromArgMatches, Subcommand};
 
 use self::project::ProjectArgs;
@@ -69,24 +71,8 @@ enum Command {
     Watch(watch::Watch),
 }
 
-impl Command {
-    /// Whether it changes nothing, or can say beforehand what it would change.
-    fn knows_dry_run(&self) -> bool {
-        use Command as C;
-        let reads = matches!(
-            self,
-            C::Config(_) | C::Events(_) | C::Images(_) | C::Logs(_) | C::Ls(_) | C::Port(_) | C::Ps(_)
-        );
-        let reads_too = matches!(self, C::Stats(_) | C::Top(_) | C::Version(_) | C::Volumes(_) | C::Wait(_));
-        reads || reads_too || matches!(self, C::Create(_) | C::Scale(_) | C::Up(_))
-    }
-}
-
 pub(crate) async fn run(session: &Session, args: Compose) -> Result<Exit> {
     let project = &args.project;
-    if project.dry_run && !args.command.knows_dry_run() {
-        bail!("--dry-run is known to up, create and scale only (nothing was done; leave it out to act)");
-    }
     match args.command {
         Command::Attach(args) => run::run_attach(session, project, args).await,
         Command::Build(args) => images::run_build(session, project, args).await,

@@ -20,9 +20,14 @@ enum Kind {
     Quiet,
 }
 
+/// What comes before everything that is only told, as docker compose has it.
+pub(super) const DRY_RUN: &str = "DRY-RUN MODE -  ";
+
 /// Progress on standard error.
 pub(super) struct Screen {
     kind: Kind,
+    /// Before everything that is told.
+    prefix: &'static str,
     bars: MultiProgress,
     shown: Mutex<BTreeMap<String, ProgressBar>>,
 }
@@ -45,7 +50,8 @@ pub(super) fn screen(args: &ProjectArgs, quiet: bool) -> Result<Arc<Screen>> {
         Some("quiet" | "none") => Kind::Quiet,
         Some(other) => bail!("unsupported --progress value {other:?}; it is auto, tty, plain, json or quiet"),
     };
-    Ok(Arc::new(Screen { kind, bars: MultiProgress::new(), shown: Mutex::default() }))
+    let prefix = if args.dry_run { DRY_RUN } else { "" };
+    Ok(Arc::new(Screen { kind, prefix, bars: MultiProgress::new(), shown: Mutex::default() }))
 }
 
 impl Screen {
@@ -57,7 +63,7 @@ impl Screen {
             if let Ok(style) = ProgressStyle::with_template(" {spinner} {prefix}  {msg}") {
                 bar.set_style(style);
             }
-            bar.set_prefix(what.to_owned());
+            bar.set_prefix(format!("{}{what}", self.prefix));
             bar.enable_steady_tick(std::time::Duration::from_millis(100));
             bar
         });
@@ -74,10 +80,10 @@ impl Progress for Screen {
     fn tell(&self, what: &str, status: Status, text: &str) {
         match self.kind {
             Kind::Quiet => {}
-            Kind::Lines => eprintln!(" {what}  {text}"),
+            Kind::Lines => eprintln!(" {}{what}  {text}", self.prefix),
             Kind::Bars => self.bar(what, status, text),
             Kind::Json => {
-                let line = serde_json::json!({"id": what, "status": format!("{status:?}"), "text": text});
+                let line = serde_json::json!({"id": what, "status": format!("{status:?}"), "text": text, "dry-run": !self.prefix.is_empty()});
                 eprintln!("{line}");
             }
         }

@@ -162,10 +162,15 @@ impl ProjectArgs {
         }
     }
 
+    /// Tells what would be done.
+    pub(super) fn would(&self, what: &str) {
+        eprintln!(" {}{what}", progress::DRY_RUN);
+    }
+
     /// The operations on the session's engine.
     pub(super) async fn engine(&self, session: &Session, quiet: bool) -> Result<Engine> {
         let screen = progress::screen(self, quiet)?;
-        let mut engine = Engine::new(session.client().await?, screen);
+        let mut engine = Engine::new(session.client().await?, screen).dry(self.dry_run);
         if let Some(limit) =
             self.parallel.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0)
         {

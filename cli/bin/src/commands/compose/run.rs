@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::images::{Maker, override_policy};
 use super::project::ProjectArgs;
+use super::up::print_plan;
 use super::words;
 use crate::commands::{archive, attach, commit, cp, exec, run as plain_run};
 use crate::exit::Exit;
@@ -143,6 +144,11 @@ pub(crate) async fn run(session: &Session, args: &ProjectArgs, run: Run) -> Resu
         ..UpOptions::default()
     };
     let (plan, observed) = engine.plan(&others, &options, BTreeMap::new()).await?;
+    if args.dry_run {
+        print_plan(&steps, &plan);
+        args.would(&format!("Service {}  Would run {}", run.service, run.command.join(" ")));
+        return Ok(Exit::Success);
+    }
     let created = engine.apply(&others, &plan, &observed, &options).await?;
     engine.start_created(&others, &created).await?;
     let tty = !run.no_tty && !run.detach && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
@@ -229,6 +235,10 @@ pub(crate) struct Exec {
 pub(crate) async fn run_exec(session: &Session, args: &ProjectArgs, wanted: Exec) -> Result<Exit> {
     let client = session.client().await?;
     let container = running(&client, args, &wanted.service, wanted.index).await?;
+    if args.dry_run {
+        args.would(&format!("Container {}  Would run {}", container.short_name(), wanted.command.join(" ")));
+        return Ok(Exit::Success);
+    }
     let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut line: Vec<String> = Vec::new();
     if wanted.detach {
@@ -270,8 +280,9 @@ pub(crate) async fn run_attach(session: &Session, args: &ProjectArgs, wanted: At
     let container = running(&client, args, &wanted.service, wanted.index).await?;
     let mut line: Vec<String> = Vec::new();
     line.extend(wanted.detach_keys.map(|keys| format!("--detach-keys={keys}")));
-    line.extend(wanted.no_stdin.then(|| "--no-stdin".to_owned()));
-    line.push(format!("--sig-proxy={}", wanted.sig_proxy));
+    // Looking on changes nothing.
+    line.extend((wanted.no_stdin || args.dry_run).then(|| "--no-stdin".to_owned()));
+    line.push(format!("--sig-proxy={}", wanted.sig_proxy && !args.dry_run));
     line.push(container.id);
     attach::run(session, words::<attach::Attach>("attach", line)?).await
 }
@@ -329,6 +340,10 @@ pub(crate) async fn run_cp(session: &Session, args: &ProjectArgs, wanted: Cp) ->
             Some(_) => (place(&wanted.source), wanted.target.clone()),
             None => (wanted.source.clone(), place(&wanted.target)),
         };
+        if args.dry_run {
+            args.would(&format!("Container {}  Copy {source} to {target}", container.short_name()));
+            continue;
+        }
         let mut line: Vec<String> = Vec::new();
         line.extend(wanted.archive.then(|| "--archive".to_owned()));
         line.extend(wanted.follow_link.then(|| "--follow-link".to_owned()));
@@ -354,6 +369,10 @@ pub(crate) struct Export {
 pub(crate) async fn run_export(session: &Session, args: &ProjectArgs, wanted: Export) -> Result<Exit> {
     let client = session.client().await?;
     let container = running(&client, args, &wanted.service, wanted.index).await?;
+    if args.dry_run {
+        args.would(&format!("Container {}  Exported", container.short_name()));
+        return Ok(Exit::Success);
+    }
     let mut line: Vec<String> = Vec::new();
     line.extend(wanted.output.map(|file| format!("--output={}", file.display())));
     line.push(container.id);
@@ -384,6 +403,11 @@ pub(crate) struct Commit {
 pub(crate) async fn run_commit(session: &Session, args: &ProjectArgs, wanted: Commit) -> Result<Exit> {
     let client = session.client().await?;
     let container = running(&client, args, &wanted.service, wanted.index).await?;
+    if args.dry_run {
+        let image = wanted.image.as_deref().unwrap_or("without a name");
+        args.would(&format!("Container {}  Committed to image {image}", container.short_name()));
+        return Ok(Exit::Success);
+    }
     let mut line: Vec<String> = Vec::new();
     line.extend(wanted.author.map(|author| format!("--author={author}")));
     line.extend(wanted.change.into_iter().map(|change| format!("--change={change}")));

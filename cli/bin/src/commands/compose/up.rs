@@ -4,17 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use berth_api::options::{Attach, Logs};
-use berth_client::Client;
 use berth_compose::Engine;
-use berth_compose::apply::{Created, ImageStep, Listener, StopOptions, UpOptions};
-use berth_compose::logs::{self, Happening, Lines, Monitor};
+use berth_compose::apply::{Created, ImageStep, Listener, UpOptions};
 use berth_compose::model::{Dependencies, Project};
 use berth_compose::plan::{Plan, Recreate};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 
+use super::attached;
 use super::images::{Maker, override_policy};
 use super::progress::{LineStyle, Printer};
 use super::project::ProjectArgs;
@@ -60,7 +56,7 @@ pub(crate) struct Up {
     making: Making,
     /// Run in the background
     #[arg(short, long)]
-    detach: bool,
+    pub(super) detach: bool,
     /// No colours
     #[arg(long)]
     no_color: bool,
@@ -72,16 +68,16 @@ pub(crate) struct Up {
     no_start: bool,
     /// Stop all containers when one ends
     #[arg(long, conflicts_with = "detach")]
-    abort_on_container_exit: bool,
+    pub(super) abort_on_container_exit: bool,
     /// Stop all containers when one ends with a failure
     #[arg(long, conflicts_with_all = ["detach", "abort_on_container_exit"])]
-    abort_on_container_failure: bool,
+    pub(super) abort_on_container_failure: bool,
     /// End with the exit code of this service, and stop all containers when one ends
     #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
-    exit_code_from: Option<String>,
+    pub(super) exit_code_from: Option<String>,
     /// Seconds for containers that stop
     #[arg(short, long, allow_negative_numbers = true)]
-    timeout: Option<i64>,
+    pub(super) timeout: Option<i64>,
     /// Show times
     #[arg(long)]
     timestamps: bool,
@@ -99,13 +95,13 @@ pub(crate) struct Up {
     quiet_build: bool,
     /// Show only these services
     #[arg(long, value_name = "SERVICE", conflicts_with = "attach_dependencies")]
-    attach: Vec<String>,
+    pub(super) attach: Vec<String>,
     /// Do not show these services
     #[arg(long, value_name = "SERVICE")]
-    no_attach: Vec<String>,
+    pub(super) no_attach: Vec<String>,
     /// Also show what the services depend on
     #[arg(long)]
-    attach_dependencies: bool,
+    pub(super) attach_dependencies: bool,
     /// Wait until services run and are healthy; implies --detach
     #[arg(long)]
     wait: bool,
@@ -114,11 +110,11 @@ pub(crate) struct Up {
     wait_timeout: Option<u64>,
     /// Bring changes of files into the containers
     #[arg(short, long, conflicts_with_all = ["detach", "wait"])]
-    watch: bool,
+    pub(super) watch: bool,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     menu: Option<bool>,
     /// Services
-    services: Vec<String>,
+    pub(super) services: Vec<String>,
 }
 
 /// Create containers without starting them
@@ -220,7 +216,8 @@ async fn prepare(
     Ok(Some(engine.apply(project, &plan, &observed, options).await?))
 }
 
-fn print_plan(steps: &BTreeMap<String, ImageStep>, plan: &Plan) {
+/// Prints what would be done.
+pub(super) fn print_plan(steps: &BTreeMap<String, ImageStep>, plan: &Plan) {
     let mut told = BTreeSet::new();
     for step in steps.values().map(ToString::to_string) {
         if told.insert(step.clone()) {
@@ -284,206 +281,5 @@ pub(crate) async fn run(session: &Session, args: &ProjectArgs, up: Up) -> Result
         return Ok(Exit::Success);
     }
     project.disabled.clear();
-    attached(&engine, &project, &up, created, printer, maker).await
-}
-
-/// The services whose output is shown.
-fn shown(project: &Project, up: &Up) -> BTreeSet<String> {
-    let all = project
-        .services
-        .iter()
-        .filter(|(_, service)| service.attach != Some(false))
-        .map(|(name, _)| name.clone());
-    let mut shown: BTreeSet<String> = if !up.attach.is_empty() {
-        up.attach.iter().cloned().collect()
-    } else if up.services.is_empty() || up.attach_dependencies {
-        all.collect()
-    } else {
-        up.services.iter().cloned().collect()
-    };
-    shown.retain(|name| !up.no_attach.contains(name));
-    shown
-}
-
-/// Shows what containers print until they have ended, or the user has had enough.
-async fn attached(
-    engine: &Engine,
-    project: &Project,
-    up: &Up,
-    created: BTreeMap<String, Vec<Created>>,
-    printer: Arc<Printer>,
-    maker: Maker,
-) -> Result<Exit> {
-    let client = &engine.client;
-    let shown = shown(project, up);
-    let watched: BTreeSet<String> =
-        if up.services.is_empty() { BTreeSet::new() } else { up.services.iter().cloned().collect() };
-    let mut monitor = Monitor::new(client, &project.name, watched.clone()).await?;
-    let mut readers: JoinSet<Result<()>> = JoinSet::new();
-    let mut alive: BTreeSet<String> = BTreeSet::new();
-    let all = created
-        .iter()
-        .flat_map(|(service, containers)| containers.iter().map(move |container| (service, container)));
-    let source = |name: &str| name.strip_prefix(&format!("{}-", project.name)).unwrap_or(name).to_owned();
-    let names: Vec<String> = all
-        .clone()
-        .filter(|(service, _)| shown.contains(*service))
-        .map(|(_, container)| source(&container.name))
-        .collect();
-    printer.expect(names.iter().map(String::as_str));
-    if !names.is_empty() {
-        println!("Attaching to {}", names.join(", "));
-    }
-    for (service, container) in all {
-        if watched.is_empty() || watched.contains(service) {
-            alive.insert(container.id.clone());
-        }
-        if shown.contains(service) {
-            let tty = project.services.get(service).is_some_and(|service| service.tty);
-            let reader = follow(
-                client.clone(),
-                container.id.clone(),
-                source(&container.name),
-                tty,
-                Arc::clone(&printer),
-            );
-            readers.spawn(reader.await?);
-        }
-    }
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let watching = if up.watch {
-        Some(super::watch::spawn(engine.clone(), project.clone(), Vec::new(), maker)?)
-    } else {
-        None
-    };
-    let mut ending = Ending { engine, project, up, exit: None, asked: false, stops: JoinSet::new() };
-    let start = engine.start_created(project, &created);
-    tokio::pin!(start);
-    let mut started = false;
-    let mut restarting: BTreeSet<String> = BTreeSet::new();
-    while !alive.is_empty() || !started {
-        tokio::select! {
-            result = &mut start, if !started => {
-                started = true;
-                if !ending.asked {
-                    result?;
-                }
-            }
-            _ = interrupt.recv() => ending.asked().await?,
-            _ = terminate.recv() => ending.asked().await?,
-            Some(stopped) = ending.stops.join_next() => stopped??,
-            happening = monitor.next() => match happening? {
-                None => break,
-                Some(Happening::Started { id, source }) => {
-                    let again = restarting.remove(&id);
-                    if !again && !alive.insert(id.clone()) {
-                        continue;
-                    }
-                    let since = if again { logs::started_at(client, &id).await? } else { None };
-                    let (client, printer) = (client.clone(), Arc::clone(&printer));
-                    readers.spawn(async move {
-                        let options = Logs { follow: true, stdout: true, stderr: true, since, ..Logs::default() };
-                        Ok(logs::of_container(&client, &id, &source, &options, printer.as_ref()).await?)
-                    });
-                }
-                Some(Happening::Exited { id, source, service, code }) => {
-                    let restarts = client.container_inspect(&id, false).await.is_ok_and(|inspect| inspect.state.restarting || inspect.state.running);
-                    if restarts {
-                        restarting.insert(id.clone());
-                    } else {
-                        alive.remove(&id);
-                    }
-                    // What it said last comes before that it has ended.
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                    println!("{source} exited with code {code}{}", if restarts { " (restarting)" } else { "" });
-                    if !restarts {
-                        ending.container_ended(&service, code);
-                    }
-                }
-            },
-        }
-    }
-    if let Some(watching) = watching {
-        watching.abort();
-    }
-    while let Ok(Some(read)) =
-        tokio::time::timeout(std::time::Duration::from_secs(1), readers.join_next()).await
-    {
-        read??;
-    }
-    while let Some(stopped) = ending.stops.join_next().await {
-        stopped??;
-    }
-    Ok(ending.exit.map_or(Exit::Success, Exit::of_program))
-}
-
-/// Attaches to a container that may not run yet, and gives what tells its lines to their end.
-async fn follow(
-    client: Client,
-    id: String,
-    source: String,
-    tty: bool,
-    printer: Arc<Printer>,
-) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
-    let attach = Attach { stream: true, stdout: true, stderr: true, ..Attach::default() };
-    let mut streams = client.container_attach(&id, &attach, tty).await?;
-    Ok(async move {
-        let mut lines = Lines::default();
-        while let Some((_, bytes)) = streams.output.next_output().await? {
-            lines.push(&bytes, |line| printer.line(&source, line));
-        }
-        lines.end(|line| printer.line(&source, line));
-        // The input's half is held until here: closing it would end the output.
-        drop(streams.input);
-        Ok(())
-    })
-}
-
-/// How an attached `up` comes to its end.
-struct Ending<'a> {
-    engine: &'a Engine,
-    project: &'a Project,
-    up: &'a Up,
-    exit: Option<i64>,
-    asked: bool,
-    stops: JoinSet<Result<()>>,
-}
-
-impl Ending<'_> {
-    fn stop(&mut self) {
-        let (engine, project) = (self.engine.clone(), self.project.clone());
-        let options = StopOptions { services: self.up.services.clone(), timeout: self.up.timeout };
-        self.stops.spawn(async move { Ok(engine.stop(&project, &options).await?) });
-    }
-
-    /// Ctrl-C: once stops, twice kills.
-    async fn asked(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.asked, true) {
-            self.engine.kill(self.project, &self.up.services, "SIGKILL").await?;
-        } else {
-            println!("Gracefully Stopping... press Ctrl+C again to force");
-            self.exit.get_or_insert(130);
-            self.stop();
-        }
-        Ok(())
-    }
-
-    fn container_ended(&mut self, service: &str, code: i64) {
-        let from = self.up.exit_code_from.as_deref();
-        if from == Some(service) && !self.asked {
-            self.exit = Some(code);
-        }
-        let aborts = self.up.abort_on_container_exit
-            || from.is_some()
-            || (self.up.abort_on_container_failure && code != 0);
-        if aborts && !self.asked {
-            eprintln!("Aborting on container exit...");
-            self.asked = true;
-            if from.is_none() {
-                self.exit = Some(code);
-            }
-            self.stop();
-        }
-    }
+    attached::run(&engine, &project, &up, &created, printer, maker).await
 }

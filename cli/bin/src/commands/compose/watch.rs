@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::images::Maker;
 use super::project::ProjectArgs;
+use super::up::print_plan;
 use crate::exit::Exit;
 use crate::session::Session;
 
@@ -52,7 +53,12 @@ async fn bring_up(engine: &Engine, project: &Project, recreate: Recreate) -> Res
     let targets = project.services.keys().cloned().collect();
     let options =
         UpOptions { targets, recreate, inherit: true, ignore_orphans: true, ..UpOptions::default() };
-    let (plan, observed) = engine.plan(project, &options, BTreeMap::new()).await?;
+    let (mut plan, observed) = engine.plan(project, &options, BTreeMap::new()).await?;
+    if engine.is_dry() {
+        engine.explain(&mut plan, project, &observed, &options).await?;
+        print_plan(&BTreeMap::new(), &plan);
+        return Ok(());
+    }
     let created = engine.apply(project, &plan, &observed, &options).await?;
     Ok(engine.start_created(project, &created).await?)
 }
