@@ -62,6 +62,12 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
     }
 }
 
+/// `runc run failed`, by whatever name the program was called.
+fn failed(command: &str) -> String {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from).unwrap_or_default();
+    format!("{} {command} failed", program.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// Tells whoever asked which process it is. On failure the process is of no use to anybody.
 fn announce(file: Option<&Path>, socket: Option<&Path>, pid: Pid, pidfd: &OwnedFd) -> anyhow::Result<()> {
     file.map_or(Ok(()), |path| write_pid_file(path, pid.as_raw()))?;
