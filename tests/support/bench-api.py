@@ -4,6 +4,8 @@
     bench-api.py NAME=SOCKET… [--parts run,exec,parallel,list,memory,logs]
 
 Each daemon must have the image `base` (a busybox). One line per figure: medians, in milliseconds unless said otherwise.
+With BENCH_RECORD=FILE.jsonl every figure goes there too, for `berth lab compare`; BENCH_ROUNDS=3 takes each three times, the
+daemons taking turns. `make bench` runs this within the suite `engine`.
 """
 
 import concurrent.futures
@@ -177,6 +179,16 @@ def logs(path):
 PARTS = {"run": run, "exec": exec_, "parallel": parallel, "list": list_, "memory": memory, "logs": logs}
 
 
+def record(figure, subject, value):
+    """Everything but the speed of the log: there more is better."""
+    path = os.environ.get("BENCH_RECORD")
+    if path and not figure.endswith("MB/s"):
+        case, _, unit = figure.partition(", ")
+        line = {"suite": "Engine API", "case": case, "unit": unit or "ms", "subject": subject, "value": round(value, 4)}
+        with open(path, "a", encoding="utf-8") as file:
+            print(json.dumps(line), file=file)
+
+
 def main():
     daemons = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word and not word.startswith("--"))
     chosen = list(PARTS)
@@ -184,9 +196,12 @@ def main():
         chosen = sys.argv[sys.argv.index("--parts") + 1].split(",")
     print(f"{'':34}" + "".join(f"{name:>12}" for name in daemons))
     for part in chosen:
-        results = {name: PARTS[part](path) for name, path in daemons.items()}
-        for figure in next(iter(results.values())):
-            print(f"{figure:34}" + "".join(f"{results[name][figure]:12.1f}" for name in daemons), flush=True)
+        for _ in range(int(os.environ.get("BENCH_ROUNDS", "1"))):
+            results = {name: PARTS[part](path) for name, path in daemons.items()}
+            for figure in next(iter(results.values())):
+                print(f"{figure:34}" + "".join(f"{results[name][figure]:12.1f}" for name in daemons), flush=True)
+                for name in daemons:
+                    record(figure, name, results[name][figure])
 
 
 main()
