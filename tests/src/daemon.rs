@@ -49,6 +49,15 @@ impl Daemon {
         Self::start_in(None, arguments)
     }
 
+    /// Starts one on a host of its own, with further arguments, on an empty store.
+    ///
+    /// # Panics
+    /// If it does not serve within ten seconds.
+    #[must_use]
+    pub fn on_with_arguments(host: &Host, arguments: &[&str]) -> Self {
+        Self::start_in(Some(host.pid()), arguments)
+    }
+
     fn start_in(host: Option<u32>, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -211,7 +220,10 @@ fn spawn(dir: &Path, host: Option<u32>, arguments: &[String]) -> Child {
         .arg(dir.join("root"))
         .arg("--run-root")
         .arg(dir.join("run"))
-        .args(arguments)
+        // A socket beside the harness' own is named by its place.
+        .args(
+            arguments.iter().map(|argument| argument.replace("RUN_ROOT", &dir.join("run").to_string_lossy())),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.expect("the daemon's log file"))

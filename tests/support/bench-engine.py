@@ -136,7 +136,7 @@ class Engine:
 
 
 def measure(record, top, berthd, dockerd):
-    ours, theirs = f"unix://{top}/berth/run/berth.sock", f"unix://{top}/docker.sock"
+    ours, theirs = f"unix://{top}/berth/run/berth.sock", f"unix://{top}/docker/docker.sock"
     podman = ["podman", "--root", f"{top}/podman/root", "--runroot", f"{top}/podman/run", "--cgroup-manager", "cgroupfs"]
     engines = {
         "berth": Engine(["berth", "-H", ours]),
@@ -165,8 +165,14 @@ def measure(record, top, berthd, dockerd):
     record.value(case, "MB", "berth", resident(berthd.pid) / 1024)
     daemons = [dockerd.pid] + children(dockerd.pid, "containerd")
     record.value(case, "MB", "dockerd", sum(resident(pid) for pid in daemons) / 1024)
-    call(podman + ["rm", "-f", "-t", "0", "target"])
-    call(engines["dockerd"].cli + ["rm", "-f", "target"])
+    for store in stores:
+        call(engines[store].cli + ["rm", "-f"] + engines[store].at_once + ["target"])
+    print("Engine API", file=sys.stderr)
+    sockets = [f"berth={ours}", f"dockerd={theirs}"]
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench-api.py")
+    words = [word.replace("unix://", "") for word in sockets] + ["--parts", os.environ.get("API_PARTS", "run,exec,parallel,memory")]
+    os.environ.setdefault("BENCH_ROUNDS", "3")
+    subprocess.run([sys.executable, script] + words, check=True, stdout=sys.stderr)
 
 
 def main():
@@ -174,6 +180,7 @@ def main():
     os.environ["PATH"] = f"{os.environ['BERTH_BIN_DIR']}:{os.environ['PATH']}"
     record = Record()
     with tempfile.TemporaryDirectory(prefix="berth-bench.") as top:
+        os.makedirs(f"{top}/docker")
         log = open(f"{top}/daemons.log", "w", encoding="utf-8")
         parent = f"/berth-bench-{os.getpid()}"
         berthd = subprocess.Popen(
@@ -181,7 +188,7 @@ def main():
             stdout=log, stderr=log)
         dockerd = subprocess.Popen(
             ["dockerd", "--data-root", f"{top}/docker/root", "--exec-root", f"{top}/docker/exec",
-             "--pidfile", f"{top}/docker.pid", "--host", f"unix://{top}/docker.sock", "--cgroup-parent", parent],
+             "--pidfile", f"{top}/docker.pid", "--host", f"unix://{top}/docker/docker.sock", "--cgroup-parent", parent],
             stdout=log, stderr=log)
         try:
             measure(record, top, berthd, dockerd)

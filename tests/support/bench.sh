@@ -4,13 +4,13 @@
 # compare` makes one page and one set of tables in docs/benchmarks.
 #
 #   make bench                        everything, some twenty minutes
-#   make bench SUITES="engine build"  only these, out of: engine runtime images build
+#   make bench SUITES="engine build"  only these, out of: engine runtime images build projects
 #   RUNS=30 make bench                more runs of each
 #   BENCH_RUNC=… BENCH_CRUN=… BUILDKIT_BIN_DIR=… make bench    newer peers than the distribution's
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-suites=${SUITES:-engine runtime images build}
+suites=${SUITES:-engine runtime images build projects}
 output=${BENCH_OUTPUT:-docs/benchmarks}
 mkdir -p "$output"
 export BENCH_RECORD=${BENCH_RECORD:-$PWD/$output/measurements.jsonl}
@@ -23,7 +23,8 @@ for suite in $suites; do
         runtime) unshare --mount tests/support/bench-runtime.py ;;
         images) RUNS=${RUNS_IMAGES:-3} tests/support/bench-images.sh ;;
         build) tests/support/bench-build.sh "${RUNS_BUILD:-3}" ;;
-        *) echo "no such suite: $suite (there are engine, runtime, images, build)" >&2; exit 2 ;;
+        projects) RUNS=${RUNS_PROJECTS:-5} tests/support/bench-projects.py ;;
+        *) echo "no such suite: $suite (there are engine, runtime, images, build, projects)" >&2; exit 2 ;;
     esac || { echo "suite $suite failed; the report is without what it had still to measure" >&2; missing=1; }
 done
 "$BERTH_BIN_DIR/berth" lab compare --title "Berth and its peers" --output "$output" "$BENCH_RECORD" >/dev/null

@@ -40,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "berth-builder",
             "berth-dns",
             "berth-dockerfile-parser",
+            "berth-init",
             "berth-network",
             "berth-oci",
             "berth-registry",

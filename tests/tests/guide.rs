@@ -64,3 +64,8 @@ fn the_chapter_on_networks_and_volumes() {
 fn the_chapter_on_the_lab() {
     every_block_runs("lab.md", 3);
 }
+
+#[test]
+fn the_chapter_on_containers() {
+    every_block_runs("containers.md", 3);
+}

@@ -23,6 +23,7 @@ matrix! { berth_tests::cli::Frontend::Berth =>
         bind, named_volume, anonymous_volume, tmpfs, copy, changes_commit_export, image_mount, volume_options,
         volume_subpath, id_mapped, mount_options,
     }
+    options::{ all, files, init, links, shared_namespaces, update_lifts_limits }
     limits::{ memory, cpu, pids, update, stats_and_top }
     network::{
         published_port, between_containers, modes, user_network, hosts_and_resolver, names, connect_and_disconnect,

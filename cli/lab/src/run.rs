@@ -260,7 +260,10 @@ impl Stage<'_> {
         let watch = match running.state.pid {
             // It has ended already: there is nothing left to sample.
             0 => None,
-            pid => self.watch(name, pid)?,
+            pid => match self.watch(name, pid)? {
+                None => self.has_ended(name, pid).await?,
+                watch => watch,
+            },
         };
         let mut exit = std::pin::pin!(wait.exit());
         let latest = self.origin + container.stop.unwrap_or(self.limit);
@@ -300,6 +303,17 @@ impl Stage<'_> {
             Err(_) if !std::path::Path::new(&format!("/proc/{pid}")).exists() => Ok(None),
             Err(reason) => Err(Error::Sampling { container: container.to_owned(), pid, reason }),
         }
+    }
+
+    /// A process that is not here must have ended; otherwise it is on another machine.
+    async fn has_ended(&self, container: &str, pid: i64) -> Result<Option<crate::sample::Watch>> {
+        let inspected = self.engine.client.container_inspect(self.id(container), false).await;
+        let state = inspected.map_err(self.engine.failed(format!("inspect container {container:?}")))?.state;
+        if state.running && state.pid == pid {
+            let reason = "there is no such process here; the lab must run on the engine's machine".to_owned();
+            return Err(Error::Sampling { container: container.to_owned(), pid, reason });
+        }
+        Ok(None)
     }
 
     /// Makes the changes at their times.

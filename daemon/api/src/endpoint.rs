@@ -43,6 +43,8 @@ macro_rules! endpoints {
     };
     // Several rows may name one endpoint in a row (GET and HEAD of ping): keep the first.
     (@enum [$($done:ident)*] Ping Ping $($rest:ident)*) => { endpoints!(@enum [$($done)*] Ping $($rest)*); };
+    (@enum [$($done:ident)*] PluginAdd PluginAdd $($rest:ident)*) => { endpoints!(@enum [$($done)*] PluginAdd $($rest)*); };
+    (@enum [$($done:ident)*] Plugin Plugin $($rest:ident)*) => { endpoints!(@enum [$($done)*] Plugin $($rest)*); };
     (@enum [$($done:ident)*] Swarm Swarm $($rest:ident)*) => { endpoints!(@enum [$($done)*] Swarm $($rest)*); };
     (@enum [$($done:ident)*] $next:ident $($rest:ident)*) => { endpoints!(@enum [$($done)* $next] $($rest)*); };
     (@enum [$($done:ident)*]) => {
@@ -81,6 +83,7 @@ endpoints! {
     Post   "/containers/{id}/pause"              ContainerPause      24;
     Post   "/containers/{id}/unpause"            ContainerUnpause    24;
     Post   "/containers/{id}/attach"             ContainerAttach     24;
+    Get    "/containers/{id}/attach/ws"          ContainerAttachWs   24;
     Post   "/containers/{id}/wait"               ContainerWait       24;
     Post   "/containers/{id}/exec"               ExecCreate          24;
     Head   "/containers/{id}/archive"            ArchiveStat         24;
@@ -127,6 +130,17 @@ endpoints! {
     Delete "/volumes/{name:.*}"                  VolumeRemove        24;
 
     Get    "/plugins"                            PluginList          25;
+
+    Get    "/plugins/privileges"                 PluginAdd           25;
+    Post   "/plugins/pull"                       PluginAdd           25;
+    Post   "/plugins/create"                     PluginAdd           25;
+    Get    "/plugins/{name:.*}/json"             Plugin              25;
+    Post   "/plugins/{name:.*}/enable"           Plugin              25;
+    Post   "/plugins/{name:.*}/disable"          Plugin              25;
+    Post   "/plugins/{name:.*}/upgrade"          Plugin              25;
+    Post   "/plugins/{name:.*}/push"             Plugin              25;
+    Post   "/plugins/{name:.*}/set"              Plugin              25;
+    Delete "/plugins/{name:.*}"                  Plugin              25;
 
     Get    "/swarm"                              Swarm               24;
     Post   "/swarm/init"                         Swarm               24;

@@ -9,6 +9,7 @@
 //!     |        <- Done | Failed             one answer to each
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,9 @@ pub struct View {
     pub networks: Vec<String>,
     /// Its Compose project: names of the same project win.
     pub project: Option<String>,
+    /// Names that only this container knows, and what they stand for, in small letters.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
     /// Where other names are asked for; empty: nowhere, they do not exist.
     pub upstream: Vec<Upstream>,
 }

@@ -54,6 +54,7 @@ impl Table {
     /// Members of the view's own Compose project hide others of the same name: two projects on one network may both
     /// have a `db`. A name on several networks has the addresses of the first of them first.
     pub(crate) fn addresses(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
+        let name = view.links.get(name).map_or(name, String::as_str);
         let mut found: Vec<&Member> = Vec::new();
         for network in view.networks.iter().filter_map(|id| self.networks.get(id)) {
             let containers = network.by_name.get(name).into_iter().flatten();
@@ -127,11 +128,22 @@ mod tests {
 
     fn view(networks: &[&str], project: Option<&str>) -> View {
         View {
+            links: BTreeMap::new(),
             container: "me".into(),
             networks: networks.iter().map(|n| (*n).to_owned()).collect(),
             project: project.map(str::to_owned),
             upstream: vec![],
         }
+    }
+
+    #[test]
+    fn a_link_is_a_name_of_one_view_only() {
+        let mut table = Table::default();
+        table.join(member("n", "one", &["db"], None, "10.0.0.2"));
+        let mut linked = view(&["n"], None);
+        linked.links.insert("base".into(), "db".into());
+        assert_eq!(table.addresses(&linked, "base"), Some(vec!["10.0.0.2".parse().unwrap()]));
+        assert_eq!(table.addresses(&view(&["n"], None), "base"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
     BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, Event,
-    ImageResolver, Limits, NetworkMode, PruneOptions, ResolveError,
+    ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError,
 };
 use berth_oci::{Descriptor, Digest, Platform, Reference};
 use tokio_util::sync::CancellationToken;
@@ -166,6 +166,8 @@ impl Engine {
         filters: &Filters,
     ) -> Result<PruneBuildResponse> {
         if let Some(key) = filters.unknown_key(&[
+            "label",
+            "label!",
             "until",
             "id",
             "parent",
@@ -176,6 +178,10 @@ impl Engine {
             "private",
         ]) {
             return Err(EngineError::invalid(format!("invalid filter '{key}'")));
+        }
+        // `system prune` hands its filters on. What is cached has no labels: it has none that is asked for.
+        if !filters.matches_labels(&BTreeMap::new()) {
+            return Ok(PruneBuildResponse::default());
         }
         let values = |key: &str| filters.get(key).to_vec();
         let unused_for = match values("until").first() {
@@ -371,6 +377,10 @@ fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
         BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
         BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
         BuildEvent::Running { container } => stream(format!(" ---> Running in {}\n", ids::short(&container))),
+        BuildEvent::Output { stream: OutputStream::Stderr, bytes } => {
+            // Red, as docker has it.
+            stream(format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(&bytes)))
+        }
         BuildEvent::Output { bytes, .. } => stream(String::from_utf8_lossy(&bytes).into_owned()),
         BuildEvent::Removed { container } => {
             stream(format!(" ---> Removed intermediate container {}\n", ids::short(&container)))

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use berth_builder::{DeviceError, Devices, NetworkMode, Sandbox, SandboxError, Sandboxes};
 use berth_network::{EndpointRequest, NetworkController};
 
+use crate::cdi::CdiDirs;
 use crate::ids;
-use crate::pods::CdiDirs;
 use crate::resolve_files::{HostLine, HostResolver, hosts, resolv_conf};
 
 /// Networks for build steps.
@@ -101,11 +101,11 @@ impl Drop for EngineSandbox {
 
 impl Devices for CdiDirs {
     fn names(&self) -> Vec<String> {
-        self.devices()
+        self.read().names().map(str::to_owned).collect()
     }
 
     fn inject(&self, names: &[String], spec: &mut berth_spec::oci::Spec) -> Result<(), DeviceError> {
-        let injected = Self::inject(self, spec, names, &std::collections::BTreeMap::default());
+        let injected = self.read().inject_named(names, spec);
         injected.map_err(|error| DeviceError { message: error.to_string() })
     }
 }

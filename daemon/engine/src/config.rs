@@ -1,8 +1,46 @@
 //! What a daemon tells its engine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::pods::{CdiDirs, CniDirs};
+use crate::cdi::CdiDirs;
+use crate::pods::CniDirs;
+
+/// An OCI runtime: a program with runc's command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// The program.
+    pub path: PathBuf,
+    /// Arguments before the command.
+    pub args: Vec<String>,
+}
+
+/// What containers get that do not say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// Name of the runtime.
+    pub runtime: String,
+    /// Log driver.
+    pub log_driver: String,
+    /// Options of this log driver.
+    pub log_options: BTreeMap<String, String>,
+    /// Bytes of /dev/shm.
+    pub shm_size: i64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            runtime: BUILT_IN.to_owned(),
+            log_driver: "json-file".to_owned(),
+            log_options: BTreeMap::new(),
+            shm_size: berth_spec::defaults::DEFAULT_SHM_SIZE,
+        }
+    }
+}
+
+/// The name that clients expect of the runtime that is always there; here it is Berth's own.
+pub(crate) const BUILT_IN: &str = "runc";
 
 /// Where an engine keeps its things and what it may use.
 #[derive(Debug, Clone)]
@@ -31,10 +69,16 @@ pub struct EngineConfig {
     pub cgroup_parent: String,
     /// Full names of images that an orchestrator must not remove to make room.
     pub pinned_images: Vec<String>,
-    /// Devices of pods by name.
-    pub cdi: CdiDirs,
     /// Networks of pods.
     pub cni: CniDirs,
+    /// Other OCI runtimes than Berth's own that containers may ask for, by name.
+    pub runtimes: BTreeMap<String, Runtime>,
+    /// What containers get that do not say otherwise.
+    pub defaults: Defaults,
+    /// Devices by name.
+    pub cdi: CdiDirs,
+    /// Whether containers that do not say otherwise get an init process.
+    pub init: bool,
     /// Whether `info` says that the daemon logs debug lines.
     pub debug: bool,
 }
@@ -65,6 +109,9 @@ impl EngineConfig {
                 configurations: "/etc/cni/net.d".into(),
                 plugins: ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from).to_vec(),
             },
+            runtimes: BTreeMap::new(),
+            defaults: Defaults::default(),
+            init: false,
             debug: false,
         }
     }

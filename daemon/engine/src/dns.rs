@@ -13,7 +13,7 @@ use berth_dns::{Client, DnsError, Member, Upstream, View};
 use berth_network::Endpoint;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::containers::{Container, Definition};
+use crate::containers::{Container, Definition, links};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::ids;
@@ -107,6 +107,7 @@ impl Engine {
             container: definition.id.clone(),
             networks: named(endpoints).map(|endpoint| endpoint.network.to_string()).collect(),
             project: project(definition),
+            links: links::aliases(definition.networks.values()),
             upstream,
         }
     }

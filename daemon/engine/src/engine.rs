@@ -87,6 +87,7 @@ impl Engine {
         }
         restrict(&config.root)?;
         restrict(&config.run_root)?;
+        crate::init::install(&config.root)?;
         let store = Store::open(&config.root)?;
         let db = Db::open(&config.root.join("engine.db"))?;
         let id = match db.meta("id")? {

@@ -25,6 +25,7 @@
 mod archive;
 mod build;
 mod build_steps;
+mod cdi;
 mod config;
 mod containers;
 mod db;
@@ -35,6 +36,7 @@ mod events;
 mod fsutil;
 mod ids;
 mod images;
+mod init;
 mod items;
 mod local_build;
 mod logs;
@@ -48,7 +50,8 @@ mod volumes;
 
 pub use berth_network::Protocol;
 pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
-pub use config::EngineConfig;
+pub use cdi::CdiDirs;
+pub use config::{Defaults, EngineConfig, Runtime};
 pub use containers::{PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
 pub use engine::Engine;
@@ -57,7 +60,7 @@ pub use events::EventStream;
 pub use items::{ByteStream, Items, Progress};
 pub use logs::{LogItem, LogStream};
 pub use pods::{
-    CdiDirs, CniDirs, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput, IdMapping,
+    CniDirs, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput, IdMapping,
     InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMount,
     PodNamespaces, PodPort, PodProcess, PodResources, PodSecurity, PodUsage, ProcessCounts, ProcessUser,
     Propagation, SandboxSpec, SandboxView, SecurityProfile, StoreUsage, Streams,

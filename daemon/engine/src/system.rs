@@ -11,6 +11,7 @@ use berth_api::system::{
 };
 use berth_api::{ApiVersion, Time};
 
+use crate::config::BUILT_IN;
 use crate::containers::DRIVER;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -133,7 +134,7 @@ impl Engine {
             oom_kill_disable: !self.facts.cgroup_v2,
             n_goroutines: entries("/proc/self/task"),
             system_time: Time::now(),
-            logging_driver: "json-file".to_owned(),
+            logging_driver: self.config.defaults.log_driver.clone(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: if self.facts.cgroup_v2 { "2" } else { "1" }.to_owned(),
             n_events_listener: self.events.listeners() as i64,
@@ -150,11 +151,10 @@ impl Engine {
             name: hostname(),
             labels: self.config.labels.clone(),
             server_version: VERSION.to_owned(),
-            runtimes: BTreeMap::from([(
-                "runc".to_owned(),
-                RuntimeInfo { path: "berth-shim".to_owned(), ..RuntimeInfo::default() },
-            )]),
-            default_runtime: "runc".to_owned(),
+            runtimes: self.runtimes(),
+            default_runtime: self.config.defaults.runtime.clone(),
+            cdi_spec_dirs: self.config.cdi.0.iter().map(|dir| dir.display().to_string()).collect(),
+            init_binary: "docker-init".to_owned(),
             swarm: SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() },
             live_restore_enabled: true,
             security_options: vec!["name=seccomp,profile=builtin".to_owned()],
@@ -162,6 +162,15 @@ impl Engine {
             warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
             ..SystemInfo::default()
         })
+    }
+
+    fn runtimes(&self) -> BTreeMap<String, RuntimeInfo> {
+        let own = RuntimeInfo { path: "berth-shim".to_owned(), ..RuntimeInfo::default() };
+        let others = self.config.runtimes.iter().map(|(name, runtime)| {
+            let path = runtime.path.display().to_string();
+            (name.clone(), RuntimeInfo { path, ..RuntimeInfo::default() })
+        });
+        others.chain([(BUILT_IN.to_owned(), own)]).collect()
     }
 
     fn registries(&self) -> RegistryServiceConfig {
@@ -242,7 +251,7 @@ fn plugins() -> PluginsInfo {
         volume: list(&["local"]),
         network: list(&["bridge", "host", "null"]),
         authorization: None,
-        log: list(&["json-file", "local", "none"]),
+        log: list(&crate::logs::DRIVERS),
     }
 }
 

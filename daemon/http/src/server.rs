@@ -4,15 +4,19 @@ use std::{io, sync::Arc, time::Duration};
 
 use berth_engine::Engine;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::mpsc,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{connection, context::Shared, handlers, takeover::Socket};
 
 /// How long answers under way may take once the server is to end; streams end at once.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a client may take for its TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Rest after a failed accept(2): the usual cause is a want of descriptors, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,22 +31,56 @@ pub enum ShutdownMode {
 }
 
 /// Where clients come from.
-#[derive(Debug)]
 pub enum Listener {
     /// A unix socket.
     Unix(UnixListener),
     /// A TCP port.
     Tcp(TcpListener),
+    /// A TCP port whose clients speak TLS.
+    Tls(TcpListener, TlsAcceptor),
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => listener.accept().await.map(|(socket, _)| Socket::Unix(socket)),
-            Self::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
-                socket.set_nodelay(true)?;
-                Ok(Socket::Tcp(socket))
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(socket, _)| Accepted::Ready(Socket::Unix(socket)))
+            }
+            Self::Tcp(listener) => Ok(Accepted::Ready(Socket::Tcp(accept_tcp(listener).await?))),
+            Self::Tls(listener, acceptor) => Ok(Accepted::Tls(accept_tcp(listener).await?, acceptor.clone())),
+        }
+    }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (socket, _) = listener.accept().await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// A connection, before the other side has said who it is.
+enum Accepted {
+    Ready(Socket),
+    Tls(TcpStream, TlsAcceptor),
+}
+
+impl Accepted {
+    /// The connection once it can be used; `None` for a client that does not prove who it is in time.
+    async fn establish(self) -> Option<Socket> {
+        let (stream, acceptor) = match self {
+            Self::Ready(socket) => return Some(socket),
+            Self::Tls(stream, acceptor) => (stream, acceptor),
+        };
+        let client = stream.peer_addr();
+        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::warn!(?client, %error, "a TLS client was refused");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(?client, "a TLS client has not finished its handshake");
+                None
             }
         }
     }
@@ -75,11 +113,15 @@ impl Server {
                     accepted = listener.accept() => accepted,
                 };
                 match accepted {
-                    Ok(socket) => {
-                        let shared = Arc::clone(&shared);
-                        tasks.spawn(connection::serve(socket, stop.clone(), move |request, take_over| {
-                            handlers::answer(Arc::clone(&shared), request, take_over)
-                        }));
+                    Ok(accepted) => {
+                        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+                        tasks.spawn(async move {
+                            let Some(socket) = accepted.establish().await else { return };
+                            connection::serve(socket, stop, move |request, take_over| {
+                                handlers::answer(Arc::clone(&shared), request, take_over)
+                            })
+                            .await;
+                        });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accepting a connection");

@@ -24,12 +24,14 @@ use tokio::{
     net::{TcpStream, UnixStream},
     sync::{mpsc, oneshot},
 };
+use tokio_rustls::server::TlsStream;
 
 /// A client's socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Socket {
@@ -38,8 +40,24 @@ impl Socket {
         Ok(match self {
             Self::Unix(socket) => StdUnixStream::into(socket.into_std()?),
             Self::Tcp(socket) => StdTcpStream::into(socket.into_std()?),
+            Self::Tls(stream) => in_the_clear(stream)?,
         })
     }
+}
+
+/// A socket that others can read and write as it is, for a connection that only we can: copied in both directions, the
+/// ends of either included, for as long as this daemon lives.
+fn in_the_clear(mut stream: Box<TlsStream<TcpStream>>) -> io::Result<OwnedFd> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    let mut ours = UnixStream::from_std(ours)?;
+    tokio::spawn(async move {
+        if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut ours).await {
+            tracing::debug!(%error, "a stream over TLS has ended");
+        }
+    });
+    Ok(theirs.into())
 }
 
 impl AsyncRead for Socket {
@@ -47,6 +65,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -56,6 +75,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -63,6 +83,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -70,6 +91,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -20,15 +20,20 @@ pub(crate) struct Args {
     /// Address to listen on, unix:///path or tcp://127.0.0.1:port; may be given several times
     /// [default: unix://<run-root>/berth.sock]
     #[arg(short = 'H', long = "host", value_name = "ADDRESS")]
-    hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
 
     /// Group that may use the unix sockets [default: docker, if there is one]
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
 
     /// How much to log to stderr: error, warn, info, debug, trace, or a filter like berth_engine=debug
-    #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info", env = "BERTH_LOG")]
-    pub(crate) log_level: String,
+    /// [default: info]
+    #[arg(short = 'l', long, value_name = "LEVEL", env = "BERTH_LOG")]
+    log_level: Option<String>,
+
+    /// Log debug lines
+    #[arg(short = 'D', long)]
+    pub(crate) debug: bool,
 
     /// Directory with a directory for each registry (hosts.toml, certificates); may be given several times
     /// [default: /etc/berth/certs.d, /etc/docker/certs.d]
@@ -58,11 +63,72 @@ pub(crate) struct Args {
 
     /// The program berth-shim [default: beside berthd itself]
     #[arg(long, value_name = "FILE")]
-    shim: Option<PathBuf>,
+    pub(crate) shim: Option<PathBuf>,
 
     /// File for the process id [default: <run-root>/berthd.pid]
     #[arg(short = 'p', long, value_name = "FILE")]
-    pidfile: Option<PathBuf>,
+    pub(crate) pidfile: Option<PathBuf>,
+
+    /// File with settings in docker's form (daemon.json); what the command line says counts more
+    /// [default: /etc/berth/daemon.json, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Speak TLS on TCP addresses
+    #[arg(long)]
+    pub(crate) tls: bool,
+
+    /// Speak TLS on TCP addresses, to clients with a certificate of --tlscacert only
+    #[arg(long)]
+    pub(crate) tlsverify: bool,
+
+    /// Certificates of the authority that signs clients' certificates (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscacert: Option<PathBuf>,
+
+    /// Certificate of this daemon (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscert: Option<PathBuf>,
+
+    /// Key of this daemon's certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlskey: Option<PathBuf>,
+
+    /// Name server of containers that ask for none; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Vec<String>,
+
+    /// Label of this daemon, KEY=VALUE; may be given several times
+    #[arg(long = "label", value_name = "LABEL")]
+    pub(crate) labels: Vec<String>,
+
+    /// Parent cgroup of containers that name none [default: /berth]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup_parent: Option<String>,
+
+    /// Give an init process to containers that do not say otherwise
+    #[arg(long)]
+    pub(crate) init: bool,
+
+    /// Another OCI runtime that containers may ask for, NAME=PATH; may be given several times
+    #[arg(long, value_name = "NAME=PATH", value_parser = runtime)]
+    pub(crate) add_runtime: Vec<(String, PathBuf)>,
+
+    /// Runtime of containers that ask for none [default: runc, which is Berth's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) default_runtime: Option<String>,
+
+    /// Directory with descriptions of devices (CDI); may be given several times [default: /etc/cdi, /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
+
+    /// Log driver of containers that ask for none [default: json-file]
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) log_driver: Option<String>,
+
+    /// Option of the default log driver, KEY=VALUE; may be given several times
+    #[arg(long = "log-opt", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) log_opts: Vec<(String, String)>,
 
     /// Open descriptor to which a newline is written once clients are served
     #[arg(long, value_name = "N")]
@@ -76,6 +142,19 @@ impl Args {
             return vec![format!("unix://{}", self.run_root.join("berth.sock").display())];
         }
         self.hosts.clone()
+    }
+
+    /// What to log.
+    pub(crate) fn log_level(&self) -> &str {
+        match (&self.log_level, self.debug) {
+            (Some(level), _) => level,
+            (None, true) => "debug",
+            (None, false) => "info",
+        }
+    }
+
+    pub(crate) fn set_log_level(&mut self, level: String) {
+        self.log_level.get_or_insert(level);
     }
 
     pub(crate) fn pidfile(&self) -> PathBuf {
@@ -92,6 +171,21 @@ impl Args {
             || format!("no berth-shim at {}: install it beside berthd or give --shim FILE", path.display());
         path.canonicalize().with_context(hint)
     }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn runtime(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form NAME=PATH"))?;
+    if name.is_empty() || path.is_empty() {
+        return Err(format!("{text:?} is not of the form NAME=PATH"));
+    }
+    Ok((name.to_owned(), path.into()))
 }
 
 /// Bytes, or with a unit of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
@@ -112,6 +206,21 @@ fn size(text: &str) -> Result<u64, String> {
         _ => return Err(bad()),
     };
     text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(bad)
+}
+
+/// Bytes, or with a unit of 1024 as docker has them for memory: `64m`, `1g`.
+pub(crate) fn binary_size(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &lower[digits.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(format!("{text:?} is no size")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("{text:?} is no size"))?;
+    number.checked_shl(shift).ok_or_else(|| format!("{text:?} is no size"))
 }
 
 #[cfg(test)]

@@ -15,21 +15,28 @@ use anyhow::{Context as _, bail};
 use berth_http::Listener;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
+use tokio_rustls::TlsAcceptor;
 
 /// Members of this group may use the socket when no other is named.
 const DEFAULT_GROUP: &str = "docker";
 
+/// How TCP listeners know their clients.
+#[derive(Default)]
+pub(crate) struct Tls {
+    pub(crate) acceptor: Option<TlsAcceptor>,
+    /// Clients must have a certificate.
+    pub(crate) verifies: bool,
+}
+
 /// An address that is ours.
-#[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) host: String,
     socket: Socket,
 }
 
-#[derive(Debug)]
 enum Socket {
     Unix(UnixListener, SocketFile),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<TlsAcceptor>),
 }
 
 /// A unix socket's file; gone when dropped.
@@ -47,17 +54,24 @@ impl Drop for SocketFile {
 }
 
 /// Binds an address; a socket's file left behind by a daemon that died is replaced.
-pub(crate) fn bind(host: &str, group: Option<&str>) -> anyhow::Result<Bound> {
+pub(crate) fn bind(host: &str, group: Option<&str>, tls: &Tls) -> anyhow::Result<Bound> {
     let socket = if let Some(path) = host.strip_prefix("unix://") {
         let (listener, file) =
             bind_unix(Path::new(path), group).with_context(|| format!("listening on {host}"))?;
         Socket::Unix(listener, file)
     } else if let Some(address) = host.strip_prefix("tcp://") {
-        Socket::Tcp(bind_tcp(address).with_context(|| format!("listening on {host}"))?)
+        let listener = bind_tcp(address, tls).with_context(|| format!("listening on {host}"))?;
+        Socket::Tcp(listener, tls.acceptor.clone())
     } else {
         bail!("cannot listen on {host:?}: an address begins with unix:// or tcp://");
     };
     Ok(Bound { host: host.to_owned(), socket })
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("host", &self.host).finish_non_exhaustive()
+    }
 }
 
 impl Bound {
@@ -68,9 +82,13 @@ impl Bound {
                 listener.set_nonblocking(true)?;
                 (Listener::Unix(tokio::net::UnixListener::from_std(listener)?), Some(file))
             }
-            Socket::Tcp(listener) => {
+            Socket::Tcp(listener, acceptor) => {
                 listener.set_nonblocking(true)?;
-                (Listener::Tcp(tokio::net::TcpListener::from_std(listener)?), None)
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                match acceptor {
+                    Some(acceptor) => (Listener::Tls(listener, acceptor), None),
+                    None => (Listener::Tcp(listener), None),
+                }
             }
         })
     }
@@ -134,13 +152,20 @@ fn group_id(group: Option<&str>) -> anyhow::Result<Option<u32>> {
     }
 }
 
-/// Whoever reaches the API is root on this host, and TLS is not there yet: only this host's own addresses.
-fn bind_tcp(address: &str) -> anyhow::Result<TcpListener> {
+/// Whoever reaches the API is root on this host: other addresses than this host's own are only for clients that prove
+/// who they are.
+fn bind_tcp(address: &str, tls: &Tls) -> anyhow::Result<TcpListener> {
     let resolved: Vec<SocketAddr> = address.to_socket_addrs().context("host:port is expected")?.collect();
-    if !resolved.iter().all(|address| address.ip().is_loopback()) {
-        bail!("without TLS whoever reaches it would be root here: use a unix socket or a loopback address");
+    if tls.verifies {
+        return Ok(TcpListener::bind(&resolved[..])?);
     }
-    tracing::warn!(address, "every user of this host can become root through a TCP port without TLS");
+    if !resolved.iter().all(|address| address.ip().is_loopback()) {
+        bail!(
+            "whoever reaches it would be root here: give --tlsverify with --tlscacert, --tlscert and --tlskey, or use \
+             a unix socket or a loopback address"
+        );
+    }
+    tracing::warn!(address, "every user of this host can become root through a TCP port without --tlsverify");
     Ok(TcpListener::bind(&resolved[..])?)
 }
 
@@ -156,21 +181,21 @@ mod tests {
         let path = dir.path().join("s");
         let host = format!("unix://{}", path.display());
         drop(UnixListener::bind(&path).unwrap());
-        let bound = bind(&host, None).unwrap();
+        let bound = bind(&host, None, &Tls::default()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        let error = format!("{:#}", bind(&host, None).unwrap_err());
+        let error = format!("{:#}", bind(&host, None, &Tls::default()).unwrap_err());
         assert!(error.contains("another process listens there"), "{error}");
         drop(bound);
         assert!(!path.exists());
         fs::write(&path, "mine").unwrap();
-        assert!(bind(&host, None).is_err());
+        assert!(bind(&host, None, &Tls::default()).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[test]
     fn tcp_stays_on_this_host() {
-        assert!(bind("tcp://127.0.0.1:0", None).is_ok());
-        assert!(bind("tcp://0.0.0.0:0", None).is_err());
-        assert!(bind("ftp://x", None).is_err());
+        assert!(bind("tcp://127.0.0.1:0", None, &Tls::default()).is_ok());
+        assert!(bind("tcp://0.0.0.0:0", None, &Tls::default()).is_err());
+        assert!(bind("ftp://x", None, &Tls::default()).is_err());
     }
 }

@@ -8,9 +8,11 @@
 //! Containers belong to their shims: they go on when the daemon ends, unless it was told to stop them.
 
 mod args;
+mod file;
 mod listen;
 mod lock;
 mod ready;
+mod tls;
 
 use std::{
     os::{fd::AsFd as _, unix::net::UnixListener},
@@ -31,7 +33,8 @@ use tokio::{
 
 use crate::{
     args::Args,
-    listen::{Bound, SocketFile},
+    file::Further,
+    listen::{Bound, SocketFile, Tls},
     lock::Locks,
 };
 
@@ -46,9 +49,10 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(berth_engine::DNS_ROLE) {
         return resolve();
     }
-    let args = Args::parse();
-    init_tracing(&args.log_level);
-    match run(&args) {
+    let mut args = Args::parse();
+    let further = file::complete(&mut args);
+    init_tracing(args.log_level());
+    match further.and_then(|further| run(&args, &further)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berthd: {error:#}");
@@ -80,13 +84,14 @@ fn init_tracing(level: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
-fn run(args: &Args) -> anyhow::Result<()> {
+fn run(args: &Args, further: &Further) -> anyhow::Result<()> {
+    let tls = Tls { acceptor: tls::acceptor(args)?, verifies: args.tlsverify };
     let _locks = Locks::take(&args.root, &args.run_root, &args.pidfile())?;
     // Bound before there are threads: the umask is the whole process's.
     let bound: Vec<Bound> = args
         .hosts()
         .iter()
-        .map(|host| listen::bind(host, args.group.as_deref()))
+        .map(|host| listen::bind(host, args.group.as_deref(), &tls))
         .collect::<anyhow::Result<_>>()?;
     let cri = listen::bind_cri(&args.run_root.join("cri.sock"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,21 +101,30 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let ended = runtime.block_on(serve(args, bound, cri));
+    let ended = runtime.block_on(serve(args, further, bound, cri));
     // What still blocks belongs to streams whose clients are gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn serve(args: &Args, bound: Vec<Bound>, cri: (UnixListener, SocketFile)) -> anyhow::Result<()> {
+async fn serve(
+    args: &Args,
+    further: &Further,
+    bound: Vec<Bound>,
+    cri: (UnixListener, SocketFile),
+) -> anyhow::Result<()> {
     // From here on signals wait for us, so that a start under way is not cut.
     let mut signals = Signals::new().context("waiting for signals")?;
     let mut config = EngineConfig {
-        debug: args.log_level.contains("debug") || args.log_level.contains("trace"),
+        debug: args.log_level().contains("debug") || args.log_level().contains("trace"),
         // The running program itself, even when its file has been replaced by an upgrade meanwhile.
         dns_program: "/proc/self/exe".into(),
         insecure_registries: args.insecure_registry.clone(),
         image_cap: args.image_cap,
+        labels: args.labels.clone(),
+        dns: args.dns.clone(),
+        init: args.init,
+        runtimes: further.runtimes.clone(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     config.pinned_images.clone_from(&args.cri_pinned_image);
@@ -118,6 +132,21 @@ async fn serve(args: &Args, bound: Vec<Bound>, cri: (UnixListener, SocketFile)) 
         configurations: args.cni_conf_dir.clone(),
         plugins: if args.cni_bin_dir.is_empty() { config.cni.plugins } else { args.cni_bin_dir.clone() },
     };
+    if let Some(parent) = &args.cgroup_parent {
+        config.cgroup_parent.clone_from(parent);
+    }
+    let defaults = &mut config.defaults;
+    if let Some(runtime) = &args.default_runtime {
+        defaults.runtime.clone_from(runtime);
+    }
+    if let Some(driver) = &args.log_driver {
+        defaults.log_driver.clone_from(driver);
+    }
+    defaults.log_options.clone_from(&further.log_opts);
+    defaults.shm_size = further.shm_size.unwrap_or(defaults.shm_size);
+    if !args.cdi_spec_dir.is_empty() {
+        config.cdi.0.clone_from(&args.cdi_spec_dir);
+    }
     if !args.registry_dir.is_empty() {
         config.registry_dirs.clone_from(&args.registry_dir);
     }

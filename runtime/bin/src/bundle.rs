@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_spec::{SpecWarning, oci};
+use serde_json::{Value, json};
 
 use crate::activation;
 use crate::json;
@@ -44,6 +45,17 @@ impl Bundle {
             activation::announce(process);
         }
         Ok(Self { directory, spec, text, warnings })
+    }
+
+    /// CRIU restores into a time namespace, which later processes of the container are to join.
+    pub(crate) fn add_time_namespace(&mut self) -> anyhow::Result<()> {
+        let mut value: Value = json::parse(&self.text)?;
+        let listed = value.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
+        if let Some(listed) = listed.filter(|listed| listed.iter().all(|one| one["type"] != "time")) {
+            listed.push(json!({ "type": "time" }));
+            self.text = serde_json::to_vec(&value).context("config.json")?;
+        }
+        Ok(())
     }
 
     /// True if the container's process wants a terminal.

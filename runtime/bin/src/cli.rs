@@ -55,6 +55,8 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Save the state of a running container (with CRIU)
+    Checkpoint(Box<commands::checkpoint::Checkpoint>),
     /// Create a container
     Create(commands::create::Create),
     /// Delete a container and what it holds
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Pause(commands::pause::Pause),
     /// Show the processes of a container
     Ps(commands::ps::Ps),
+    /// Restore a container from a checkpoint
+    Restore(Box<commands::restore::Restore>),
     /// Let the processes of a suspended container go on
     Resume(commands::resume::Resume),
     /// Create and start a container

@@ -8,6 +8,7 @@
 
 mod activation;
 mod bundle;
+mod checkpoint;
 mod cli;
 mod commands;
 mod diagnose;

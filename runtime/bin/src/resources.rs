@@ -25,7 +25,7 @@ impl Patch {
     }
 
     pub(crate) fn build(self) -> anyhow::Result<oci::LinuxResources> {
-        serde_json::from_value(Value::Object(self.0)).context("limits")
+        berth_spec::from_tree(&Value::Object(self.0)).context("limits")
     }
 }
 
@@ -72,8 +72,8 @@ pub(crate) fn change(before: &oci::LinuxResources, given: &oci::LinuxResources) 
             apply[group][*field] = all[group][*field].clone();
         }
     }
-    let typed = |value| serde_json::from_value(value).context("limits");
-    Ok(Change { apply: typed(apply)?, remember: typed(all)?, warning })
+    let typed = |value| berth_spec::from_tree(value).context("limits");
+    Ok(Change { apply: typed(&apply)?, remember: typed(&all)?, warning })
 }
 
 /// Puts one set of limits over another. Lists of devices are joined by device number.

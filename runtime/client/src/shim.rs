@@ -337,6 +337,11 @@ impl Shim {
         .ok_or_else(|| self.inner.shared.gone())
     }
 
+    /// The execs that are known to have ended and were not forgotten.
+    pub fn ended_execs(&self) -> Vec<ExecRecord> {
+        self.inner.shared.execs.borrow().values().cloned().collect()
+    }
+
     /// Drop an exec's record, here and in the run directory, when it has been noted elsewhere.
     ///
     /// # Errors

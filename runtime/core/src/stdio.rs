@@ -47,7 +47,10 @@ impl Stdio {
 
 impl ConsoleSink {
     /// Delivers the master; hands it back if the caller is to have it.
-    pub(crate) fn deliver(&self, master: OwnedFd) -> Result<Option<OwnedFd>, Error> {
+    ///
+    /// # Errors
+    /// Nobody listens at the socket.
+    pub fn deliver(&self, master: OwnedFd) -> Result<Option<OwnedFd>, Error> {
         match self {
             Self::Return | Self::Foreground => Ok(Some(master)),
             Self::Socket(path) => {

@@ -51,6 +51,11 @@ pub enum Event {
         /// Its pid on the host.
         pid: i32,
     },
+    /// A client typed the keys that end its session.
+    Detached {
+        /// Of which exec; none: of the container itself.
+        exec_id: Option<String>,
+    },
     /// An exec ended; its record is in the run directory already.
     ExecExited(ExecRecord),
     /// The container ended: its log is complete, its record is in the run directory, its cgroup and shim.sock

@@ -18,6 +18,7 @@ mod bytes_base64;
 mod event;
 mod failure;
 pub mod files;
+mod log;
 mod op;
 mod record;
 mod state;
@@ -26,10 +27,11 @@ mod wire;
 
 pub use event::{Event, Message, Reply};
 pub use failure::{Failure, FailureKind};
+pub use log::{Forward, Log, LogFile, LogFormat, SyslogAddress, SyslogFormat, Target};
 pub use oci_spec::runtime as oci;
 pub use op::{
-    Answer, Attach, Create, Exec, Framing, Log, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Rootfs,
-    StdinMode, WindowSize,
+    Answer, Attach, Create, Exec, Framing, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Rootfs,
+    Runtime, StdinMode, WindowSize,
 };
 pub use record::{ExecRecord, ExitRecord, SIGNAL_EXIT_BASE};
 pub use state::{Phase, RunningExec, State};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
-use crate::{State, Stats, bytes_base64};
+use crate::{Log, State, Stats, bytes_base64};
 
 /// As the network namespace's path in config.json: "the namespace whose descriptor came with `Create`". The
 /// shim replaces it by `/proc/self/fd/N` of its own table.
@@ -110,6 +110,19 @@ pub struct Create {
     pub stdin: StdinMode,
     /// Where its output is kept.
     pub log: Log,
+    /// The runtime that runs it; none: the shim's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
+}
+
+/// An OCI runtime: a program with runc's command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// The program.
+    pub path: PathBuf,
+    /// Arguments before the command.
+    #[serde(default)]
+    pub args: Vec<String>,
 }
 
 /// The root file system.
@@ -155,29 +168,6 @@ pub enum StdinMode {
     Open,
     /// A pipe that is closed when the first attached client with stdin half-closes or goes.
     OpenOnce,
-}
-
-/// Where output is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Log {
-    /// Nowhere: it is only seen by those attached.
-    None,
-    /// Docker's `json-file` format: one object `{"log","stream","time"}` a line; lines over 16 KiB in parts.
-    JsonFile {
-        /// The current file; older ones are `<path>.1` (newest) and so on.
-        path: PathBuf,
-        /// Rotate when the file has at least so many bytes; 0: never.
-        max_size: u64,
-        /// How many files there may be, the current one included; with 1 the file is emptied instead.
-        max_file: u32,
-    },
-    /// Kubernetes' format: `<time> <stdout|stderr> <F|P> <text>` a line; lines over 16 KiB in parts (`P … P F`). Whoever
-    /// rotates the file sends [`Op::ReopenLog`].
-    Cri {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// A stream that is joined to a process' stdio.

@@ -2,8 +2,8 @@
 //! written here must stay readable.
 
 use berth_shim_protocol::{
-    Answer, Attach, Create, Event, ExitRecord, Failure, FailureKind, Framing, Log, Message, Op, Reply,
-    Request, Rootfs, StdinMode, WindowSize, decode, encode, files,
+    Answer, Attach, Create, Event, ExitRecord, Failure, FailureKind, Framing, Log, LogFile, Message, Op,
+    Reply, Request, Rootfs, StdinMode, WindowSize, decode, encode, files,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -45,7 +45,11 @@ fn requests() {
         terminal: true,
         console_size: Some(WindowSize { rows: 24, cols: 80 }),
         stdin: StdinMode::OpenOnce,
-        log: Log::JsonFile { path: "/log".into(), max_size: 10, max_file: 3 },
+        log: Log {
+            file: Some(LogFile { path: "/log".into(), max_size: 10, max_file: 3, ..LogFile::default() }),
+            forward: None,
+        },
+        runtime: None,
     };
     check(
         Request { seq: 4, op: Op::Create(Box::new(create)) },

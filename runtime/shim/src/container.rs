@@ -7,12 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use berth_cgroup::{CgroupError, OomWatch};
+use berth_cgroup::{Cgroup, CgroupError, OomWatch};
 use berth_core::{
     ConsoleSink, CreateRequest, CreatedContainer, ExecChild, ExecRequest, Gate, RootfsSource, Stdio,
 };
 use berth_shim_protocol::{
-    Create, Failure, FailureKind, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Rootfs, Stats, StdinMode, files, oci,
+    Create, Failure, FailureKind, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Rootfs, Runtime, Stats, StdinMode,
+    files, oci,
 };
 use berth_sys::{
     mountfd::{self, MountAttr, Overlay, overlay},
@@ -21,6 +22,7 @@ use berth_sys::{
 use nix::{errno::Errno, fcntl::OFlag, libc::SIGKILL, sys::stat::Mode, unistd::Pid};
 
 use crate::{
+    foreign::Foreign,
     record::{self, Leftovers},
     stats,
     stdio::{Console, has_terminal},
@@ -31,9 +33,17 @@ use crate::{
 const VOLATILE: &[(&str, Option<&str>)] =
     &[("redirect_dir", Some("off")), ("metacopy", Some("off")), ("index", Some("off")), ("volatile", None)];
 
+/// Who has made it.
+enum Made {
+    /// Our own runtime.
+    Own(Box<CreatedContainer>),
+    /// Another one.
+    Foreign(Box<Foreign>),
+}
+
 /// A container that was created.
 pub(crate) struct Container {
-    core: CreatedContainer,
+    made: Made,
     spec: oci::Spec,
     /// config.json names it by its number here.
     _netns: Option<OwnedFd>,
@@ -50,10 +60,13 @@ impl Container {
         if let Some(leftovers) = &planned {
             record::write(dir, files::STATE, leftovers).map_err(system)?;
         }
-        let result = make(create, &spec);
+        let result = match &create.runtime {
+            None => make(create, &spec),
+            Some(runtime) => make_foreign(create, runtime, &spec, &mounts, dir),
+        };
         // The container has them now, or nobody.
         drop(mounts);
-        let (mut core, mut console) = match result {
+        let (made, console) = match result {
             Ok(made) => made,
             Err(failure) => {
                 if let Err(error) = record::remove(dir, files::STATE) {
@@ -62,13 +75,8 @@ impl Container {
                 return Err(failure);
             }
         };
-        if let Some(master) = core.console.take() {
-            console = Console::Terminal(master);
-        }
-        complain(&core.config_warnings().collect::<Vec<_>>());
-        complain(&std::mem::take(&mut core.warnings));
-        let container = Self { core, spec, _netns: netns, oom_kills: 0 };
-        let made = Leftovers { cgroup: container.core.cgroup.path().to_owned() };
+        let container = Self { made, spec, _netns: netns, oom_kills: 0 };
+        let made = Leftovers { cgroup: container.cgroup().path().to_owned() };
         if planned.as_ref() != Some(&made)
             && let Err(error) = record::write(dir, files::STATE, &made)
         {
@@ -80,14 +88,33 @@ impl Container {
 
     /// Run its program; returns when that was loaded.
     pub(crate) fn start(&mut self) -> Result<(), Failure> {
-        let started = self.core.start().map_err(|error| core_failure(&error));
-        complain(&self.core.warnings);
-        started
+        match &mut self.made {
+            Made::Own(core) => {
+                let started = core.start().map_err(|error| core_failure(&error));
+                complain(&core.warnings);
+                started
+            }
+            Made::Foreign(foreign) => foreign.start(),
+        }
+    }
+
+    fn cgroup(&self) -> &Cgroup {
+        match &self.made {
+            Made::Own(core) => &core.cgroup,
+            Made::Foreign(foreign) => &foreign.cgroup,
+        }
+    }
+
+    fn pidfd(&self) -> &OwnedFd {
+        match &self.made {
+            Made::Own(core) => &core.pidfd,
+            Made::Foreign(foreign) => &foreign.pidfd,
+        }
     }
 
     /// Run one more process in it. Without `piped` its streams are /dev/null, without `stdin` its standard input.
     pub(crate) fn exec(
-        &self,
+        &mut self,
         process: &oci::Process,
         piped: bool,
         stdin: bool,
@@ -97,20 +124,25 @@ impl Container {
             (false, true) => pipes(stdin)?,
             (false, false) => nothing()?,
         };
-        let request = ExecRequest {
-            init: self.core.pidfd.as_fd(),
-            cgroup: &self.core.cgroup,
-            beside_init: true,
-            spec: &self.spec,
-            state: self.core.state(),
-            process,
-            stdio,
-            preserve_fds: 0,
-            die_with_parent: true,
-            trace: None,
-            observe_seccomp: false,
+        let mut child = match &mut self.made {
+            Made::Foreign(foreign) => foreign.exec(process, stdio)?,
+            Made::Own(core) => {
+                let request = ExecRequest {
+                    init: core.pidfd.as_fd(),
+                    cgroup: &core.cgroup,
+                    beside_init: true,
+                    spec: &self.spec,
+                    state: core.state(),
+                    process,
+                    stdio,
+                    preserve_fds: 0,
+                    die_with_parent: true,
+                    trace: None,
+                    observe_seccomp: false,
+                };
+                berth_core::exec(request).map_err(|error| core_failure(&error))?
+            }
         };
-        let mut child = berth_core::exec(request).map_err(|error| core_failure(&error))?;
         complain(&child.warnings);
         if let Some(master) = child.console.take() {
             console = Console::Terminal(master);
@@ -119,22 +151,25 @@ impl Container {
     }
 
     pub(crate) fn pid(&self) -> i32 {
-        self.core.pid.as_raw()
+        match &self.made {
+            Made::Own(core) => core.pid.as_raw(),
+            Made::Foreign(foreign) => foreign.pid.as_raw(),
+        }
     }
 
     /// How init ended, if it has; reaps it.
     pub(crate) fn try_wait(&self) -> Option<ExitStatus> {
-        pidfd::wait(&self.core.pidfd, false).ok().flatten()
+        pidfd::wait(self.pidfd(), false).ok().flatten()
     }
 
     pub(crate) fn kill(&self, signal: i32) -> Result<(), Errno> {
-        pidfd::send_signal(&self.core.pidfd, signal)
+        pidfd::send_signal(self.pidfd(), signal)
     }
 
     /// Send a signal to every process of the cgroup.
     pub(crate) fn kill_all(&self, signal: i32) -> Result<(), Failure> {
         if signal == SIGKILL {
-            return self.core.cgroup.kill_all().map_err(system);
+            return self.cgroup().kill_all().map_err(system);
         }
         for pid in self.pids()? {
             // By pidfd, for nix knows no real-time signals. It may have ended since it was listed.
@@ -151,32 +186,32 @@ impl Container {
 
     /// Kill what init left behind: nobody, if it had a pid namespace of its own.
     pub(crate) fn kill_rest(&self) -> Result<(), CgroupError> {
-        self.core.cgroup.kill_all()
+        self.cgroup().kill_all()
     }
 
     pub(crate) fn pause(&self) -> Result<(), Failure> {
-        self.core.cgroup.freeze().map_err(system)
+        self.cgroup().freeze().map_err(system)
     }
 
     pub(crate) fn resume(&self) -> Result<(), Failure> {
-        self.core.cgroup.thaw().map_err(system)
+        self.cgroup().thaw().map_err(system)
     }
 
     pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), Failure> {
-        self.core.cgroup.set(resources).map_err(system)
+        self.cgroup().set(resources).map_err(system)
     }
 
     pub(crate) fn stats(&self) -> Result<Stats, Failure> {
-        self.core.cgroup.stats().map(stats::translate).map_err(system)
+        self.cgroup().stats().map(stats::translate).map_err(system)
     }
 
     pub(crate) fn pids(&self) -> Result<Vec<i32>, Failure> {
-        self.core.cgroup.pids().map_err(system)
+        self.cgroup().pids().map_err(system)
     }
 
     /// A notification of out-of-memory kills. A host that cannot give one only costs us the event.
     pub(crate) fn oom_watch(&self) -> Option<OomWatch> {
-        self.core.cgroup.oom_watch().unwrap_or_else(|error| {
+        self.cgroup().oom_watch().unwrap_or_else(|error| {
             eprintln!("no notice will be given of out-of-memory kills: {error}");
             None
         })
@@ -186,7 +221,7 @@ impl Container {
     pub(crate) fn new_oom_kills(&mut self) -> bool {
         let before = self.oom_kills;
         // Without the counter there is nothing to report.
-        self.oom_kills = self.core.cgroup.oom_kills().unwrap_or(before);
+        self.oom_kills = self.cgroup().oom_kills().unwrap_or(before);
         self.oom_kills > before
     }
 
@@ -195,12 +230,15 @@ impl Container {
         let mut problems = Vec::new();
         // ESRCH: it was reaped, and what it left was killed, as usual.
         if self.kill(SIGKILL).is_ok() {
-            if let Err(errno) = pidfd::wait(&self.core.pidfd, true) {
+            if let Err(errno) = pidfd::wait(self.pidfd(), true) {
                 problems.push(format!("waiting for init: {errno}"));
             }
             problems.extend(self.kill_rest().err().map(|error| error.to_string()));
         }
-        problems.extend(self.core.remove().iter().map(ToString::to_string));
+        match self.made {
+            Made::Own(core) => problems.extend(core.remove().iter().map(ToString::to_string)),
+            Made::Foreign(foreign) => problems.extend(foreign.remove()),
+        }
         problems
     }
 }
@@ -283,7 +321,7 @@ impl Layers {
     }
 }
 
-fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console), Failure> {
+fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
     let rootfs = match &create.rootfs {
         Rootfs::Path(_) => RootfsSource::Path,
         Rootfs::Overlay { lower, upper, work, volatile, users } => {
@@ -300,10 +338,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
             RootfsSource::Detached(overlay(&request).map_err(system)?)
         }
     };
-    let (stdio, console) = match create.terminal {
-        true => (Stdio::Terminal(ConsoleSink::Return), Console::None),
-        false => pipes(create.stdin != StdinMode::Closed)?,
-    };
+    let (stdio, mut console) = streams(create)?;
     let request = CreateRequest {
         unit: None,
         id: &create.id,
@@ -320,8 +355,36 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(CreatedContainer, Console)
         trace: None,
         observe_seccomp: false,
     };
-    let core = berth_core::create(request).map_err(|error| core_failure(&error))?;
-    Ok((core, console))
+    let mut core = berth_core::create(request).map_err(|error| core_failure(&error))?;
+    if let Some(master) = core.console.take() {
+        console = Console::Terminal(master);
+    }
+    complain(&core.config_warnings().collect::<Vec<_>>());
+    complain(&std::mem::take(&mut core.warnings));
+    Ok((Made::Own(Box::new(core)), console))
+}
+
+fn make_foreign(
+    create: &Create,
+    runtime: &Runtime,
+    spec: &oci::Spec,
+    mounts: &[OwnedFd],
+    dir: &Path,
+) -> Result<(Made, Console), Failure> {
+    let (stdio, mut console) = streams(create)?;
+    let (foreign, master) = Foreign::create(create, runtime, spec.clone(), mounts, dir, stdio)?;
+    if let Some(master) = master {
+        console = Console::Terminal(master);
+    }
+    Ok((Made::Foreign(Box::new(foreign)), console))
+}
+
+/// The streams that init gets, and our ends of them.
+fn streams(create: &Create) -> Result<(Stdio, Console), Failure> {
+    match create.terminal {
+        true => Ok((Stdio::Terminal(ConsoleSink::Return), Console::None)),
+        false => pipes(create.stdin != StdinMode::Closed),
+    }
 }
 
 /// The process' ends of three pipes, and ours.

@@ -46,7 +46,7 @@ impl Exec {
         }
         let stdin = attach.as_ref().is_some_and(|attach| attach.stdin);
         let piped = attach.is_some() || has_terminal(&process);
-        let (child, console) = shim.container()?.exec(&process, piped, stdin)?;
+        let (child, console) = shim.container_mut()?.exec(&process, piped, stdin)?;
         let joined = hub.connect(console, stdin).and_then(|()| match console_size {
             Some(size) => hub.resize(size).map(drop),
             None => Ok(()),

@@ -119,7 +119,8 @@ mod tests {
             terminal: false,
             console_size: None,
             stdin: StdinMode::Closed,
-            log: Log::None,
+            log: Log::default(),
+            runtime: None,
         }))
     }
 

@@ -16,6 +16,7 @@ mod container;
 mod control;
 mod ending;
 mod exec;
+mod foreign;
 mod log;
 mod machine;
 mod ops;

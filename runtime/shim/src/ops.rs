@@ -4,8 +4,7 @@ use std::os::fd::OwnedFd;
 
 use berth_cgroup::OomWatch;
 use berth_shim_protocol::{
-    Answer, Attach, Create, Event, Failure, FailureKind, Log as LogRequest, MAX_FDS, Op, Reply, StdinMode,
-    WindowSize,
+    Answer, Attach, Create, Event, Failure, FailureKind, MAX_FDS, Op, Reply, StdinMode, WindowSize,
 };
 use jiff::Timestamp;
 use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
@@ -13,7 +12,7 @@ use nix::{errno::Errno, libc::SIGKILL, sys::epoll::EpollFlags};
 use crate::{
     container::Container,
     exec::Exec,
-    log::{Format, Log},
+    log::Log,
     machine::{self, Change},
     poll::{Token, Watched},
     shim::Shim,
@@ -106,22 +105,18 @@ impl Shim {
             .ok_or_else(|| Failure::new(FailureKind::NotRunning, "container is not running"))
     }
 
+    pub(crate) fn container_mut(&mut self) -> Result<&mut Container, Failure> {
+        self.container
+            .as_mut()
+            .ok_or_else(|| Failure::new(FailureKind::NotRunning, "container is not running"))
+    }
+
     fn create(&mut self, create: &Create, fds: Vec<OwnedFd>) -> Outcome {
-        let opened = match &create.log {
-            LogRequest::None => None,
-            LogRequest::JsonFile { path, max_size, max_file } => {
-                Some((path, Log::open(path, Format::Json, *max_size, *max_file)))
-            }
-            LogRequest::Cri { path } => Some((path, Log::open(path, Format::Cri, 0, 1))),
-        };
-        let log = match opened {
-            None => None,
-            Some((_, Ok(log))) => Some(log),
-            Some((path, Err(error))) => {
-                let message = format!("cannot open the log {}: {error}", path.display());
-                return Err(Failure::new(FailureKind::System, message));
-            }
-        };
+        let log = Log::open(&create.log).map_err(|error| {
+            let path = create.log.file.as_ref().map(|file| file.path.display().to_string());
+            let path = path.unwrap_or_default();
+            Failure::new(FailureKind::System, format!("cannot open the log {path}: {error}"))
+        })?;
         let (container, console) = Container::create(create, fds, &self.dir)?;
         let pid = container.pid();
         let oom = container.oom_watch();

@@ -115,8 +115,11 @@ impl Shim {
                 }
             }
             Token::Session(hub, session) => {
-                if let Some((hub, scratch)) = self.hub_mut(hub) {
-                    hub.session_ready(session, events, scratch);
+                let ready =
+                    |(hub, scratch): (&mut Hub, &mut [u8])| hub.session_ready(session, events, scratch);
+                if self.hub_mut(hub).is_some_and(ready) {
+                    let exec_id = self.execs.get(&hub).map(|exec| exec.id.clone());
+                    self.announce(Event::Detached { exec_id });
                 }
             }
         }

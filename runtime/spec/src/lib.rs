@@ -23,7 +23,7 @@ pub const VERSION: &str = "1.3.0";
 pub use compile::{COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
 pub use error::SpecError;
 pub use oci_spec::runtime as oci;
-pub use parse::{parse, parse_resources, respell_scheduler};
+pub use parse::{from_tree, parse, parse_resources, respell_scheduler};
 pub use plan::{
     CgroupRequest, ContainerPlan, HookPlan, HookPlans, IdMap, IdMaps, JoinNamespace, NamespaceKind,
     NamespacePlan, NetDevicePlan, ParentStep, RootPlan, SpecWarning, TimeOffset,

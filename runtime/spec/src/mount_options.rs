@@ -21,6 +21,8 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// `idmap` (`Some(false)`) or `ridmap` (`Some(true)`).
     pub idmap: Option<bool>,
+    /// Any flag was named, of the mount (not of the whole tree) or of its superblock.
+    pub names_flags: bool,
     /// What the file system itself understands.
     pub data: Vec<FsOption>,
 }
@@ -37,7 +39,15 @@ impl MountOptions {
     }
 
     fn add(&mut self, option: &str) {
-        if self.add_structure(option) || self.add_superblock(option) || self.add_attribute(option) {
+        if self.add_structure(option) {
+            return;
+        }
+        if self.add_superblock(option) || self.add_attribute(option) {
+            self.names_flags = true;
+            return;
+        }
+        if let Some(change) = option.strip_prefix('r').and_then(attribute) {
+            merge(&mut self.recursive_attributes, change);
             return;
         }
         let (key, value) = match option.split_once('=') {
@@ -95,15 +105,44 @@ impl MountOptions {
     }
 
     fn add_attribute(&mut self, option: &str) -> bool {
-        if let Some(change) = attribute(option) {
-            merge(&mut self.attributes, change);
-            return true;
+        match option {
+            // One mode is not wanted, which names no other: as with mount(8), what is there stays.
+            "atime" => self.forget_times(MountAttributes::NOATIME),
+            "norelatime" => self.forget_times(0),
+            "nostrictatime" => self.forget_times(MountAttributes::STRICTATIME),
+            _ => match attribute(option) {
+                Some(change) => merge(&mut self.attributes, change),
+                None => return false,
+            },
         }
-        if let Some(change) = option.strip_prefix('r').and_then(attribute) {
-            merge(&mut self.recursive_attributes, change);
-            return true;
+        true
+    }
+
+    fn forget_times(&mut self, mode: u64) {
+        let own = &mut self.attributes;
+        if own.clear & MountAttributes::ATIME != 0 && own.set & MountAttributes::ATIME == mode {
+            own.set &= !MountAttributes::ATIME;
+            own.clear &= !MountAttributes::ATIME;
         }
-        false
+    }
+
+    /// The attributes of a bind mount, and those among them that are to be cleared although nobody has named them: as from
+    /// runc, a mount for which flags are named has these and no others, one for which none are named has its source's.
+    /// Access times stay as they are unless one of their modes is named (mount(2), `MS_REMOUNT`).
+    #[must_use]
+    pub fn of_bind(&self) -> (MountAttributes, u64) {
+        type A = MountAttributes;
+        if !self.names_flags {
+            return (self.attributes, 0);
+        }
+        let named = self.attributes;
+        let flags = A::RDONLY | A::NOSUID | A::NODEV | A::NOEXEC | A::NOSYMFOLLOW;
+        let implied = flags & !named.set & !named.clear;
+        let times = match (named.clear & A::ATIME) | (named.set & A::NODIRATIME) {
+            0 => 0,
+            _ => A::ATIME | (A::NODIRATIME & !named.set),
+        };
+        (A { set: named.set, clear: (named.clear & flags) | implied | times }, implied & A::LOCKABLE)
     }
 }
 
@@ -206,5 +245,25 @@ mod tests {
         let parsed = MountOptions::parse(&["newinstance", "gid=5,mode=0620", "context=\"a,b\""]);
         assert_eq!(parsed.data.len(), 4);
         assert_eq!(parsed.data[3].value.as_deref(), Some("\"a,b\""));
+    }
+
+    #[test]
+    fn a_bind_has_what_is_named_and_nothing_else() {
+        let of_bind = |options: &[&str]| MountOptions::parse(options).of_bind();
+        let rest = |named: u64| (A::LOCKABLE | A::NOSYMFOLLOW) & !named;
+        assert_eq!(of_bind(&["rbind", "rprivate", "rro"]), (A::default(), 0));
+        let set = A::RDONLY;
+        assert_eq!(of_bind(&["bind", "ro"]), (A { set, clear: rest(set) }, A::LOCKABLE & !set));
+        let (attributes, implied) = of_bind(&["bind", "dev"]);
+        assert_eq!((attributes.clear, implied), (rest(0), A::LOCKABLE & !A::NODEV));
+        for times in ["atime", "norelatime", "nostrictatime", "diratime"] {
+            assert_eq!(of_bind(&["bind", times]), (A { set: 0, clear: rest(0) }, A::LOCKABLE), "{times}");
+        }
+        let (attributes, _) = of_bind(&["bind", "nodiratime"]);
+        assert_eq!((attributes.set, attributes.clear), (A::NODIRATIME, rest(0) | A::ATIME));
+        let (attributes, _) = of_bind(&["bind", "noatime", "atime", "sync"]);
+        assert_eq!((attributes.set, attributes.clear), (0, rest(0)));
+        let (attributes, _) = of_bind(&["bind", "strictatime"]);
+        assert_eq!((attributes.set, attributes.clear), (A::STRICTATIME, rest(0) | A::ATIME | A::NODIRATIME));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::oci;
@@ -21,7 +22,7 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
             if let Some(resources) = value.pointer_mut("/linux/resources") {
                 respell::correct(resources);
             }
-            return serde_json::from_value(value).map(|spec| (spec, Vec::new()));
+            return from_tree(&value).map(|spec| (spec, Vec::new()));
         }
         Err(problem) => problem,
     };
@@ -51,8 +52,7 @@ pub fn parse(text: &[u8]) -> Result<(oci::Spec, Vec<SpecWarning>), serde_json::E
     if warnings.is_empty() && !respelled {
         return Err(problem);
     }
-    // By way of the text: the whole parser once more, for another source, would cost each container its pages.
-    Ok((serde_json::from_slice(&serde_json::to_vec(&value)?)?, warnings))
+    Ok((from_tree(&value)?, warnings))
 }
 
 /// Parses `linux.resources` alone, as `update` gets it.
@@ -65,7 +65,16 @@ pub fn parse_resources(text: &[u8]) -> Result<oci::LinuxResources, serde_json::E
     }
     let mut value: Value = serde_json::from_slice(text)?;
     respell::correct(&mut value);
-    serde_json::from_value(value)
+    from_tree(&value)
+}
+
+/// A value of JSON that has been changed, as what it stands for. By way of the text: the parser once more, for another
+/// source, would cost each container its pages.
+///
+/// # Errors
+/// A field has the wrong type.
+pub fn from_tree<T: DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(&serde_json::to_vec(value)?)
 }
 
 /// Puts the specification's names of scheduler flags (config.md, "scheduler") where the parser has others. True if there

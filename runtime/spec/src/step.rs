@@ -123,6 +123,8 @@ pub struct MountStep {
     pub source: MountSource,
     /// Attributes of the mount itself.
     pub attributes: MountAttributes,
+    /// Those of `attributes.clear` that config.json has not named. Where the kernel lets nobody clear them they stay.
+    pub implied: u64,
     /// Attributes applied to the whole tree (`rro` and the like).
     pub recursive_attributes: MountAttributes,
     /// Changes of propagation, in order, after the mount is attached.
@@ -229,6 +231,10 @@ impl MountAttributes {
     /// `MOUNT_ATTR_NOSYMFOLLOW`
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 
+    /// What the kernel lets nobody clear on a copy that a less privileged mount namespace has got, access times aside
+    /// (mount_namespaces(7)).
+    pub const LOCKABLE: u64 = Self::RDONLY | Self::NOSUID | Self::NODEV | Self::NOEXEC;
+
     /// True if nothing changes.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -239,6 +245,12 @@ impl MountAttributes {
     #[must_use]
     pub const fn without_readonly(self) -> Self {
         Self { set: self.set & !Self::RDONLY, clear: self.clear }
+    }
+
+    /// The same, but that these bits are left as they are.
+    #[must_use]
+    pub const fn without_clearing(self, bits: u64) -> Self {
+        Self { set: self.set, clear: self.clear & !bits }
     }
 
     /// True if the mount becomes read-only.

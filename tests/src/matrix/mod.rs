@@ -14,6 +14,7 @@ pub mod images;
 pub mod lifecycle;
 pub mod limits;
 pub mod network;
+pub mod options;
 pub mod run;
 pub mod storage;
 

@@ -80,7 +80,7 @@ impl Spdy {
 async fn a_port_of_a_pod_is_reached_through_a_websocket() {
     let cri = Cri::start();
     let id = cri.run(pod("ports", cri.logs())).await.unwrap();
-    let script = "echo ready; while :; do nc -l -p 8080 -s 127.0.0.1 -e sh -c 'read x; echo got $x'; done";
+    let script = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www";
     let server = cri.running(&id, "server", script).await;
     let listens = "while ! netstat -ltn | grep -q 127.0.0.1:8080; do sleep 0.05; done";
     cri.exec(&server, listens, 30).await.unwrap();
@@ -96,8 +96,10 @@ async fn a_port_of_a_pod_is_reached_through_a_websocket() {
     assert!(error.contains("error forwarding port 9") && error.contains("refused"), "{error}");
     spdy.open(5, &stream("error", "8080", "1")).await;
     spdy.open(7, &stream("data", "8080", "1")).await;
-    spdy.data(7, b"hello\n", true).await;
-    assert_eq!(spdy.collect(7).await, b"got hello\n");
+    spdy.data(7, b"GET / HTTP/1.0\r\n\r\n", false).await;
+    let answer = String::from_utf8(spdy.collect(7).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.ends_with("served\n"), "{answer}");
     assert_eq!(spdy.collect(5).await, b"", "no error");
     drop(spdy);
     cri.remove_pod(&id).await.unwrap();

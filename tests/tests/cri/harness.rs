@@ -7,6 +7,7 @@ use berth_cri::v1;
 use berth_cri::v1::image_service_client::ImageServiceClient;
 use berth_cri::v1::runtime_service_client::RuntimeServiceClient;
 use berth_tests::daemon::Daemon;
+use berth_tests::host::Host;
 use hyper_util::rt::TokioIo;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -76,11 +77,32 @@ pub(crate) fn container(name: &str, script: &str) -> v1::ContainerConfig {
 impl Cri {
     /// One daemon, on networks without CNI.
     pub(crate) fn start() -> Self {
-        let daemon = Daemon::with_arguments(&["--cni-conf-dir", "/nonexistent"]);
+        Self::of(Daemon::with_arguments(&["--cni-conf-dir", "/nonexistent"]))
+    }
+
+    /// One on a host of its own, with CNI configurations in this directory.
+    pub(crate) fn on(host: &Host, configurations: &Path) -> Self {
+        let configurations = configurations.display().to_string();
+        let arguments = ["--cni-conf-dir", &configurations, "--cni-bin-dir", "/usr/lib/cni"];
+        Self::of(Daemon::on_with_arguments(host, &arguments))
+    }
+
+    fn of(daemon: Daemon) -> Self {
         daemon.cli(berth_tests::cli::Frontend::Berth).import_busybox("busybox");
         let logs = daemon.scratch("logs");
         let channel = channel(daemon.run_root().join("cri.sock"));
         Self { daemon, channel, logs }
+    }
+
+    /// Kills the daemon.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Starts the daemon again, and a client of it.
+    pub(crate) fn start_again(&mut self) {
+        self.daemon.start_again();
+        self.channel = channel(self.daemon.run_root().join("cri.sock"));
     }
 
     pub(crate) fn runtime(&self) -> RuntimeServiceClient<Channel> {

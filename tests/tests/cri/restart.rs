@@ -22,12 +22,12 @@ async fn what_happens_while_the_daemon_is_down_is_known_afterwards() {
     cri.start_container(&ends).await.unwrap();
     let waits = cri.create(&id, container("waits", "exec sleep 1000")).await.unwrap();
 
-    cri.daemon.kill();
+    cri.kill();
     std::fs::write(&gate, "").unwrap();
     while !cri.log("ends.log").iter().any(|line| line.ends_with("last words")) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    cri.daemon.start_again();
+    cri.start_again();
 
     let ended = cri.ended(&ends).await;
     assert_eq!((ended.exit_code, ended.reason.as_str()), (9, "Error"));
@@ -50,8 +50,8 @@ async fn a_pod_with_an_init_outlives_the_daemon() {
     let mut config = pod("init", cri.logs());
     config.linux = None;
     let id = cri.run(config).await.unwrap();
-    cri.daemon.kill();
-    cri.daemon.start_again();
+    cri.kill();
+    cri.start_again();
     assert_eq!(cri.pod_status(&id).await.unwrap().state(), v1::PodSandboxState::SandboxReady);
     let mut plain = container("box", "exec sleep 1000");
     plain.linux = None;

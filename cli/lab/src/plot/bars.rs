@@ -65,9 +65,12 @@ impl Bars {
             svg.text("", (left - 8.0, y.at(tick) + 4.0), Anchor::End, y.label(tick));
         }
         let group_width = (right - left) / self.groups.len().max(1) as f64;
+        // Names that are wider than their group stand in two rows.
+        let crowded = self.groups.iter().any(|(name, _)| width_of(name) > group_width - 6.0);
         for (index, (name, bars)) in self.groups.iter().enumerate() {
             let begin = left + group_width * index as f64;
-            svg.text("key", (begin + group_width / 2.0, bottom + 18.0), Anchor::Middle, name);
+            let row = if crowded && index % 2 == 1 { 14.0 } else { 0.0 };
+            svg.text("key", (begin + group_width / 2.0, bottom + 14.0 + row), Anchor::Middle, name);
             let width = (group_width * 0.7 / bars.len().max(1) as f64).min(64.0);
             let begin = begin + (group_width - width * bars.len() as f64) / 2.0;
             for (colour, bar) in bars.iter().enumerate().filter_map(|(colour, bar)| Some((colour, (*bar)?))) {

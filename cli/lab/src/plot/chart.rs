@@ -69,10 +69,14 @@ impl Chart {
         let top = self.head(&mut svg, size);
         let (x, y) = self.scales(size, top);
         self.axes(&mut svg, size, top, &x, &y);
+        // A name that would run into the one before goes below it.
+        let (mut end, mut row) = (f64::NEG_INFINITY, 0.0);
         for (at, what) in &self.events {
             let at = x.at(*at);
+            row = if at < end { row + 1.0 } else { 0.0 };
+            end = at + width_of(what) + 12.0;
             svg.line("event", (at, top), (at, size.height - BOTTOM));
-            svg.text("event-name", (at + 4.0, top + 10.0), Anchor::Start, what);
+            svg.text("event-name", (at + 4.0, top + 10.0 + 14.0 * row), Anchor::Start, what);
         }
         for layer in &self.layers {
             draw(&mut svg, layer, &x, &y);

@@ -150,8 +150,12 @@ pub(super) fn of_experiment(
     if !experiment.description.is_empty() {
         sections.push(Section::Text(experiment.description.clone()));
     }
+    let expects = outcome.findings.iter().any(|finding| finding.expect.is_some());
+    let observes = outcome.findings.iter().any(|finding| finding.expect.is_none());
     sections.push(Section::Heading("Findings".to_owned()));
-    sections.push(Section::Table(summary_table(recording, outcome)));
+    if expects {
+        sections.push(Section::Table(summary_table(recording, outcome)));
+    }
     let (wide, panels) = (plots(false), plots(true));
     if !wide.is_empty() {
         sections.push(Section::Plots(wide));
@@ -161,9 +165,7 @@ pub(super) fn of_experiment(
         sections.push(Section::Text("The first repetition of each setting; one scale for all.".to_owned()));
         sections.push(Section::Plots(panels));
     }
-    if outcome.findings.iter().any(|finding| finding.expect.is_none())
-        && outcome.findings.iter().any(|f| f.expect.is_some())
-    {
+    if observes {
         sections.push(Section::Heading("All measures".to_owned()));
         sections.push(Section::Table(findings(recording, outcome)));
     }

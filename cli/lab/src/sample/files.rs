@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Add;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -198,7 +199,7 @@ fn stalled(text: &str) -> Option<f64> {
 fn io_v2(text: &str, out: &mut Vec<(Column, f64)>) {
     let sum = |key: &str| {
         let words = text.split_whitespace().filter_map(|word| word.strip_prefix(key));
-        words.filter_map(|value| value.parse::<f64>().ok()).sum()
+        words.filter_map(|value| value.parse::<f64>().ok()).fold(0.0, f64::add)
     };
     out.push((Column::IoRead, sum("rbytes=")));
     out.push((Column::IoWrite, sum("wbytes=")));
@@ -208,7 +209,7 @@ fn io_v2(text: &str, out: &mut Vec<(Column, f64)>) {
 fn io_v1(text: &str, out: &mut Vec<(Column, f64)>) {
     let sum = |kind: &str| {
         let lines = text.lines().filter_map(|line| line.split_once(kind));
-        lines.filter_map(|(_, value)| value.trim().parse::<f64>().ok()).sum()
+        lines.filter_map(|(_, value)| value.trim().parse::<f64>().ok()).fold(0.0, f64::add)
     };
     out.push((Column::IoRead, sum(" Read ")));
     out.push((Column::IoWrite, sum(" Write ")));

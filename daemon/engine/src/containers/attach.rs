@@ -37,6 +37,8 @@ pub struct PreparedAttach {
     container: Arc<Container>,
     options: Attach,
     keys: Vec<u8>,
+    /// Output is not framed, terminal or not.
+    raw: bool,
 }
 
 /// Parses `ctrl-p,ctrl-q` or `a,b`; empty is the default.
@@ -78,7 +80,7 @@ impl Engine {
             }
             _ => {}
         }
-        Ok(PreparedAttach { engine: Arc::clone(self), container, options, keys })
+        Ok(PreparedAttach { engine: Arc::clone(self), container, options, keys, raw: false })
     }
 }
 
@@ -87,6 +89,12 @@ impl PreparedAttach {
     #[must_use]
     pub fn tty(&self) -> bool {
         self.container.definition().config.tty
+    }
+
+    /// Leaves output as it is, also where there is no terminal: for a stream with frames of its own.
+    #[must_use]
+    pub fn unframed(self) -> Self {
+        Self { raw: true, ..self }
     }
 
     /// Attaches the stream. `greeting` is written to it as soon as nothing of the output can be lost any more, and
@@ -102,7 +110,7 @@ impl PreparedAttach {
             stdin: self.options.stdin,
             stdout: self.options.stdout,
             stderr: self.options.stderr,
-            framing: if self.tty() { Framing::Raw } else { Framing::Stdcopy },
+            framing: if self.tty() || self.raw { Framing::Raw } else { Framing::Stdcopy },
             detach_keys: if self.tty() { self.keys.clone() } else { Vec::new() },
             initial_stdin: ahead,
             hold: true,
@@ -167,7 +175,7 @@ impl PreparedAttach {
     }
 
     async fn copy(&self, mut logs: crate::logs::LogStream, stream: &OwnedFd) -> Result<()> {
-        let tty = self.tty();
+        let tty = self.tty() || self.raw;
         let mut piece = Vec::with_capacity(PIECE);
         while let Some(first) = logs.next().await {
             let mut next = Some(first);

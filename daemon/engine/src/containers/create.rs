@@ -51,7 +51,7 @@ impl Engine {
     fn create(&self, name: &str, platform: &str, request: CreateRequest) -> Result<CreateResponse> {
         let id = ids::random();
         let (mut config, mut host) = (request.config, request.host_config.unwrap_or_default());
-        let warnings = validate::complete(&mut config, &mut host, &self.facts)?;
+        let warnings = validate::complete(&mut config, &mut host, &self.facts, &self.config)?;
         spec::capabilities(&host, self.host.bounding)?;
         spec::security::parse(host.security_opt.as_deref().unwrap_or_default())?;
         spec::resources::ulimits(host.resources.ulimits.as_ref())?;
@@ -76,6 +76,9 @@ impl Engine {
                 _ => ids::short(&id).to_owned(),
             };
         }
+        let links = self.resolve_links(&host.network_mode, host.links.as_ref())?;
+        // Inspect shows them as they stand then.
+        host.links = None;
         let inherited = self.inherited_mounts(host.volumes_from.as_deref().unwrap_or_default())?;
         let plans = mounts::plan(&host, config.volumes.iter().flatten().map(|(path, _)| path), inherited)?;
         secrets::forget(&mut host);
@@ -88,6 +91,7 @@ impl Engine {
             host,
             networks,
             mounts: plans,
+            links,
         };
         self.make(definition, &image.layers, reserved).map(|id| CreateResponse { id, warnings })
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::Container;
 use super::attach::{detach_keys, write_all};
+use super::exec_keep::Kept;
 use super::machine::Phase;
 use super::start::bare;
 use crate::engine::Engine;
@@ -38,6 +39,8 @@ pub(crate) struct Exec {
     container: String,
     config: ExecConfig,
     keys: Vec<u8>,
+    /// It is a health check: nobody will ask for it.
+    check: bool,
     state: Mutex<State>,
     /// Its exit code, once it has one.
     code: watch::Sender<Option<i32>>,
@@ -58,6 +61,38 @@ impl Exec {
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    fn is_check(&self) -> bool {
+        self.check
+    }
+
+    pub(super) fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// What is written down of it.
+    pub(super) fn kept(&self) -> Kept {
+        Kept { config: self.config.clone(), exit_code: self.state().exit_code }
+    }
+
+    /// As it was written down; `pid` if it runs.
+    pub(super) fn restore(id: String, container: &str, kept: Kept, keys: Vec<u8>, pid: Option<i32>) -> Self {
+        let state = State {
+            begun: pid.is_some() || kept.exit_code.is_some(),
+            running: pid.is_some(),
+            pid: pid.unwrap_or(0),
+            exit_code: kept.exit_code,
+        };
+        Self {
+            id,
+            container: container.to_owned(),
+            code: watch::Sender::new(kept.exit_code),
+            config: kept.config,
+            keys,
+            check: false,
+            state: Mutex::new(state),
+        }
     }
 
     /// Notes its end.
@@ -121,7 +156,8 @@ impl Engine {
             _ => return Err(found.not_running()),
         }
         let keys = detach_keys(Some(&config.detach_keys))?;
-        let exec = self.register_exec(&found, config, keys);
+        let exec = self.register_exec(&found, config, keys, false);
+        self.keep_exec(&exec);
         self.exec_event(&found, &format!("exec_create: {}", exec.command()), &exec, &[]);
         Ok(exec.id.clone())
     }
@@ -132,10 +168,11 @@ impl Engine {
         container: &Container,
         config: ExecConfig,
         keys: Vec<u8>,
+        check: bool,
     ) -> Arc<Exec> {
         let (id, container) = (ids::random(), container.id.clone());
-        let exec =
-            Exec { id, container, config, keys, state: Mutex::default(), code: watch::Sender::new(None) };
+        let (state, code) = (Mutex::default(), watch::Sender::new(None));
+        let exec = Exec { id, container, config, keys, check, state, code };
         let exec = Arc::new(exec);
         self.execs().insert(exec.id.clone(), Arc::clone(&exec));
         exec
@@ -162,7 +199,8 @@ impl Engine {
             stdin: config.attach_stdin,
             stdout: config.attach_stdout,
             stderr: config.attach_stderr,
-            framing: if config.tty || tty { Framing::Raw } else { Framing::Stdcopy },
+            // What the client that starts it says counts: it is the one that reads.
+            framing: if tty { Framing::Raw } else { Framing::Stdcopy },
             detach_keys: if config.tty { exec.keys.clone() } else { Vec::new() },
             initial_stdin: ahead,
             hold: false,
@@ -293,11 +331,24 @@ impl Engine {
         spec.process().clone().ok_or_else(|| EngineError::internal("the process of an exec is missing"))
     }
 
+    /// A client has left an exec by its keys.
+    pub(crate) fn exec_detached(&self, container: &Container, id: &str) {
+        let exec = self.execs().get(id).cloned();
+        if let Some(exec) = exec {
+            self.exec_event(container, "exec_detach", &exec, &[]);
+        }
+    }
+
     /// Notes how an exec ended.
     pub(crate) fn exec_ended(&self, container: &Container, shim: &Shim, record: ExecRecord) {
         let exec = self.execs().get(&record.exec_id).cloned();
         if let Some(exec) = exec {
             exec.end(record.code);
+            if exec.is_check() {
+                self.execs().remove(exec.id());
+            } else {
+                self.keep_exec(&exec);
+            }
             self.exec_event(container, "exec_die", &exec, &[("exitCode", record.code.to_string())]);
         }
         if let Err(error) = shim.forget_exec(&record.exec_id) {
@@ -315,11 +366,13 @@ impl Engine {
             .collect();
         for id in ended.iter().take(ended.len().saturating_sub(REMEMBERED)) {
             execs.remove(id);
+            self.drop_kept_exec(container, id);
         }
     }
 
-    /// Of a container that has ended: no exec of it runs any more.
-    pub(crate) fn forget_execs(&self, container: &str) {
+    /// Of a container that has ended: no exec of it runs any more. With `all`, it is gone, and its execs with it.
+    pub(crate) fn forget_execs(&self, container: &str, all: bool) {
+        self.drop_kept_execs(container);
         self.execs().retain(|_, exec| {
             if exec.container != container {
                 return true;
@@ -328,7 +381,7 @@ impl Engine {
                 exec.end(UNKNOWN_CODE);
             }
             // Who started it may still ask how it ended.
-            exec.state().begun
+            exec.state().begun && !all
         });
     }
 

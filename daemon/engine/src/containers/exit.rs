@@ -40,6 +40,13 @@ impl Engine {
                         engine.note(container.note(&engine.db, |status| status.oom_killed = true));
                         engine.events.publish("container", "oom", &container.id, container.attributes(&[]));
                     }
+                    Event::Detached { exec_id: None } => {
+                        let attributes = container.attributes(&[]);
+                        engine.events.publish("container", "detach", &container.id, attributes);
+                    }
+                    Event::Detached { exec_id: Some(exec_id) } => {
+                        engine.exec_detached(&container, &exec_id);
+                    }
                     Event::ExecExited(record) => engine.exec_ended(&container, &shim, record),
                     Event::Exited(record) => {
                         engine.ended(&container, record).await;
@@ -74,7 +81,7 @@ impl Engine {
         if let Err(error) = self.leave_networks(container).await {
             tracing::warn!(container = container.id, %error, "leaving the networks");
         }
-        self.forget_execs(&container.id);
+        self.forget_execs(&container.id, false);
         self.volumes.unmount_for(&container.id);
         let definition = container.definition();
         for plan in definition.mounts.iter().filter(|plan| plan.kind == MountKind::Volume) {

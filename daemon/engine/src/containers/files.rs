@@ -72,17 +72,18 @@ impl Engine {
         endpoints: impl Iterator<Item = &'a Endpoint>,
     ) -> Result<()> {
         let names = resolve_files::own_names(definition.hostname(), &definition.config.domainname);
-        let own: Vec<HostLine> = endpoints
+        let links = self.link_lines(definition);
+        let own = endpoints
             .flat_map(|endpoint| {
                 let v6 = endpoint.ipv6.map(|(address, _)| IpAddr::V6(address));
                 std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(v6)
             })
-            .map(|address| HostLine { address, names: names.clone() })
-            .collect();
+            .map(|address| HostLine { address, names: names.clone() });
+        let lines: Vec<HostLine> = links.into_iter().chain(own).collect();
         let extra = definition.host.extra_hosts.as_deref().unwrap_or_default();
         let gateway =
             extra.iter().any(|entry| entry.ends_with("host-gateway")).then(|| self.host_gateway()).flatten();
-        let text = resolve_files::hosts(extra, gateway, &own);
+        let text = resolve_files::hosts(extra, gateway, &lines);
         write(&self.container_dir(&definition.id).join("hosts"), &text)
     }
 

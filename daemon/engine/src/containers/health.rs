@@ -192,7 +192,7 @@ impl Engine {
     async fn run_check(self: &Arc<Self>, container: &Arc<Container>, check: &Check) -> Result<(i64, String)> {
         let failed = |error: std::io::Error| EngineError::io("make a stream for", "the health check", error);
         let config = ExecConfig { cmd: Some(check.command.clone()), ..ExecConfig::default() };
-        let exec = self.register_exec(container, config, Vec::new());
+        let exec = self.register_exec(container, config, Vec::new(), true);
         let shim = container.shim()?;
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let attach = protocol::Attach::output(Framing::Raw);

@@ -49,7 +49,8 @@ impl Engine {
             (true, Some(donor)) => self.container_dir(donor).join(name).display().to_string(),
             (true, None) => self.container_dir(id).join(name).display().to_string(),
         };
-        let log = definition.host.log_config.driver != "none" && status.ever_started;
+        let files = ["json-file", "local"].contains(&definition.host.log_config.driver.as_str());
+        let log = files && status.ever_started;
         let sandbox = status.phase.is_alive();
         ContainerInspect {
             id: id.clone(),
@@ -68,7 +69,10 @@ impl Engine {
             platform: "linux".to_owned(),
             app_armor_profile: String::new(),
             exec_ids: self.running_execs(id),
-            host_config: definition.host.clone(),
+            host_config: berth_api::container::HostConfig {
+                links: self.shown_links(&definition),
+                ..definition.host.clone()
+            },
             graph_driver: GraphDriver { data: None, name: DRIVER.to_owned() },
             size_rw: sizes.map(|(own, _)| own),
             size_root_fs: sizes.map(|(_, all)| all),

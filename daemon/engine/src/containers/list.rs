@@ -34,9 +34,13 @@ impl Engine {
             found.truncate(limit);
         }
         // One look-up per image name, not per container.
+        let linked = self.link_names();
         let mut images = HashMap::new();
         let mut summaries: Vec<_> =
             found.iter().map(|container| self.summary(container, &mut images)).collect();
+        for (summary, container) in summaries.iter_mut().zip(&found) {
+            summary.names.extend(linked.get(&container.id).into_iter().flatten().cloned());
+        }
         if options.size {
             for (summaries, some) in summaries.chunks_mut(fsutil::WALKS).zip(found.chunks(fsutil::WALKS)) {
                 let walks: Vec<_> = some.iter().map(|container| self.weigh(container)).collect();

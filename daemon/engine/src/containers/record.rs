@@ -8,6 +8,7 @@ use berth_network::{Endpoint, PublishedPort};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::links::Link;
 use super::machine::Phase;
 use super::mounts::MountPlan;
 
@@ -26,6 +27,9 @@ pub(crate) struct Definition {
     /// Network name → wishes.
     pub(crate) networks: BTreeMap<String, EndpointSettings>,
     pub(crate) mounts: Vec<MountPlan>,
+    /// Links on the default bridge.
+    #[serde(default)]
+    pub(crate) links: Vec<Link>,
 }
 
 impl Definition {

@@ -117,6 +117,7 @@ impl Engine {
     async fn resume(self: &Arc<Self>, container: &Arc<Container>, shim: Shim) -> Result<(), String> {
         let events = shim.events();
         let state = shim.state().await.map_err(|error| error.to_string())?;
+        self.recover_execs(container, &shim, &state);
         container.live().shim = Some(shim);
         let status = container.status();
         let change = match (status.phase, state.phase) {

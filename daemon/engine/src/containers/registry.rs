@@ -33,6 +33,16 @@ impl Drop for Reserved<'_> {
     }
 }
 
+impl Inner {
+    /// The container that another one's link calls so: `/other/alias`.
+    fn linked(&self, wanted: &str) -> Option<Arc<Container>> {
+        let (parent, alias) = wanted.trim_start_matches('/').split_once('/')?;
+        let parent = self.names.get(parent).and_then(|id| self.by_id.get(id))?.definition();
+        let link = parent.links.iter().find(|link| link.alias == alias)?;
+        self.by_id.get(&link.to).cloned()
+    }
+}
+
 impl Containers {
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -93,6 +103,9 @@ impl Containers {
         let inner = self.read();
         if let Some(container) = inner.by_id.get(wanted) {
             return Ok(Arc::clone(container));
+        }
+        if let Some(linked) = inner.linked(wanted) {
+            return Ok(linked);
         }
         let name = wanted.strip_prefix('/').unwrap_or(wanted);
         if let Some(container) = inner.names.get(name).and_then(|id| inner.by_id.get(id)) {

@@ -18,7 +18,7 @@ impl Engine {
     /// When it runs and `force` is not given; when something of it could not be removed.
     pub async fn remove_container(self: &Arc<Self>, name: &str, options: RemoveContainer) -> Result<()> {
         if options.link {
-            return Err(EngineError::not_implemented("links are not supported (link)"));
+            return self.remove_link(name);
         }
         let container = self.containers.find(name)?;
         let (engine, name) = (Arc::clone(self), name.to_owned());
@@ -93,7 +93,7 @@ impl Engine {
                 self.network.detach_all(id).err().unwrap_or_default().into_iter().map(EngineError::from),
             );
         }
-        self.forget_execs(id);
+        self.forget_execs(id, true);
         errors.extend(bundle::remove(&self.run_dir(id)).err().map(EngineError::from));
         errors.extend(self.store.snapshots().remove(id).err().map(EngineError::from));
         errors.extend(super::create::remove_tree(&self.container_dir(id)).err());

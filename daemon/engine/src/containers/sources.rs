@@ -9,8 +9,13 @@ use std::path::{Path, PathBuf};
 
 use berth_runtime_client::protocol::MOUNT_PLACEHOLDER;
 use berth_spec::oci;
-use berth_sys::{mountfd, path::open_beneath_strict};
+use berth_sys::{
+    mountfd,
+    path::{open_beneath, open_beneath_strict},
+};
 use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 
 use super::create::prepare_bind;
 use super::mounts::{IdOwner, MountKind, MountPlan, id_owner};
@@ -117,6 +122,28 @@ pub(crate) fn subtree(volume: &Path, subpath: &str) -> Result<OwnedFd> {
     };
     let part = open_beneath_strict(root.as_fd(), subpath, OFlag::O_PATH).map_err(failed)?;
     mountfd::clone_of(&part, true).map_err(failed)
+}
+
+/// /dev/shm of a container that runs, as a mount of its own. It is looked up inside, where its own mounts are, by a
+/// thread that goes there and does not come back; a link in its place is not followed.
+pub(super) fn shm_of(pid: i32) -> Result<OwnedFd> {
+    let failed = move |what: &'static str| {
+        move |error: nix::errno::Errno| EngineError::io(what, format!("/dev/shm of process {pid}"), error)
+    };
+    let path = format!("/proc/{pid}/ns/mnt");
+    let namespace = std::fs::File::open(&path).during("open", &path)?;
+    let enter = move || -> Result<OwnedFd> {
+        // Only a thread with a root and a working directory of its own may enter a mount namespace (setns(2)).
+        unshare(CloneFlags::CLONE_FS).map_err(failed("leave the daemon's root for"))?;
+        setns(&namespace, CloneFlags::CLONE_NEWNS).map_err(failed("enter the mounts around"))?;
+        let root = crate::fsutil::open_host_dir(Path::new("/")).during("open the root around", "/dev/shm")?;
+        let shm = open_beneath(root.as_fd(), "dev/shm", OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
+            .map_err(failed("open"))?;
+        mountfd::clone_of(&shm, false).map_err(failed("copy the mount"))
+    };
+    let thread = std::thread::Builder::new().name("berth-shm".to_owned()).spawn(enter);
+    let thread = thread.during("start a thread for", "/dev/shm")?;
+    thread.join().map_err(|_| EngineError::internal("the thread that looks for /dev/shm has panicked"))?
 }
 
 /// Shows the owner's files as the container's user's, and what that user makes as the owner's.

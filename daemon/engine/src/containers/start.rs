@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_network::Endpoint;
-use berth_runtime_client::protocol::{Create, FailureKind, Log, Rootfs, StdinMode, WindowSize};
-use berth_runtime_client::{ClientError, Shim, bundle};
+use berth_runtime_client::protocol::{Create, FailureKind, MOUNT_PLACEHOLDER, Rootfs, StdinMode, WindowSize};
+use berth_runtime_client::{ClientError, Shim, bundle, protocol};
 use berth_spec::defaults::NamespaceMode;
 use berth_spec::oci;
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ use super::machine::{Change, Phase};
 use super::mounts::MountKind;
 use super::record::Definition;
 use super::sources::Sources;
+use super::validate::OWN_RUNTIMES;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::spec::user::Accounts;
@@ -167,6 +168,7 @@ impl Engine {
             if let Err(error) = engine.watch_names(&id, pid, &endpoints) {
                 tracing::debug!(container = id, %error, "watching the container for its resolver");
             }
+            engine.refresh_linked(&id);
             Ok(())
         })
         .await
@@ -232,16 +234,27 @@ impl Engine {
         let user = accounts.resolve(&definition.config.user, groups)?;
         self.write_static_files(definition)?;
         let host_uts = definition.host.uts_mode == "host";
-        let Sources { mounts, handed } = self.mount_sources(definition, &user)?;
-        let spec = spec::build(Inputs {
+        let Sources { mut mounts, mut handed } = self.mount_sources(definition, &user)?;
+        let init = self.init_of(definition);
+        if let Some(program) = &init {
+            mounts.push(spec::bind(program, crate::init::INSIDE, &["ro", "rprivate"]));
+        }
+        let mut spec = spec::build(Inputs {
             definition,
             user,
-            namespaces: self.namespaces(definition)?,
+            namespaces: self.namespaces(definition, &mut handed)?,
             mounts,
+            init: init.is_some(),
+            environment: self.link_environment(definition)?,
             host: &self.host,
             cgroup_parent: &self.config.cgroup_parent,
             hostname: if host_uts { crate::system::hostname() } else { definition.hostname().to_owned() },
         })?;
+        if let Some(requests) = definition.host.resources.device_requests.as_deref()
+            && !requests.is_empty()
+        {
+            self.config.cdi.read().inject(requests, &mut spec)?;
+        }
         let size = definition.host.console_size;
         let config = &definition.config;
         let create = Create {
@@ -261,24 +274,26 @@ impl Engine {
                 (true, false) => StdinMode::Open,
                 (true, true) => StdinMode::OpenOnce,
             },
-            log: self.log(definition)?,
+            log: self.log_of(definition)?,
+            runtime: self.runtime_of(definition)?,
         };
         Ok((create, spec, handed))
     }
 
-    fn log(&self, definition: &Definition) -> Result<Log> {
-        if definition.host.log_config.driver == "none" {
-            return Ok(Log::None);
+    /// The program that runs it; `None` is our own.
+    fn runtime_of(&self, definition: &Definition) -> Result<Option<protocol::Runtime>> {
+        let name = definition.host.runtime.as_str();
+        if OWN_RUNTIMES.contains(&name) {
+            return Ok(None);
         }
-        let limits = crate::logs::limits(&definition.host.log_config)?;
-        Ok(Log::JsonFile {
-            path: self.log_path(&definition.id),
-            max_size: limits.max_size,
-            max_file: limits.max_file,
-        })
+        // It may have been taken out of the configuration since the container was created.
+        let Some(runtime) = self.config.runtimes.get(name) else {
+            return Err(EngineError::invalid(format!("unknown or invalid runtime name: {name}")));
+        };
+        Ok(Some(protocol::Runtime { path: runtime.path.clone(), args: runtime.args.clone() }))
     }
 
-    fn namespaces(&self, definition: &Definition) -> Result<Namespaces> {
+    fn namespaces(&self, definition: &Definition, handed: &mut Vec<OwnedFd>) -> Result<Namespaces> {
         let host = &definition.host;
         let network = match definition.network_donor() {
             Some(donor) => NamespaceMode::Path(self.namespace_of(donor, "net", "network")?),
@@ -305,8 +320,10 @@ impl Engine {
                              IpcMode:shareable for the donor container)"
                         )));
                     }
-                    shm = Some(PathBuf::from(format!("/proc/{}/root/dev/shm", found.status().pid)));
-                    NamespaceMode::Path(self.namespace_of(donor, "ipc", "IPC")?)
+                    let namespace = self.namespace_of(donor, "ipc", "IPC")?;
+                    handed.push(super::sources::shm_of(found.status().pid)?);
+                    shm = Some(PathBuf::from(format!("{MOUNT_PLACEHOLDER}{}", handed.len() - 1)));
+                    NamespaceMode::Path(namespace)
                 }
             },
         };

@@ -46,7 +46,11 @@ impl Engine {
                 )));
             }
             if container.phase().is_alive() {
-                let limits = resources::limits(&host.resources)?;
+                let mut limits = resources::limits(&host.resources)?;
+                if request.resources.pids_limit.is_some_and(|limit| limit <= 0) {
+                    // What is not in it stays as it is; "no limit" must be said.
+                    limits.set_pids(Some(resources::no_pids_limit()));
+                }
                 let updated = container.shim()?.update(limits).await;
                 updated.map_err(|error| failed(EngineError::internal(error.to_string())))?;
             }

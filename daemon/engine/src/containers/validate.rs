@@ -6,6 +6,7 @@ use berth_api::container::{ContainerConfig, HostConfig, Resources};
 use berth_spec::defaults::{MASKED_PATHS, READONLY_PATHS};
 
 use super::restart;
+use crate::config::{BUILT_IN, EngineConfig};
 use crate::error::{EngineError, Result};
 
 /// The least memory that a container can be given.
@@ -31,10 +32,12 @@ pub(crate) fn complete(
     config: &mut ContainerConfig,
     host: &mut HostConfig,
     facts: &HostFacts,
+    daemon: &EngineConfig,
 ) -> Result<Vec<String>> {
     portable(config)?;
     resources(&host.resources, facts)?;
     refuse_unsupported(host)?;
+    runtime(host, daemon)?;
     modes(config, host)?;
     restart::validate(&mut host.restart_policy)?;
     if host.auto_remove && host.restart_policy.name != "no" {
@@ -49,9 +52,20 @@ pub(crate) fn complete(
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0");
     }
-    log_config(host)?;
+    if host.log_config.driver.is_empty() {
+        host.log_config.driver.clone_from(&daemon.defaults.log_driver);
+    }
+    if host.log_config.driver == daemon.defaults.log_driver {
+        for (key, value) in &daemon.defaults.log_options {
+            host.log_config.config.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    crate::logs::plan(&host.log_config)?;
     for entry in host.extra_hosts.iter().flatten() {
         extra_host(entry)?;
+    }
+    if host.shm_size == 0 {
+        host.shm_size = daemon.defaults.shm_size;
     }
     defaults(host, facts);
     Ok(warnings(host))
@@ -93,12 +107,6 @@ pub(crate) fn resources(wanted: &Resources, facts: &HostFacts) -> Result<()> {
     }
     if wanted.oom_kill_disable == Some(true) && facts.cgroup_v2 {
         return unsupported("OomKillDisable", "the OOM killer cannot be disabled on cgroup v2");
-    }
-    if wanted.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
-        return unsupported(
-            "DeviceRequests",
-            "could not select device driver: GPUs and CDI are not supported yet",
-        );
     }
     if wanted.kernel_memory_tcp != 0 || wanted.kernel_memory != 0 {
         return unsupported("KernelMemory", "kernel memory limits have left the kernel");
@@ -187,27 +195,36 @@ fn parse_set(list: &str) -> Option<Vec<usize>> {
     Some(members)
 }
 
+/// Names that mean Berth's own runtime; clients expect some of them.
+pub(super) const OWN_RUNTIMES: [&str; 3] = [BUILT_IN, "io.containerd.runc.v2", "berth"];
+
+fn runtime(host: &mut HostConfig, daemon: &EngineConfig) -> Result<()> {
+    if host.runtime.is_empty() {
+        host.runtime.clone_from(&daemon.defaults.runtime);
+    }
+    let name = host.runtime.as_str();
+    if OWN_RUNTIMES.contains(&name) || daemon.runtimes.contains_key(name) {
+        return Ok(());
+    }
+    invalid(format!("unknown or invalid runtime name: {name}"))
+}
+
 fn refuse_unsupported(host: &HostConfig) -> Result<()> {
     if !host.isolation.is_empty() && host.isolation != "default" {
         return invalid(format!("invalid isolation '{}' on linux", host.isolation));
     }
-    if !["", "runc", "io.containerd.runc.v2", "berth"].contains(&host.runtime.as_str()) {
-        return invalid(format!("unknown or invalid runtime name: {}", host.runtime));
-    }
+    // Clients take a "not found" for a missing image, and pull.
     if !host.volume_driver.is_empty() && host.volume_driver != "local" {
         let driver = &host.volume_driver;
-        return Err(EngineError::not_found(format!(
+        return Err(EngineError::invalid(format!(
             "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
         )));
     }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return unsupported("StorageOpt", "sizes of the writable layer are not supported yet");
-    }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return unsupported("Links", "links are not supported: put both containers into one network");
-    }
-    if host.init == Some(true) {
-        return unsupported("Init", "an init process is not supported yet: make it the image's entrypoint");
+        return unsupported(
+            "StorageOpt",
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, which Berth cannot use yet",
+        );
     }
     if !host.userns_mode.is_empty() && host.userns_mode != "host" {
         return unsupported("UsernsMode", "user namespaces are not supported yet");
@@ -245,6 +262,13 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     if host.uts_mode == "host" && !config.hostname.is_empty() {
         return invalid("conflicting options: hostname and the UTS mode");
     }
+    let links = host.links.as_ref().is_some_and(|links| !links.is_empty());
+    if links && (host.network_mode == "host" || donor(&host.network_mode).is_some()) {
+        let kind = if host.network_mode == "host" { "host" } else { "container" };
+        return invalid(format!(
+            "conflicting options: {kind} type networking can't be used with links. This would result in undefined behavior"
+        ));
+    }
     if donor(&host.network_mode).is_some() {
         let some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
         if !config.hostname.is_empty() {
@@ -264,16 +288,6 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn log_config(host: &HostConfig) -> Result<()> {
-    let driver = host.log_config.driver.as_str();
-    if !["", "json-file", "local", "none"].contains(&driver) {
-        return Err(EngineError::not_implemented(format!(
-            "logger: no log driver named '{driver}' is registered: use json-file, local or none (HostConfig.LogConfig)"
-        )));
-    }
-    crate::logs::limits(&host.log_config).map(drop)
 }
 
 fn extra_host(entry: &str) -> Result<()> {
@@ -302,11 +316,6 @@ fn defaults(host: &mut HostConfig, facts: &HostFacts) {
     set(&mut host.ipc_mode, "private");
     let cgroupns = if facts.cgroup_v2 && !host.privileged { "private" } else { "host" };
     set(&mut host.cgroupns_mode, cgroupns);
-    set(&mut host.runtime, "runc");
-    set(&mut host.log_config.driver, "json-file");
-    if host.shm_size == 0 {
-        host.shm_size = berth_spec::defaults::DEFAULT_SHM_SIZE;
-    }
     if !facts.cgroup_v2 {
         host.resources.oom_kill_disable.get_or_insert(false);
     }
@@ -357,7 +366,8 @@ mod tests {
 
     fn check(host: &str) -> Result<HostConfig> {
         let mut host = serde_json::from_str(host).unwrap();
-        complete(&mut ContainerConfig::default(), &mut host, &FACTS)?;
+        let daemon = EngineConfig::new("/r", "/s", "/shim");
+        complete(&mut ContainerConfig::default(), &mut host, &FACTS, &daemon)?;
         Ok(host)
     }
 
@@ -394,15 +404,8 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_names_its_field() {
-        for (host, field) in [
-            (r#"{"Init":true}"#, "HostConfig.Init"),
-            (r#"{"StorageOpt":{"size":"1G"}}"#, "HostConfig.StorageOpt"),
-            (r#"{"Links":["a:b"]}"#, "HostConfig.Links"),
-            (r#"{"DeviceRequests":[{"Driver":"nvidia"}]}"#, "HostConfig.DeviceRequests"),
-            (r#"{"LogConfig":{"Type":"syslog"}}"#, "HostConfig.LogConfig"),
-        ] {
-            assert!(check(host).unwrap_err().message().contains(field), "{host}");
-        }
+        let refused = check(r#"{"StorageOpt":{"size":"1G"}}"#).unwrap_err();
+        assert!(refused.message().contains("HostConfig.StorageOpt"), "{refused}");
     }
 
     #[test]

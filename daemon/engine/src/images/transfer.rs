@@ -281,6 +281,10 @@ impl Engine {
                 return Err(error.into());
             }
         }
+        for name in &names {
+            let id = self.store.images().resolve(name).map(|image| image.id.to_string());
+            self.image_event("save", &id.unwrap_or_else(|_| name.clone()), name);
+        }
         let engine = Arc::clone(self);
         Ok(stream_from(move |sink| engine.store.save(&names, sink).map_err(std::io::Error::other)))
     }

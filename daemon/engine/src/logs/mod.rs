@@ -2,6 +2,7 @@
 //!
 //! The current file is `<id>-json.log`, older ones `….1` (the newest of them), `….2` and so on.
 
+mod drivers;
 mod entry;
 mod options;
 mod reader;
@@ -24,7 +25,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::items::Items;
 use entry::Entry;
-pub(crate) use options::limits;
+pub(crate) use options::{DRIVERS, plan};
 use reader::{Reader, Step};
 
 /// A piece of output: which stream, and its bytes.
@@ -67,7 +68,7 @@ impl Engine {
         if !options.stdout && !options.stderr {
             return Err(EngineError::invalid("must specify at least one of 'stdout' or 'stderr'"));
         }
-        if container.definition().host.log_config.driver == "none" {
+        if plan(&container.definition().host.log_config)?.keep.is_none() {
             return Err(EngineError::new(
                 Kind::NotImplemented,
                 "configured logging driver does not support reading",
@@ -134,7 +135,7 @@ fn judge(line: &[u8], options: &Logs) -> Verdict {
     if !wanted || options.since.is_some_and(|since| entry.time < since) {
         return Verdict::Skip;
     }
-    Verdict::Show(entry.show(options.timestamps))
+    Verdict::Show(entry.show(options.timestamps, options.details))
 }
 
 async fn copy(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use berth_api::network::EndpointSettings;
 use berth_network::{Endpoint, EndpointRequest, MacAddress};
 
-use crate::containers::Definition;
+use crate::containers::{Definition, links};
 use crate::dns;
 use crate::error::{EngineError, Result};
 
@@ -23,8 +23,8 @@ pub(crate) fn check_endpoint(network: &str, settings: &EndpointSettings) -> Resu
             "invalid endpoint settings: user specified IP address is supported on user defined networks only",
         ));
     }
-    if settings.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(EngineError::not_implemented("links are not supported (EndpointSettings.Links)"));
+    for link in settings.links.iter().flatten() {
+        links::parse(link)?;
     }
     let aliases = settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty());
     if aliases && matches!(network, "bridge" | "host" | "none") {

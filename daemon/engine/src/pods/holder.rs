@@ -39,7 +39,7 @@ impl Engine {
     pub(super) async fn make_holder(self: &Arc<Self>, sandbox: &Arc<Sandbox>, pins: &Pins) -> Result<()> {
         let record = sandbox.record();
         let dir = pins.dir.join(DIR);
-        let rootfs = pins.dir.join("empty");
+        let rootfs = pins.empty();
         for path in [&dir, &rootfs.join("dev")] {
             std::fs::create_dir_all(path).during("create", path)?;
         }
@@ -53,7 +53,8 @@ impl Engine {
             terminal: false,
             console_size: None,
             stdin: StdinMode::Closed,
-            log: Log::None,
+            log: Log::default(),
+            runtime: None,
         };
         let pid = shim.create(create, None).await.map_err(EngineError::from)?;
         sandbox.set_holder(Some(shim.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use berth_runtime_client::protocol::{Create, Event, ExitRecord, Log, Rootfs, StdinMode};
+use berth_runtime_client::protocol::{Create, Event, ExitRecord, Log, LogFile, LogFormat, Rootfs, StdinMode};
 use berth_runtime_client::{ClientError, EventStream, Shim, bundle};
 use jiff::Timestamp;
 
@@ -134,7 +134,15 @@ impl Engine {
                 (true, false) => StdinMode::Open,
                 (true, true) => StdinMode::OpenOnce,
             },
-            log: record.log.clone().map_or(Log::None, |path| Log::Cri { path }),
+            log: Log {
+                file: record.log.clone().map(|path| LogFile {
+                    path,
+                    format: LogFormat::Cri,
+                    ..LogFile::default()
+                }),
+                forward: None,
+            },
+            runtime: None,
         };
         Ok((create, handed))
     }

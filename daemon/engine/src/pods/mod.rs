@@ -4,7 +4,6 @@
 //! Pods are a world of their own: the Engine API neither lists nor removes them, for the orchestrator believes that
 //! nobody else does.
 
-mod cdi;
 mod cni;
 mod create;
 mod events;
@@ -25,7 +24,6 @@ mod spec;
 mod usage;
 mod users;
 
-pub use cdi::CdiDirs;
 pub use cni::CniDirs;
 pub use events::{PodChange, PodEvent};
 pub use images::PodImage;

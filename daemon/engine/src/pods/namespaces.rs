@@ -106,6 +106,11 @@ impl Pins {
         self.dir.join(pin.name())
     }
 
+    /// A directory with nothing in it that every user can enter.
+    pub(super) fn empty(&self) -> PathBuf {
+        self.dir.join("empty")
+    }
+
     pub(super) fn shm(&self) -> PathBuf {
         self.dir.join("shm")
     }

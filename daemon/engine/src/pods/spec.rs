@@ -101,7 +101,10 @@ impl Engine {
             .build();
         ambient(&mut built, security, self.host.bounding)?;
         super::users::into_user_namespace(&mut built, sandbox, pins)?;
-        self.config.cdi.inject(&mut built, &spec.cdi_devices, &spec.annotations)?;
+        let devices = cdi_devices(spec);
+        if !devices.is_empty() {
+            self.config.cdi.read().inject_named(&devices, &mut built)?;
+        }
         Ok(built)
     }
 
@@ -120,8 +123,17 @@ impl Engine {
             "" => self.config.cgroup_parent.as_str(),
             parent => parent,
         };
-        Path::new("/").join(parent).join(id)
+        Path::new("/").join(slices(parent)).join(id)
     }
+}
+
+/// A parent as a path. A slice of systemd is in the slices that its name has before each dash (systemd.slice(5)).
+fn slices(parent: &str) -> PathBuf {
+    let Some(name) = parent.strip_suffix(".slice").filter(|name| !name.contains('/')) else {
+        return parent.into();
+    };
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    ends.filter(|end| *end > 0).map(|end| format!("{}.slice", &name[..end])).collect()
 }
 
 fn capabilities(
@@ -328,6 +340,16 @@ pub(super) fn resources(wanted: &PodResources) -> oci::LinuxResources {
     resources
 }
 
+/// Devices by name: those asked for, and those that annotations name (CDI, `cdi.k8s.io/…`), each once.
+fn cdi_devices(spec: &ContainerSpec) -> Vec<String> {
+    let annotated = spec.annotations.iter().filter(|(key, _)| key.starts_with("cdi.k8s.io/"));
+    let annotated = annotated.flat_map(|(_, list)| list.split(',').map(|name| name.trim().to_owned()));
+    let mut wanted: Vec<String> = spec.cdi_devices.iter().cloned().chain(annotated).collect();
+    wanted.sort();
+    wanted.dedup();
+    wanted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +370,14 @@ mod tests {
         assert_eq!(words(&["x"], &[]).unwrap(), "x");
         assert_eq!(words(&["x"], &["y"]).unwrap(), "x y");
         assert_eq!(words(&[], &["y"]).unwrap(), "e y");
+    }
+
+    #[test]
+    fn a_slice_lies_in_the_slices_of_its_name() {
+        let path = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice";
+        assert_eq!(slices("kubepods-burstable-pod1_2.slice"), Path::new(path));
+        assert_eq!(slices("/kubepods/burstable/pod1"), Path::new("/kubepods/burstable/pod1"));
+        assert_eq!(slices("/a/b.slice"), Path::new("/a/b.slice"));
     }
 
     #[test]

@@ -17,6 +17,11 @@ use crate::error::{IoContext as _, Result};
 /// A container of such a pod is in its user namespace, and sees its generated files as root's.
 pub(super) fn into_user_namespace(spec: &mut oci::Spec, sandbox: &SandboxSpec, pins: &Pins) -> Result<()> {
     let Some(users) = sandbox.namespaces.users else { return Ok(()) };
+    if let Some(root) = spec.root_mut() {
+        // Where the root file system is mounted before it is the root: the container's own directory is closed to its
+        // users, this one is empty.
+        root.set_path(pins.empty());
+    }
     let Some(linux) = spec.linux_mut() else { return Ok(()) };
     let mut namespace = oci::LinuxNamespace::default();
     namespace.set_typ(oci::LinuxNamespaceType::User).set_path(Some(pins.path(Pin::User)));

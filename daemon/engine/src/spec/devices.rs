@@ -34,7 +34,8 @@ pub(crate) fn collect(host: &HostConfig) -> Result<Devices> {
     Ok(devices)
 }
 
-fn node(path: &Path, inside: &Path) -> Option<oci::LinuxDevice> {
+/// The node of the host at `path`, as it is to be at `inside`; `None` if it is no device.
+pub(crate) fn node(path: &Path, inside: &Path) -> Option<oci::LinuxDevice> {
     let meta = fs::symlink_metadata(path).ok()?;
     let kind = meta.file_type();
     let typ = match (kind.is_char_device(), kind.is_block_device()) {

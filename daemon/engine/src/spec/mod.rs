@@ -22,7 +22,7 @@ pub(crate) struct Namespaces {
     pub(crate) network: NamespaceMode,
     pub(crate) pid: NamespaceMode,
     pub(crate) ipc: NamespaceMode,
-    /// /dev/shm of the container whose IPC namespace is joined.
+    /// /dev/shm of the container whose IPC namespace is joined, as a mount that is handed to the shim.
     pub(crate) shm: Option<PathBuf>,
 }
 
@@ -41,6 +41,10 @@ pub(crate) struct Inputs<'a> {
     pub(crate) namespaces: Namespaces,
     /// Volumes, binds, generated files.
     pub(crate) mounts: Vec<oci::Mount>,
+    /// Whether the command is run by an init process.
+    pub(crate) init: bool,
+    /// Variables that the image and the user can replace: those of links.
+    pub(crate) environment: Vec<String>,
     pub(crate) host: &'a HostInfo,
     /// Cgroup of containers that name no parent.
     pub(crate) cgroup_parent: &'a str,
@@ -68,13 +72,25 @@ pub(crate) fn capabilities(
 
 /// The container's config.json.
 pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
-    let Inputs { definition, user, namespaces, mut mounts, host: facts, cgroup_parent, hostname } = inputs;
+    let Inputs {
+        definition,
+        user,
+        namespaces,
+        mut mounts,
+        init,
+        environment,
+        host: facts,
+        cgroup_parent,
+        hostname,
+    } = inputs;
     let (config, host) = (&definition.config, &definition.host);
     let capabilities = capabilities(host, facts.bounding)?;
     let security = security::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let devices = devices::collect(host)?;
     let (path, args) = definition.command();
-    let environment = env::container(&hostname, config.tty, config.env.as_deref().unwrap_or_default());
+    let wanted = [environment.as_slice(), config.env.as_deref().unwrap_or_default()].concat();
+    let environment = env::container(&hostname, config.tty, &wanted);
+    let init = init.then(|| [crate::init::INSIDE.to_owned(), "--".to_owned()]);
     let host_uts = host.uts_mode == "host";
     let shm_size = match (&namespaces.shm, host.ipc_mode.as_str()) {
         (_, "none") => None,
@@ -88,7 +104,7 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
         if host.resources.cgroup_parent.is_empty() { cgroup_parent } else { &host.resources.cgroup_parent };
     let size = host.console_size;
     let spec = docker_spec()
-        .args(std::iter::once(path).chain(args))
+        .args(init.into_iter().flatten().chain([path]).chain(args))
         .env(env::with_home(environment, &user.home))
         .cwd(if config.working_dir.is_empty() { "/" } else { &config.working_dir })
         .user(user.uid, user.gid, user.groups)
@@ -181,6 +197,8 @@ mod tests {
             user: User { uid: 5, home: "/h".into(), ..User::default() },
             namespaces,
             mounts: vec![],
+            init: false,
+            environment: vec![],
             host: &HostInfo { bounding: (1 << 41) - 1, kernel: (6, 1) },
             cgroup_parent: "/berth",
             hostname: "box".into(),

@@ -29,6 +29,13 @@ pub(crate) fn limits(wanted: &Resources) -> Result<oci::LinuxResources> {
     Ok(resources)
 }
 
+/// A limit on processes that is none.
+pub(crate) fn no_pids_limit() -> oci::LinuxPids {
+    let mut pids = oci::LinuxPids::default();
+    pids.set_limit(-1);
+    pids
+}
+
 fn memory(wanted: &Resources) -> Option<oci::LinuxMemory> {
     let mut memory = oci::LinuxMemory::default();
     let positive = |value: i64| (value != 0).then_some(value);

@@ -15,6 +15,7 @@ mod system;
 mod transfer;
 mod upload;
 mod volumes;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -112,6 +113,7 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
     use Endpoint as E;
     let response = match endpoint {
         E::ContainerAttach => return attach::attach(context).await,
+        E::ContainerAttachWs => return websocket::attach(context).await,
         E::ExecStart => return exec::start(context).await,
         E::Ping => system::ping(),
         E::Auth => system::auth(context).await?,
@@ -176,6 +178,8 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::VolumeUpdate | E::Swarm => swarm::not_a_manager()?,
         E::VolumeRemove => volumes::remove(context).await?,
         E::PluginList => swarm::no_plugins(),
+        E::PluginAdd => swarm::plugins_are_not_supported()?,
+        E::Plugin => swarm::no_such_plugin(context.name())?,
         E::BerthBuild => return build::local(context).await,
         E::BerthBuilds => build::history(context).await?,
         E::BerthBuildLog => build::log(context).await?,

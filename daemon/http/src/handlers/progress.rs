@@ -37,19 +37,29 @@ where
     F: FnOnce(Sender, CancellationToken) -> Fut,
     Fut: Future<Output = Result<(), EngineError>> + Send + 'static,
 {
-    let (sender, mut messages) = mpsc::channel(BACKLOG);
-    let cancel = CancellationToken::new();
-    let operation = tokio::spawn(operation(sender, cancel.clone()));
-    let first = messages.recv().await;
+    let mut running = Running::start(operation);
+    let first = running.messages.recv().await;
     if first.is_none() {
         // The channel closes with the operation: it ended without a word.
-        match operation.await {
+        match running.operation.await {
             Ok(Ok(())) => return Ok(body::json_stream(b"\r\n", stream::empty::<ProgressMessage>())),
             Ok(Err(error)) => return Err(error.into()),
             Err(panic) => return Err(ApiError::internal(format!("internal error: {panic}"))),
         }
     }
-    let running = Running { messages, operation, _cancel: cancel.drop_guard() };
+    Ok(answer(first, running))
+}
+
+/// Runs the operation and answers at once: a failure is always its last message.
+pub(super) fn run_in_band<F, Fut>(operation: F) -> Response<Body>
+where
+    F: FnOnce(Sender, CancellationToken) -> Fut,
+    Fut: Future<Output = Result<(), EngineError>> + Send + 'static,
+{
+    answer(None, Running::start(operation))
+}
+
+fn answer(first: Option<ProgressMessage>, running: Running) -> Response<Body> {
     let rest = stream::unfold(Some(running), |running| async {
         let mut running = running?;
         match running.messages.recv().await {
@@ -57,10 +67,21 @@ where
             None => running.failure().await.map(|message| (message, None)),
         }
     });
-    Ok(body::json_stream(b"\r\n", stream::iter(first).chain(rest)))
+    body::json_stream(b"\r\n", stream::iter(first).chain(rest))
 }
 
 impl Running {
+    fn start<F, Fut>(operation: F) -> Self
+    where
+        F: FnOnce(Sender, CancellationToken) -> Fut,
+        Fut: Future<Output = Result<(), EngineError>> + Send + 'static,
+    {
+        let (sender, messages) = mpsc::channel(BACKLOG);
+        let cancel = CancellationToken::new();
+        let operation = tokio::spawn(operation(sender, cancel.clone()));
+        Self { messages, operation, _cancel: cancel.drop_guard() }
+    }
+
     /// The last message of an operation that failed.
     async fn failure(self) -> Option<ProgressMessage> {
         match self.operation.await {

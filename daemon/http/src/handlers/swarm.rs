@@ -18,3 +18,11 @@ pub(super) fn not_a_manager() -> ApiResult<Response<Body>> {
 pub(super) fn no_plugins() -> Response<Body> {
     body::json(StatusCode::OK, &[(); 0])
 }
+
+pub(super) fn plugins_are_not_supported() -> ApiResult<Response<Body>> {
+    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "plugins are not supported"))
+}
+
+pub(super) fn no_such_plugin(name: &str) -> ApiResult<Response<Body>> {
+    Err(ApiError::new(StatusCode::NOT_FOUND, format!("plugin {name:?} not found")))
+}

@@ -86,8 +86,10 @@ pub(super) async fn load(mut context: Context) -> ApiResult<Response<Body>> {
     let quiet = context.query.flag("quiet");
     let tar = BodyReader::new(context.take_body());
     let engine = context.engine().clone();
-    progress::run(|messages, cancel| async move { engine.load_images(tar, quiet, messages, cancel).await })
-        .await
+    // As docker: what is wrong with the archive is told in the stream.
+    Ok(progress::run_in_band(|messages, cancel| async move {
+        engine.load_images(tar, quiet, messages, cancel).await
+    }))
 }
 
 pub(super) async fn save(context: Context) -> ApiResult<Response<Body>> {

@@ -5,7 +5,7 @@ use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio, Tra
 use berth_sys::pidfd;
 use clap::Args;
 
-use super::announce;
+use super::{announce, failed};
 use crate::activation;
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
@@ -31,7 +31,7 @@ impl Create {
                 return Err(error);
             }
         };
-        make(&self.flags, &bundle, container, stdio, gate, false, log).context("create failed")?;
+        make(&self.flags, &bundle, container, stdio, gate, false, log).with_context(|| failed("create"))?;
         Ok(0)
     }
 }

@@ -153,8 +153,7 @@ impl Exec {
             if let Some(process) = value.as_object_mut() {
                 process.entry("user").or_insert_with(|| json!({ "uid": 0, "gid": 0 }));
             }
-            let text = value.to_string();
-            return json::parse(text.as_bytes()).with_context(|| path.display().to_string());
+            return json::parse(value.to_string().as_bytes()).with_context(|| path.display().to_string());
         }
         if self.command.is_empty() {
             bail!("no program was given (or give --process)");

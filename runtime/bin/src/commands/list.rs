@@ -31,7 +31,7 @@ impl List {
             return Ok(0);
         }
         if self.format == Format::Json {
-            let shown: Vec<_> = containers.iter().map(|c| c.record.shown(c.status())).collect();
+            let shown: Vec<_> = containers.iter().map(|c| c.record.shown(c.status(), c.owner())).collect();
             println!("{}", serde_json::to_string(&shown).context("list")?);
             return Ok(0);
         }
@@ -46,7 +46,7 @@ impl List {
                 status.name().to_owned(),
                 record.bundle.display().to_string(),
                 record.created.clone(),
-                "root".to_owned(),
+                container.owner(),
             ]);
         }
         print!("{}", table(&rows));

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;
@@ -9,6 +10,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod pause;
 pub(crate) mod ps;
+pub(crate) mod restore;
 pub(crate) mod resume;
 pub(crate) mod run;
 pub(crate) mod spec;
@@ -40,6 +42,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         .with_systemd(cli.global.systemd_cgroup)
         .with_unprivileged(privilege::is_unprivileged(&cli.global.rootless));
     match &cli.command {
+        Command::Checkpoint(command) => command.run(&store, log),
         Command::Create(command) => command.run(&store, log),
         Command::Delete(command) => command.run(&store, log),
         Command::Events(command) => command.run(&store),
@@ -49,6 +52,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         Command::List(command) => command.run(&store),
         Command::Pause(command) => command.run(&store),
         Command::Ps(command) => command.run(&store),
+        Command::Restore(command) => command.run(&store, log),
         Command::Resume(command) => command.run(&store),
         Command::Run(command) => command.run(&store, log),
         Command::Spec(command) => command.run(),
@@ -56,6 +60,12 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         Command::State(command) => command.run(&store),
         Command::Update(command) => command.run(&store, log),
     }
+}
+
+/// `runc run failed`, by whatever name the program was called.
+fn failed(command: &str) -> String {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from).unwrap_or_default();
+    format!("{} {command} failed", program.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Tells whoever asked which process it is. On failure the process is of no use to anybody.

@@ -5,6 +5,7 @@ use berth_core::{Error, Gate};
 use clap::Args;
 
 use super::create::{abandon, make};
+use super::failed;
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
 use crate::diagnose::{Root, missing_libraries};
@@ -37,7 +38,7 @@ impl Run {
         let signals = if self.detach { None } else { Some(Signals::block()?) };
         let (mut created, container) =
             make(&self.flags, &bundle, container, stdio, Gate::InProcess, !self.detach, log)
-                .context("run failed")?;
+                .with_context(|| failed("run"))?;
         if let Err(error) = created.start() {
             abandon(created, container, log);
             if let Error::Child(failure) = &error
@@ -48,7 +49,7 @@ impl Run {
                 eprintln!("{}", failure.bare());
                 return Ok(1);
             }
-            return Err(error).context("run failed");
+            return Err(error).with_context(|| failed("run"));
         }
         let Some(signals) = signals else { return Ok(0) };
         let console = created.console.take();

@@ -15,7 +15,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn run(&self, store: &Store) -> anyhow::Result<u8> {
         let container = store.load(&self.id)?;
-        let shown = container.record.shown(container.status());
+        let shown = container.record.shown(container.status(), String::new());
         println!("{}", serde_json::to_string_pretty(&shown).context("state")?);
         Ok(0)
     }

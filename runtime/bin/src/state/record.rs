@@ -53,12 +53,12 @@ pub(crate) struct Shown<'a> {
     created: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
-    owner: &'static str,
+    owner: String,
 }
 
 impl Record {
-    /// For people and programs.
-    pub(crate) fn shown(&self, status: Status) -> Shown<'_> {
+    /// For people and programs. The owner is told by `list` only, as runc does.
+    pub(crate) fn shown(&self, status: Status, owner: String) -> Shown<'_> {
         Shown {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -69,7 +69,7 @@ impl Record {
             rootfs: &self.rootfs,
             created: &self.created,
             annotations: &self.annotations,
-            owner: "",
+            owner,
         }
     }
 }

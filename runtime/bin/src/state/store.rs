@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
 use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
-use berth_spec::{CompileContext, HookPlans, oci};
+use berth_spec::{CompileContext, ContainerPlan, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -306,6 +306,18 @@ impl Container {
         Root::open(Path::new(&format!("/proc/{}/root", self.record.pid)))
     }
 
+    /// Who made it: the name of the owner of its directory, or `#` and the number of one without a name.
+    pub(crate) fn owner(&self) -> String {
+        // One that is deleted meanwhile has no owner any more.
+        let Ok(metadata) = fs::metadata(&self.directory) else { return String::new() };
+        let number = metadata.uid().to_string();
+        // A static program cannot ask the other places of nsswitch.conf(5) for names.
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let named = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let mut found = named.filter(|fields| fields.get(2) == Some(&number.as_str()));
+        found.next().map_or_else(|| format!("#{number}"), |fields| fields[0].to_owned())
+    }
+
     /// Its state as hooks get it.
     pub(crate) fn oci_state(&self, status: Status) -> ContainerState {
         ContainerState {
@@ -366,6 +378,11 @@ impl Container {
         if listed.is_none_or(Vec::is_empty) {
             return Ok(None);
         }
+        Ok(Some(self.plan(&spec)?.hooks))
+    }
+
+    /// Its configuration, compiled again.
+    pub(crate) fn plan(&self, spec: &oci::Spec) -> anyhow::Result<ContainerPlan> {
         let context = CompileContext {
             bundle: self.record.bundle.clone(),
             rootless: false,
@@ -373,7 +390,12 @@ impl Container {
             cgroup_path: self.record.cgroup.clone(),
             known_capabilities: None,
         };
-        Ok(Some(berth_spec::compile(&spec, &context)?.hooks))
+        Ok(berth_spec::compile(spec, &context)?)
+    }
+
+    /// A path beside what is kept of it.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Undoes all that is left of a container whose first process has ended: processes, cgroup, poststop hooks,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::Case;
+use crate::harness::{Case, is_ours};
 
 /// Processes that have to do with this container.
 fn processes(case: &Case) -> Vec<String> {
@@ -28,7 +28,7 @@ fn faults() -> Vec<(&'static str, &'static str, Value)> {
     let mount = |kind: &str, destination: &str, options: Value| json!({ "destination": destination, "type": kind, "source": "/no/such/source", "options": options });
     let failing = |path: &str| json!([{ "path": path }]);
     vec![
-        ("compile", "/ociVersion", json!("one")),
+        ("compile", "/process/cwd", json!("relative")),
         ("cgroup limit", "/linux/resources", json!({ "memory": { "limit": 1 } })),
         ("cgroup value", "/linux/resources", json!({ "cpu": { "cpus": "4000" } })),
         (
@@ -85,7 +85,9 @@ fn faults() -> Vec<(&'static str, &'static str, Value)> {
 
 #[test]
 fn a_failing_step_leaves_nothing() {
-    for (step, pointer, value) in faults() {
+    // runc takes what is in the place of a device for the device.
+    let ends = |step: &str| is_ours() || step != "device in the way";
+    for (step, pointer, value) in faults().into_iter().filter(|(step, ..)| ends(step)) {
         let mut case = Case::new(&["/bin/true"]);
         symlink("/proc/self", case.rootfs().join("link")).unwrap();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -102,8 +104,9 @@ fn a_failing_step_leaves_nothing() {
         };
         for verb in verbs {
             let said = case.call_detached(&[verb]);
-            assert_eq!(said.code, 1, "{step}: {said:?}");
+            assert_ne!(said.code, 0, "{step}: {said:?}");
             assert!(!said.err.contains("panicked"), "{step}: {said:?}");
+            said.refuses(1, "");
             nothing_is_left(&case, step);
         }
     }
@@ -136,6 +139,10 @@ fn nothing_is_left_wherever_descriptors_run_out() {
 /// A runtime that is killed cannot clean up; `delete --force` does, and no process outlives it.
 #[test]
 fn a_killed_creation_is_swept_up() {
+    // runc leaves the cgroups of some.
+    if !is_ours() {
+        return;
+    }
     for delay in 0..24 {
         let case = Case::new(&["/bin/true"]);
         let mut child = case

@@ -3,6 +3,7 @@
 //! The same table runs against another runtime, which tests the tests:
 //! `BERTH_TEST_RUNTIME=/usr/sbin/runc cargo test -p berth-runtime --test contract`.
 
+mod checkpoint;
 mod errors;
 mod files;
 mod harness;

@@ -188,3 +188,61 @@ fn a_slave_root_receives_what_a_shared_host_mounts() {
     let root = out.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
     assert!(root.contains(" master:") && !root.contains(" shared:"), "{root}");
 }
+
+/// Flags of a bind mount are its source's if config.json names none, and otherwise those that are named, but for access
+/// times. A container with users of its own cannot take away what its source has.
+#[test]
+fn a_bind_has_the_flags_that_are_named() {
+    // flags of the source, options, with users of its own, flags that must be there, flags that must not be
+    type Row =
+        (&'static str, &'static [&'static str], bool, &'static [&'static str], &'static [&'static str]);
+    let rows: [Row; 13] = [
+        ("ro,noexec,nodiratime", &[], false, &["ro", "noexec", "nodiratime"], &["rw"]),
+        ("ro,noexec,nodiratime", &[], true, &["ro", "noexec", "nodiratime"], &["rw"]),
+        ("ro,noexec,nodiratime", &["dev"], false, &["rw", "nodiratime"], &["noexec"]),
+        ("ro,noexec,nodiratime", &["dev"], true, &["ro", "noexec", "nodiratime"], &[]),
+        ("ro,nosuid", &["nodev"], false, &["rw", "nodev"], &["nosuid"]),
+        ("ro,nosuid", &["nodev"], true, &["ro", "nodev", "nosuid"], &[]),
+        ("ro", &["rw", "nosuid"], false, &["rw", "nosuid"], &[]),
+        ("nosuid,noatime", &["ro", "atime"], false, &["ro", "noatime"], &["nosuid"]),
+        ("noatime", &["norelatime"], true, &["noatime"], &[]),
+        ("noatime", &["nodiratime"], false, &["nodiratime", "relatime"], &["noatime"]),
+        ("noatime", &["strictatime"], false, &[], &["noatime", "relatime"]),
+        ("nodev,nosymfollow", &["ro", "symfollow"], true, &["ro", "nodev"], &["nosymfollow"]),
+        ("nodiratime", &["diratime"], true, &["nodiratime"], &[]),
+    ];
+    for (host, options, users, there, gone) in rows {
+        let said = flags_of_a_bind(host, options, users);
+        let line = said.out.clone();
+        assert_eq!(said.code, 0, "{host} {options:?} {users}: {said:?}");
+        let flags: Vec<&str> = line.trim().split(',').collect();
+        assert!(there.iter().all(|flag| flags.contains(flag)), "{host} {options:?} {users}: {line}");
+        assert!(!gone.iter().any(|flag| flags.contains(flag)), "{host} {options:?} {users}: {line}");
+    }
+    for (host, options) in
+        [("ro", ["rw"]), ("nodev", ["dev"]), ("noatime", ["relatime"]), ("relatime", ["nodiratime"])]
+    {
+        let said = flags_of_a_bind(host, &options, true);
+        assert_ne!(said.code, 0, "{host} {options:?}: {said:?}");
+        let text = "error during container init: error mounting";
+        assert!(said.err.contains(text) && said.err.contains("operation not permitted"), "{said:?}");
+    }
+}
+
+fn flags_of_a_bind(host: &str, options: &[&str], users: bool) -> Said {
+    let mut case = Case::script("busybox awk '$2 == \"/mnt\" { print $4 }' /proc/self/mounts");
+    let source = owned(&case, 7);
+    if users {
+        in_user_namespace(&mut case, 70_000);
+    }
+    let options = [&["bind"], options].concat();
+    case.push(
+        "/mounts",
+        json!({ "destination": "/mnt", "type": "bind", "source": source, "options": options }),
+    );
+    let prepare = format!(
+        "mount -t tmpfs -o strictatime one {source}; mount --bind -o remount,diratime,strictatime {source}; \
+         mount --bind -o remount,{host} {source}"
+    );
+    run_among_mounts(&case, &prepare)
+}

@@ -19,11 +19,15 @@ fn a_program_that_cannot_run_says_why() {
     for (program, text) in cases {
         let case = Case::new(&[program]);
         fs::write(case.rootfs().join("etc/plain"), "x").unwrap();
+        let said = case.run();
         // runc 1.1 calls a directory "permission denied", which docker maps to the same exit code.
-        let text = if program == "/etc" && !is_ours() { "permission denied" } else { text };
-        case.run().fails_with(text);
+        if is_ours() || !said.err.contains("permission denied") {
+            said.fails_with(text);
+        }
         case.call(&["state"], &[]).fails_with("does not exist");
-        case.call_detached(&["create"]).fails_with("unable to start container process: exec");
+        let created = case.call_detached(&["create"]);
+        assert!(created.err.contains("unable to start container process: "), "{created:?}");
+        created.fails_with("exec: ");
         case.call(&["state"], &[]).fails_with("does not exist");
     }
     let case = Case::new(&["/bin/sleep", "100"]);
@@ -206,7 +210,10 @@ fn exec_in_the_background_is_in_the_cgroup() {
     let pid = fs::read_to_string(&file).unwrap();
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert!(cgroup.contains(&case.id), "{cgroup}");
-    assert_eq!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap(), "/bin/sleep\u{0}50\u{0}");
+    // runc's exec may return before the program runs.
+    if is_ours() {
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap(), "/bin/sleep\u{0}50\u{0}");
+    }
     let pids: Vec<i64> = serde_json::from_str(&case.call(&["ps", "--format", "json"], &[]).ok()).unwrap();
     assert_eq!(pids.len(), 2);
 }
@@ -247,12 +254,14 @@ fn capabilities_that_nobody_knows_are_left_out_aloud() {
 #[test]
 fn limits_of_the_program_are_not_limits_of_its_setup() {
     let mut case = Case::script("ulimit -n");
-    case.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": 12, "soft": 12 }]);
+    // Go needs some more for itself.
+    let limit = if is_ours() { 12 } else { 64 };
+    case.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": limit, "soft": limit }]);
     case.push("/linux/namespaces", json!({ "type": "user" }));
     let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65_536 }]);
     case.config["linux"]["uidMappings"] = ids.clone();
     case.config["linux"]["gidMappings"] = ids;
-    assert_eq!(case.run().ok(), "12\n");
+    assert_eq!(case.run().ok(), format!("{limit}\n"));
 }
 
 #[test]

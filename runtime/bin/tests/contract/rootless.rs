@@ -80,7 +80,7 @@ fn ids_that_were_not_given_are_refused() {
     case.config["linux"]["uidMappings"] = ids.clone();
     case.config["linux"]["gidMappings"] = ids;
     case.become_user("");
-    case.run().fails_with("newgidmap");
+    case.run().refuses(1, "newgidmap");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn limits_need_a_cgroup() {
     let mut case = rootless("true");
     case.config["linux"]["resources"] = json!({ "memory": { "limit": 10_000_000 } });
     case.become_user("");
-    case.run().fails_with("rootless needs no limits + no cgrouppath");
+    case.run().refuses(1, "rootless needs no limits + no cgrouppath");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use berth_runtime_client::{
     Shim, ShimSpawner, bundle,
-    protocol::{Attach, Create, Exec, Framing, Log, Rootfs, StdinMode, files, oci},
+    protocol::{Attach, Create, Exec, Framing, Log, LogFile, Rootfs, StdinMode, files, oci},
 };
 use berth_spec::defaults::{NamespaceMode, docker_spec};
 use nix::{
@@ -68,6 +68,11 @@ pub(crate) struct Container {
     pub(crate) create: Create,
 }
 
+fn to_file(path: &Path, max_size: u64, max_file: u32) -> Log {
+    let path = path.to_path_buf();
+    Log { file: Some(LogFile { path, max_size, max_file, ..LogFile::default() }), forward: None }
+}
+
 pub(crate) fn container(args: &[&str]) -> Container {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let id = format!("berth-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -98,7 +103,8 @@ pub(crate) fn container(args: &[&str]) -> Container {
         terminal: false,
         console_size: None,
         stdin: StdinMode::Closed,
-        log: Log::JsonFile { path: log.clone(), max_size: 0, max_file: 1 },
+        log: to_file(&log, 0, 1),
+        runtime: None,
     };
     Container { dir, run, log, cgroup, spec, create }
 }
@@ -134,7 +140,7 @@ impl Container {
     }
 
     pub(crate) fn log(mut self, max_size: u64, max_file: u32) -> Self {
-        self.create.log = Log::JsonFile { path: self.log.clone(), max_size, max_file };
+        self.create.log = to_file(&self.log, max_size, max_file);
         self
     }
 

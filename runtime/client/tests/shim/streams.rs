@@ -168,7 +168,7 @@ async fn a_held_session_follows_its_replay_without_gap() {
 async fn fifty_megabytes_through_a_slow_reader() {
     const SIZE: usize = 50 * 1024 * 1024;
     let mut container = script("yes 0123456789abcdef | head -c 52428800");
-    container.create.log = berth_runtime_client::protocol::Log::None;
+    container.create.log = berth_runtime_client::protocol::Log::default();
     let shim = container.created().await;
     let mut slow = attach(&shim, Attach::output(Framing::Stdcopy)).await;
     shim.start().await.unwrap();

@@ -9,13 +9,14 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use berth_spec::{BindSource, MountStep};
+use berth_spec::{BindSource, MountAttributes, MountStep};
 use berth_sys::Errno;
 use berth_sys::mountfd::{self, Tree};
 use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::mounts::{attach, directory_mode};
 use crate::error::{Context, Fault};
@@ -39,7 +40,15 @@ impl Init<'_> {
             return Err(Fault::new(format!("{source} cannot be mounted on /proc because it is no procfs")));
         }
         let target = target_for(self.stage.root()?, &step.destination, &mount).at(what)?;
+        if matches!(source, BindSource::Host(_)) && self.has_own_users() {
+            let attributes = within_locks(&mount, step).at(|| "take attributes of the host's away".into())?;
+            return attach(&mount, &target, &MountStep { attributes, ..step.clone() });
+        }
         attach(&mount, &target, step)
+    }
+
+    fn has_own_users(&self) -> bool {
+        self.container.as_ref().is_some_and(|container| !container.plan.id_maps.is_empty())
     }
 
     fn of_host(&mut self, step: &MountStep, path: &Path, recursive: bool) -> Result<OwnedFd, Fault> {
@@ -101,6 +110,36 @@ fn target_for(root: BorrowedFd<'_>, destination: &Path, mount: &OwnedFd) -> Resu
     } else {
         create_file_in_root(root, destination, Mode::from_bits_truncate(0o755))
     }
+}
+
+/// What of a step's attributes the users of a container may change. The kernel locks what a mount has when a mount
+/// namespace of other users gets a copy (mount_namespaces(7)); one that the parent has made for us was never in one, and
+/// gets no more liberty for that.
+///
+/// # Errors
+/// `EPERM` if config.json names what is locked, as the kernel has it.
+fn within_locks(mount: &OwnedFd, step: &MountStep) -> Result<MountAttributes, Errno> {
+    type A = MountAttributes;
+    let present = fstatvfs(mount)?.flags();
+    let bits = |pairs: &[(FsFlags, u64)]| {
+        pairs.iter().filter(|(flag, _)| present.contains(*flag)).fold(0, |all, (_, bit)| all | bit)
+    };
+    let locked = bits(&[
+        (FsFlags::ST_RDONLY, A::RDONLY),
+        (FsFlags::ST_NOSUID, A::NOSUID),
+        (FsFlags::ST_NODEV, A::NODEV),
+        (FsFlags::ST_NOEXEC, A::NOEXEC),
+    ]);
+    let times = bits(&[(FsFlags::ST_NOATIME, A::NOATIME), (FsFlags::ST_NODIRATIME, A::NODIRATIME)]);
+    let strict =
+        if present.intersects(FsFlags::ST_NOATIME | FsFlags::ST_RELATIME) { 0 } else { A::STRICTATIME };
+    let wanted = step.attributes;
+    let changes_times =
+        wanted.clear & A::ATIME != 0 && wanted.set & (A::ATIME | A::NODIRATIME) != times | strict;
+    if locked & wanted.clear & !step.implied != 0 || changes_times {
+        return Err(Errno::EPERM);
+    }
+    Ok(wanted.without_clearing(step.implied))
 }
 
 /// Why the source of a bind cannot be had.

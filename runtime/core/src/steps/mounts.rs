@@ -22,8 +22,17 @@ use crate::error::{Context, Fault};
 use crate::init::Init;
 
 impl Init<'_> {
-    /// One mount.
+    /// One mount. A failure is told in runc's words, which are looked for.
     pub(super) fn mount(&mut self, step: &MountStep) -> Result<(), Fault> {
+        self.make(step).map_err(|fault| {
+            let (source, place) = (shown(&step.source), &step.destination);
+            let told =
+                format!("error during container init: error mounting {source:?} to rootfs at {place:?}");
+            Fault { message: format!("{told}: {}", fault.message), ..fault }
+        })
+    }
+
+    fn make(&mut self, step: &MountStep) -> Result<(), Fault> {
         let what = || format!("mount {}", step.destination.display());
         match &step.source {
             MountSource::Bind { source, recursive } => self.bind(step, source, *recursive),
@@ -77,6 +86,16 @@ impl Init<'_> {
             }
             MountSource::Existing => change(&existing(self.stage.root()?, step)?, step),
         }
+    }
+}
+
+/// What is mounted, as config.json names it.
+fn shown(source: &MountSource) -> String {
+    match source {
+        MountSource::Bind { source, .. } => source.to_string(),
+        MountSource::Filesystem { source, .. } => source.clone(),
+        MountSource::Cgroup2 { .. } => "cgroup".to_owned(),
+        MountSource::Remount { .. } | MountSource::Existing => "none".to_owned(),
     }
 }
 
@@ -134,7 +153,11 @@ fn check_proc(target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
 pub(super) fn attach(mount: &OwnedFd, target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
     check_proc(target, step)?;
     let what = |part: &str| format!("{part} of {}", step.destination.display());
-    set(mount, step.attributes, false).at(|| what("attributes"))?;
+    let attributes = match set(mount, step.attributes, false) {
+        Err(Errno::EPERM) => set(mount, step.attributes.without_clearing(step.implied), false),
+        other => other,
+    };
+    attributes.at(|| what("attributes"))?;
     set(mount, step.recursive_attributes, true).at(|| what("recursive attributes"))?;
     mountfd::move_mount(mount, target).at(|| format!("mount {}", step.destination.display()))?;
     propagate(mount, &step.propagation).at(|| what("propagation"))

@@ -1,6 +1,7 @@
 //! The log's files: writing and rotation.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     io::{self, Write as _},
@@ -8,46 +9,46 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
+use berth_shim_protocol::{LogFile, LogFormat};
 
-use super::{escape::escape_into, lines::Lines};
+use super::escape::escape_into;
 use crate::stdio::Stream;
 
-/// How an entry is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// Docker's: one object a line.
-    Json,
-    /// Kubernetes': time, stream, F or P, text.
-    Cri,
-}
-
-/// A container's log. Its own failures must not stop the container: what cannot be
-/// written is lost, and the first failure is told in shim.log.
+/// A log file, in docker's format or Kubernetes'.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(super) struct FileLog {
     path: PathBuf,
-    format: Format,
+    format: LogFormat,
     file: File,
     size: u64,
     max_size: u64,
     max_file: u32,
-    lines: [Lines; 2],
+    /// What stands behind the stream's name in each line: `","attrs":{…}`, or only the quotation mark.
+    attributes: Vec<u8>,
     buffer: Vec<u8>,
     complained: bool,
 }
 
-impl Log {
+impl FileLog {
     /// Open, and go on behind what is there.
-    pub(crate) fn open(path: &Path, format: Format, max_size: u64, max_file: u32) -> io::Result<Self> {
-        let file = open(path)?;
+    pub(super) fn open(wanted: &LogFile) -> io::Result<Self> {
+        let file = open(&wanted.path)?;
         let size = file.metadata()?.len();
-        let (path, (lines, buffer)) = (path.to_owned(), Default::default());
-        Ok(Self { path, format, file, size, max_size, max_file, lines, buffer, complained: false })
+        Ok(Self {
+            path: wanted.path.clone(),
+            format: wanted.format,
+            file,
+            size,
+            max_size: wanted.max_size,
+            max_file: wanted.max_file,
+            attributes: attributes(&wanted.attributes),
+            buffer: Vec::new(),
+            complained: false,
+        })
     }
 
     /// Somebody has moved the file away: go on in a new one of the old name. After a failure all is as before.
-    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
         let file = open(&self.path)?;
         self.size = file.metadata()?.len();
         self.file = file;
@@ -55,40 +56,20 @@ impl Log {
     }
 
     /// How long the current file is.
-    pub(crate) fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.size
     }
 
-    /// What a stream has written that is not in the file yet, for its line has not ended.
-    pub(crate) fn partial(&self, stream: Stream) -> &[u8] {
-        self.lines[stream.index()].partial()
-    }
-
-    /// Record output. When this returns every line that it completes is in the file.
-    pub(crate) fn write(&mut self, stream: Stream, data: &[u8]) {
-        let mut lines = std::mem::take(&mut self.lines[stream.index()]);
-        let time = Timestamp::now().to_string();
-        lines.feed(data, |text, ends| self.entry(stream, text, ends, &time));
-        self.lines[stream.index()] = lines;
-        self.flush();
-    }
-
-    /// A stream has ended.
-    pub(crate) fn end(&mut self, stream: Stream) {
-        let mut lines = std::mem::take(&mut self.lines[stream.index()]);
-        lines.end(|text, ends| self.entry(stream, text, ends, &Timestamp::now().to_string()));
-        self.flush();
-    }
-
-    fn entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
+    /// Record a line, or a part of one. It is in the file after [`FileLog::flush`].
+    pub(super) fn entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
         if self.max_size > 0 && self.size + self.buffer.len() as u64 >= self.max_size {
             self.flush();
             let rotated = self.rotate();
             self.complain("rotate", rotated);
         }
         match self.format {
-            Format::Json => self.json_entry(stream, text, ends, time),
-            Format::Cri => self.cri_entry(stream, text, ends, time),
+            LogFormat::Json => self.json_entry(stream, text, ends, time),
+            LogFormat::Cri => self.cri_entry(stream, text, ends, time),
         }
     }
 
@@ -112,14 +93,16 @@ impl Log {
             buffer.extend_from_slice(br"\n");
         }
         buffer.extend_from_slice(match stream {
-            Stream::Stdout => br#"","stream":"stdout","time":""#,
-            Stream::Stderr => br#"","stream":"stderr","time":""#,
+            Stream::Stdout => br#"","stream":"stdout"#,
+            Stream::Stderr => br#"","stream":"stderr"#,
         });
+        buffer.extend_from_slice(&self.attributes);
+        buffer.extend_from_slice(br#","time":""#);
         buffer.extend_from_slice(time.as_bytes());
         buffer.extend_from_slice(b"\"}\n");
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         if self.buffer.is_empty() {
             return;
         }
@@ -163,14 +146,37 @@ impl Log {
     }
 }
 
+fn attributes(list: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut text = vec![b'"'];
+    for (number, (key, value)) in list.iter().enumerate() {
+        text.extend_from_slice(if number == 0 { br#","attrs":{""# } else { br#",""# });
+        escape_into(key.as_bytes(), &mut text);
+        text.extend_from_slice(br#"":""#);
+        escape_into(value.as_bytes(), &mut text);
+        text.push(b'"');
+    }
+    if !list.is_empty() {
+        text.push(b'}');
+    }
+    text
+}
+
 fn open(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o640).open(path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::Timestamp;
     use serde_json::Value;
+
+    use super::*;
+    use crate::log::Log;
+
+    fn log(path: &Path, max_size: u64, max_file: u32) -> Log {
+        let file = LogFile { path: path.to_owned(), max_size, max_file, ..LogFile::default() };
+        Log::open(&berth_shim_protocol::Log { file: Some(file), forward: None }).unwrap().unwrap()
+    }
 
     fn entries(path: &Path) -> Vec<Value> {
         fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -180,11 +186,11 @@ mod tests {
     fn one_object_a_line_in_dockers_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Log::open(&path, Format::Json, 0, 1).unwrap();
+        let mut log = log(&path, 0, 1);
         log.write(Stream::Stdout, b"hello\nhalf ");
         log.write(Stream::Stderr, b"oops\n");
         assert_eq!(log.partial(Stream::Stdout), b"half ");
-        assert_eq!(log.position(), fs::metadata(&path).unwrap().len());
+        assert_eq!(log.position(), Some(fs::metadata(&path).unwrap().len()));
         log.write(Stream::Stdout, b"line");
         log.end(Stream::Stdout);
         let text = fs::read_to_string(&path).unwrap();
@@ -197,10 +203,17 @@ mod tests {
     }
 
     #[test]
+    fn attributes_stand_where_docker_has_them() {
+        let list = [("tag".to_owned(), "a\"b".to_owned()), ("x".to_owned(), "1".to_owned())].into();
+        assert_eq!(attributes(&list), br#"","attrs":{"tag":"a\"b","x":"1"}"#);
+        assert_eq!(attributes(&BTreeMap::new()), b"\"");
+    }
+
+    #[test]
     fn rotation_keeps_the_newest_files_and_no_line_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Log::open(&path, Format::Json, 1000, 3).unwrap();
+        let mut log = log(&path, 1000, 3);
         let text: String = (0..100).map(|number| format!("line {number}\n")).collect();
         log.write(Stream::Stdout, text.as_bytes());
         let mut names: Vec<_> =
@@ -220,7 +233,9 @@ mod tests {
     fn kubernetes_entries_and_a_file_that_was_moved_away() {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
-        let mut log = Log::open(&path, Format::Cri, 0, 1).unwrap();
+        let file = LogFile { path: path.clone(), format: LogFormat::Cri, ..LogFile::default() };
+        let wanted = berth_shim_protocol::Log { file: Some(file), forward: None };
+        let mut log = Log::open(&wanted).unwrap().unwrap();
         log.write(Stream::Stdout, b"hello\nhalf ");
         log.write(Stream::Stderr, b"oops\n");
         fs::rename(&path, &moved).unwrap();
@@ -247,7 +262,7 @@ mod tests {
     fn a_single_file_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = Log::open(&path, Format::Json, 300, 1).unwrap();
+        let mut log = log(&path, 300, 1);
         for _ in 0..50 {
             log.write(Stream::Stdout, b"again and again\n");
         }

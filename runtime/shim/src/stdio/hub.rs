@@ -158,7 +158,7 @@ impl Hub {
         self.next_session += 1;
         self.sessions.insert(id, session);
         self.take_input(initial);
-        Ok((id, self.log.as_ref().map(Log::position)))
+        Ok((id, self.log.as_ref().and_then(Log::position)))
     }
 
     /// Let a held session flow; false if there is none of this number.
@@ -217,17 +217,21 @@ impl Hub {
         self.stdin.flush();
     }
 
-    /// Something happened on a client's stream; what it takes is written by [`Hub::settle`].
-    pub(crate) fn session_ready(&mut self, id: u32, events: EpollFlags, scratch: &mut [u8]) {
+    /// Something happened on a client's stream; what it takes is written by [`Hub::settle`]. Whether the client has detached
+    /// by its keys.
+    pub(crate) fn session_ready(&mut self, id: u32, events: EpollFlags, scratch: &mut [u8]) -> bool {
         let room = self.stdin.room();
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
         if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             session.hang_up();
         }
         if events.contains(EpollFlags::EPOLLIN) {
             let input = session.read(scratch, room);
+            let detached = session.take_detached();
             self.take_input(input);
+            return detached;
         }
+        false
     }
 
     fn take_input(&mut self, input: Input) {
@@ -290,7 +294,9 @@ impl Hub {
         }
         self.stdin.connect(None);
         self.terminal = None;
-        self.log = None;
+        if let Some(log) = self.log.take() {
+            log.finish();
+        }
     }
 
     /// Let the sessions end behind what they have not sent yet.
@@ -305,7 +311,8 @@ impl Hub {
 
     /// When the first session is to be given up.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.sessions.values().filter_map(Session::deadline).min()
+        let log = self.log.as_ref().and_then(Log::deadline);
+        self.sessions.values().filter_map(Session::deadline).chain(log).min()
     }
 
     /// After anything happened: close what is done, and let epoll know what is wanted now.
@@ -320,7 +327,12 @@ impl Hub {
         for id in over {
             self.close(id);
         }
-        let paused = Stream::ALL.map(|stream| self.sessions.values().any(|session| session.is_full(stream)));
+        if let Some(log) = &mut self.log {
+            log.advance();
+        }
+        let behind = self.log.as_ref().is_some_and(Log::is_full);
+        let full = |stream| self.sessions.values().any(|session| session.is_full(stream));
+        let paused = Stream::ALL.map(|stream| behind || full(stream));
         for (source, paused) in self.sources.iter_mut().zip(paused) {
             if let Some(source) = source
                 && let Err(error) = source.want((!paused).then_some(EpollFlags::EPOLLIN))
@@ -388,7 +400,7 @@ mod tests {
                     match token {
                         Token::Source(_, stream) => self.hub.source_ready(stream, &mut scratch),
                         Token::Stdin(_) => self.hub.stdin_ready(),
-                        Token::Session(_, id) => self.hub.session_ready(id, events, &mut scratch),
+                        Token::Session(_, id) => drop(self.hub.session_ready(id, events, &mut scratch)),
                         other => panic!("{other:?}"),
                     }
                 }

@@ -54,6 +54,8 @@ pub(crate) struct Session {
     broken: bool,
     /// The other end is gone, though there may still be input from it.
     hung_up: bool,
+    /// The client has typed its keys, and nobody was told yet.
+    detached: bool,
     queue: VecDeque<u8>,
 }
 
@@ -90,6 +92,7 @@ impl Session {
             input_ended: !attach.stdin,
             broken: false,
             hung_up: false,
+            detached: false,
             queue: VecDeque::new(),
         })
     }
@@ -183,8 +186,14 @@ impl Session {
 
     fn scan(&mut self, input: &[u8], passed: &mut Vec<u8>) {
         if self.keys.feed(input, passed) {
+            self.detached = true;
             self.finish();
         }
+    }
+
+    /// Whether it was ended by its keys since this was asked last.
+    pub(crate) fn take_detached(&mut self) -> bool {
+        std::mem::take(&mut self.detached)
     }
 
     /// The other end is gone; there may be input left.

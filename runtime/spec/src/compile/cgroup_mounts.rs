@@ -34,6 +34,7 @@ pub(super) fn plan(
             destination,
             source,
             attributes,
+            implied: 0,
             recursive_attributes: options.recursive_attributes,
             propagation: options.propagation.clone(),
             idmap: None,

@@ -142,7 +142,10 @@ fn one(
     if idmap.is_some() && !matches!(source, MountSource::Bind { .. }) {
         return Err(SpecError::new(format!("{field}.uidMappings"), "id mapping needs a bind mount"));
     }
-    let mut attributes = options.attributes;
+    let (mut attributes, implied) = match source {
+        MountSource::Bind { .. } => options.of_bind(),
+        _ => (options.attributes, 0),
+    };
     // A new mount has no attribute yet that could be cleared; an atime mode keeps its mask.
     if matches!(source, MountSource::Filesystem { .. }) {
         attributes.clear &= MountAttributes::ATIME;
@@ -152,6 +155,7 @@ fn one(
         destination,
         source,
         attributes,
+        implied,
         recursive_attributes: options.recursive_attributes,
         propagation: options.propagation,
         idmap,
