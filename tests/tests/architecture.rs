@@ -8,6 +8,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ARROWS: &[(&str, &[&str])] = &[
     ("berth-dockerfile-parser", &[]),
     ("berth-oci", &[]),
+    ("berth-init", &[]),
     ("berth-sys", &[]),
     ("berth-spec", &[]),
     ("berth-shim-protocol", &[]),

@@ -87,11 +87,18 @@ impl OwnGroup for Command {
     }
 }
 
-impl Drop for GitServer {
-    fn drop(&mut self) {
+impl GitServer {
+    /// Ends git and the daemon that it has started.
+    fn stop(&mut self) {
         let group = nix::unistd::Pid::from_raw(-i32::try_from(self.child.id()).expect("a pid"));
         nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL).ok();
         self.child.wait().ok();
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -127,8 +134,7 @@ fn repositories_are_contexts_and_sources() {
     add("", &server.url("#none")).expect_code(1).expect_text("none");
     // A full commit needs no server once it was here.
     add("", &server.url(&format!("#{commit}"))).expect_code(0);
-    server.child.kill().expect("end git daemon");
-    server.child.wait().expect("git daemon");
+    server.stop();
     add("--chown=1:1", &server.url(&format!("#{commit}"))).expect_code(0);
     add("", &server.url("#main")).expect_code(1).expect_text("git");
 }
@@ -136,6 +142,7 @@ fn repositories_are_contexts_and_sources() {
 /// ssh-add with what it is linked against, as a root file system.
 fn ssh_add(root: &Path) {
     let program = "/usr/bin/ssh-add";
+    std::fs::create_dir_all(root).expect("a directory");
     let libraries = tool("ldd", &[program], root);
     let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
     for path in paths.chain([program]) {
@@ -193,8 +200,15 @@ fn the_cache_goes_through_a_registry() {
     let steps = "FROM busybox\nRUN od -An -N8 -tx1 /dev/urandom > /random\nCOPY f /f\n\
         RUN --mount=type=cache,target=/c cp /f /c/kept-$(cat /f); ls /c > /seen\n";
     let reference = registry.name("team/cache:main");
+    // All have the same base image, to the byte.
+    let base = registry.name("team/base:1");
+    let source = Daemon::with_busybox();
+    source.cli(Frontend::Berth).ok(&["tag", "busybox", &base]);
+    source.cli(Frontend::Berth).ok(&["push", &base]);
     let machine = || {
-        let daemon = Daemon::with_busybox();
+        let daemon = Daemon::start();
+        daemon.cli(Frontend::Berth).ok(&["pull", &base]);
+        daemon.cli(Frontend::Berth).ok(&["tag", &base, "busybox"]);
         let dir = daemon.scratch("context");
         std::fs::write(dir.join("Dockerfile"), steps).expect("a Dockerfile");
         std::fs::write(dir.join("f"), "1").expect("a file");

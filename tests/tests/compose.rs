@@ -84,8 +84,9 @@ fn scales_and_runs(cli: &Cli, directory: &Path) {
     project.ok(&["scale", "w=5"]);
     let five = project.ids();
     assert!(three.iter().all(|id| five.contains(id)) && five.len() == 5);
-    let logs = project.ok(&["logs"]);
-    assert_eq!(logs.lines().filter(|line| line.ends_with("| line")).count(), 5, "{logs}");
+    cli.eventually("each has said its line", |_| {
+        project.ok(&["logs"]).lines().filter(|line| line.ends_with("| line")).count() == 5
+    });
     project.ok(&["scale", "w=1"]);
     assert_eq!(project.ids().len(), 1);
     assert_eq!(project.ok(&["run", "--rm", "-T", "w", "echo", "once"]).trim(), "once");

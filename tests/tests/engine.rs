@@ -80,11 +80,6 @@ fn lives_under(name: &str, path: &str) {
 }
 
 #[test]
-fn containers_live_under_crun() {
-    lives_under("crun", "/usr/bin/crun");
-}
-
-#[test]
 fn containers_live_under_runc() {
     lives_under("real-runc", "/usr/sbin/runc");
 }

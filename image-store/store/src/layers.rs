@@ -282,7 +282,12 @@ impl Layers {
     /// If the layer is not there, or came from a blob that is gone.
     pub fn tar(&self, diff_id: &DiffId) -> Result<Box<dyn Read + Send>> {
         let row = self.required(diff_id)?;
-        if row.canonical {
+        let blob = if row.canonical { None } else { self.blobs(diff_id)?.into_iter().next() };
+        let Some(blob) = blob else {
+            // A layer that came by a build's cache has no blob here, but it was packed by us.
+            if !self.try_canonical(diff_id)? {
+                return Err(StoreError::NotFound { kind: "blob of layer", key: diff_id.to_string() });
+            }
             let root = open_directory(&self.path(diff_id))?;
             let (to, from) = pipe();
             std::thread::spawn(move || {
@@ -293,10 +298,7 @@ impl Layers {
                 }
             });
             return Ok(Box::new(from));
-        }
-        let blob = self.blobs(diff_id)?.into_iter().next();
-        let blob =
-            blob.ok_or_else(|| StoreError::NotFound { kind: "blob of layer", key: diff_id.to_string() })?;
+        };
         let file = self.shared.content.open(&blob.digest)?;
         decompress(file).during("read", self.shared.content.blob_path(&blob.digest))
     }

@@ -57,7 +57,7 @@ fn requests() {
             r#"{"seq":4,"op":{"create":{"id":"c","bundle":"/b","#,
             r#""rootfs":{"overlay":{"lower":["/l"],"upper":"/u","work":"/w"}},"terminal":true,"#,
             r#""console_size":{"rows":24,"cols":80},"stdin":"open_once","#,
-            r#""log":{"json_file":{"path":"/log","max_size":10,"max_file":3}}}}}"#
+            r#""log":{"file":{"format":"json","path":"/log","max_size":10,"max_file":3},"forward":null}}}}"#
         ),
     );
 }

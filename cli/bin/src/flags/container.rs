@@ -505,6 +505,7 @@ fn networking(flags: &NetworkFlags, mode: &str) -> Result<NetworkingConfig> {
         if i == 0 {
             endpoint.aliases.get_or_insert_default().extend(flags.network_alias.iter().cloned());
             endpoint.aliases = endpoint.aliases.filter(|aliases| !aliases.is_empty());
+            endpoint.links = some(flags.link.clone());
             if let Some(mac) = &flags.mac_address {
                 endpoint.mac_address.clone_from(mac);
             }
