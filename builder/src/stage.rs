@@ -81,6 +81,12 @@ impl StageState {
         }
     }
 
+    /// Goes on from the time at which a layer was made. One that the cache has was made of files with the same contents,
+    /// but perhaps of other times: these must not make another image of it.
+    pub(crate) fn go_on_from(&mut self, made: Timestamp) {
+        self.clock = self.config.created.map_or(made, |before| before.max(made));
+    }
+
     /// Sets the time of everything made from now on.
     pub(crate) fn fix_clock(&mut self, time: Timestamp) {
         self.clock = time;

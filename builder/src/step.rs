@@ -178,7 +178,7 @@ impl<'a> StageRun<'a> {
 
     fn finish(&mut self, record: Record, created_by: String) {
         if self.solver.epoch.is_none() {
-            self.state.advance_clock(record.created.as_second());
+            self.state.go_on_from(record.created);
         }
         self.state.add_layer(record.layer, created_by);
     }

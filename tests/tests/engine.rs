@@ -43,7 +43,7 @@ fn lives_under(name: &str, path: &str) {
     cli.run_on_terminal(&terminal, b"typed\n").expect_code(0).expect_text("got-typed");
     assert_eq!(run(&["--init", "busybox", "sh", "-c", "test $$ != 1 && echo child"]).stdout, "child\n");
     let volume =
-        run(&["--mount", "type=volume,src=v,dst=/v", "busybox", "sh", "-c", "echo x >/v/f; cat /v/f"]);
+        run(&["--mount", "type=volume,src=vol,dst=/v", "busybox", "sh", "-c", "echo x >/v/f; cat /v/f"]);
     assert_eq!(volume.stdout, "x\n");
     let image = run(&["--mount", "type=image,src=busybox,dst=/i", "busybox", "test", "-x", "/i/bin/busybox"]);
     drop(image.expect_code(0));

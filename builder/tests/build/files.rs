@@ -291,6 +291,7 @@ fn unchanged_files_are_not_read_again() {
     };
     assert_eq!(opened(), Vec::<String>::new());
     fs::write(dir.path().join("data/other"), "1").unwrap();
+    std::thread::sleep(Duration::from_millis(25));
     assert_eq!(opened(), ["other"], "written again with the same contents");
     assert_eq!(build().id(), first.id());
 }

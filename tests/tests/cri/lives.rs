@@ -1,6 +1,5 @@
 //! The lives of pods and containers.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use berth_cri::v1;
@@ -130,11 +129,15 @@ async fn exec_sync_ends_in_time_and_is_not_drowned() {
 async fn a_stop_asks_first_and_the_impatient_decides() {
     let cri = Cri::start();
     let id = cri.run(pod("stop", cri.logs())).await.unwrap();
-    let polite =
-        cri.running(&id, "polite", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.1; done").await;
+    let polite = cri
+        .running(&id, "polite", "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.1; done")
+        .await;
+    while cri.log("polite.log").is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cri.stop_container(&polite, 60).await.unwrap();
     assert_eq!(cri.status(&polite).await.unwrap().exit_code, 5);
-    assert_eq!(cri.log("polite.log"), ["stdout F bye"]);
+    assert_eq!(cri.log("polite.log"), ["stdout F ready", "stdout F bye"]);
     let deaf =
         cri.running(&id, "deaf", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done").await;
     while cri.log("deaf.log").is_empty() {
