@@ -117,7 +117,11 @@ fn dry_runs_do_nothing() {
     let id = project.ok(&["ps", "-q"]).trim().to_owned();
     let state = || {
         let format = "{{.State.Status}} {{.State.StartedAt}} {{.State.Pid}}";
-        (cli.ok(&["inspect", "--format", format, &id]), cli.ok(&["volume", "ls"]), cli.ok(&["images"]))
+        (
+            cli.ok(&["inspect", "--format", format, &id]),
+            cli.ok(&["volume", "ls"]),
+            cli.ok(&["images", "-q", "--no-trunc"]),
+        )
     };
     let before = state();
     for (words, told) in [

@@ -20,6 +20,16 @@ pub(crate) struct Cri {
 }
 
 fn channel(socket: PathBuf) -> Channel {
+    // The engine's socket is there a moment before this one.
+    let begin = std::time::Instant::now();
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(10),
+            "nobody listens on {}",
+            socket.display()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let connect = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
