@@ -348,6 +348,11 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
 /// Runs every row.
 pub fn all(f: &Fixture) {
     check(f, ROWS.iter());
+    // Who names a parent group keeps it.
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        std::fs::remove_dir(hierarchy.path().join("berth-options")).ok();
+    }
+    std::fs::remove_dir("/sys/fs/cgroup/berth-options").ok();
 }
 
 /// Runs the rows that are asked of dockerd, too.
