@@ -76,9 +76,21 @@ fn processes_below(dir: &Path, program: &str) -> usize {
         .count()
 }
 
+/// The rows of `ps` once they hold still: a stop that the daemon had begun before it was killed ends by itself.
+fn settled(cli: &Cli) -> String {
+    let list = || cli.ok(&["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.State}} {{.ID}}"]);
+    let mut seen = list();
+    cli.eventually("the containers hold still", |_| {
+        std::thread::sleep(Duration::from_millis(500));
+        let before = std::mem::replace(&mut seen, list());
+        before == seen
+    });
+    seen
+}
+
 /// Compares what the daemon says with what it has said before, and with the processes there are.
 fn verify(cli: &Cli, daemon: &Daemon, states: &[Mutex<Known>]) {
-    let list = cli.ok(&["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.State}} {{.ID}}"]);
+    let list = settled(cli);
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split(' ').collect()).collect();
     for (number, state) in states.iter().enumerate() {
         let name = format!("c{number}");
