@@ -63,7 +63,7 @@ impl Sandboxes for EngineSandboxes {
                 ..EndpointRequest::default()
             };
             let endpoint = self.network.attach(netns.as_fd(), &network.id, request).map_err(failed)?;
-            sandbox.address = Some(IpAddr::V4(endpoint.ipv4));
+            sandbox.address = endpoint.addresses().next();
         }
         sandbox.netns = Some(netns);
         Ok(Box::new(sandbox))

@@ -109,7 +109,7 @@ pub(crate) fn endpoint_settings(
     let Some(endpoint) = endpoint else { return settings };
     settings.endpoint_id.clone_from(&endpoint.id);
     settings.network_id = endpoint.network.to_string();
-    settings.ip_address = endpoint.ipv4.to_string();
+    settings.ip_address = endpoint.ipv4.map(|address| address.to_string()).unwrap_or_default();
     settings.ip_prefix_len = endpoint.prefix_len;
     settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
     settings.mac_address = endpoint.mac.to_string();
