@@ -160,7 +160,7 @@ const KEYS: &[(&str, &str, &str, &str)] = &[
         "links",
         "['command:friend']",
         "{{range .NetworkSettings.Networks}}{{.Links}}{{end}}",
-        "[keys-command-1:command keys-command-1:friend keys-command-1:keys-command-1]",
+        "[keys-command-1:friend keys-command-1:command-1 keys-command-1:keys-command-1]",
     ),
     (
         "external_links",

@@ -92,9 +92,9 @@ fn firewalld_trusts_the_bridges() {
     assert!(!made.stderr.contains("firewall"), "nothing is left to do: {}", made.stderr);
     let bridge = format!("br-{}", &cli.ok(&["network", "inspect", "-f", "{{.Id}}", "one"])[..12]);
     assert!(trusted().contains(&bridge), "{}", trusted());
-    cli.ok(&["run", "-d", "--name", "a", "--network", "one", "-p", "8080:80", "busybox", "httpd", "-f"]);
+    cli.ok(&["run", "-d", "--name", "server", "--network", "one", "-p", "8080:80", "busybox", "httpd", "-f"]);
     let goes = |when: &str| {
-        let out = cli.run(&["exec", "a", "ping", "-c", "1", "-W", "5", "198.51.100.2"]);
+        let out = cli.run(&["exec", "server", "ping", "-c", "1", "-W", "5", "198.51.100.2"]);
         assert_eq!(out.code, 0, "the way out, {when}: {}{}", out.stdout, out.stderr);
         let done = outside
             .command("curl")
@@ -107,12 +107,13 @@ fn firewalld_trusts_the_bridges() {
     cli.eventually("firewalld trusts the bridge again", |_| trusted().contains(&bridge));
     goes("after its reload");
     // What is not published stays closed.
-    let address = cli.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "a"]);
+    let address =
+        cli.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "server"]);
     outside.run(&format!("ip route add {address}/32 via 198.51.100.1"));
     let direct =
         outside.command("curl").args(["-s", "--max-time", "1", &format!("http://{address}:80/")]).output();
     assert!(!direct.expect("curl").status.success(), "a container is reached by its own address");
-    cli.ok(&["rm", "-f", "a"]);
+    cli.ok(&["rm", "-f", "server"]);
     cli.ok(&["network", "rm", "one"]);
     assert!(!trusted().contains(&bridge), "{}", trusted());
 }

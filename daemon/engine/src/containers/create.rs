@@ -197,7 +197,9 @@ impl Engine {
         let mut inherited = Vec::new();
         for spec in specs {
             let (name, mode) = mounts::parse_volumes_from(spec)?;
-            let donor = self.containers.find(name)?.definition();
+            // Not "not found": the docker CLI would take that for the image, and pull it.
+            let donor = self.containers.find(name).map_err(|error| EngineError::invalid(error.message()))?;
+            let donor = donor.definition();
             inherited.extend(donor.mounts.iter().filter(|plan| !plan.is_in_memory()).cloned().map(|plan| {
                 MountPlan {
                     read_only: plan.read_only || mode == Some("ro"),

@@ -98,12 +98,16 @@ impl Engine {
         let netns = netns_of(container)?;
         let id = container.id.clone();
         self.blocking(move |engine| {
-            let networks = by_preference(&definition).into_iter();
-            let order: Vec<NetworkId> =
-                networks.filter_map(|(name, _)| engine.network.network(name).ok()).map(|n| n.id).collect();
+            let order = engine.in_order(&definition);
             Ok(engine.network.choose_way_out(netns.as_fd(), &id, &order)?)
         })
         .await
+    }
+
+    /// A container's networks, the one that is best for the way out first.
+    fn in_order(&self, definition: &Definition) -> Vec<NetworkId> {
+        let networks = by_preference(definition).into_iter();
+        networks.filter_map(|(name, _)| self.network.network(name).ok()).map(|network| network.id).collect()
     }
 
     async fn disconnect_running(
@@ -184,13 +188,14 @@ impl Engine {
         if !container.phase().is_alive() || shares {
             return Ok(());
         }
+        let netns = netns_of(container).ok();
+        let netns = netns.as_ref().map(OwnedFd::as_fd);
         for endpoint in self.network.container_endpoints(&container.id) {
-            if definition.networks.contains_key(&endpoint.network_name) {
+            let wished = definition.networks.contains_key(&endpoint.network_name);
+            if wished && netns.is_none_or(|netns| self.network.is_plugged(netns, &endpoint)) {
                 continue;
             }
             tracing::info!(container = container.id, network = endpoint.network_name, "undoing a connection");
-            let netns = netns_of(container).ok();
-            let netns = netns.as_ref().map(OwnedFd::as_fd);
             for error in
                 self.network.detach(&container.id, &endpoint.network, netns).err().unwrap_or_default()
             {
@@ -209,6 +214,10 @@ impl Engine {
         }
         if container.status().endpoints != there {
             container.note(&self.db, |status| status.endpoints = there)?;
+            if let Some(netns) = netns {
+                let order = self.in_order(&container.definition());
+                self.network.choose_way_out(netns, &container.id, &order)?;
+            }
         }
         self.refresh_hosts(&container.id);
         Ok(())

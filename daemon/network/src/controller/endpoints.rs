@@ -130,6 +130,12 @@ impl NetworkController {
         Ok(())
     }
 
+    /// Whether an endpoint's link is there inside; so it is taken to be when nobody can tell.
+    pub fn is_plugged(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> bool {
+        let link = sandbox::route_socket(netns).map(|mut inside| inside.link(&endpoint.ifname));
+        !matches!(link, Ok(Ok(None)))
+    }
+
     /// Makes the veth pair; a bridge that somebody deleted meanwhile is made again.
     fn plug(
         &self,

@@ -26,6 +26,8 @@ use crate::netlink::{NetlinkError, Socket, messages};
 const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
 const FIREWALLD: &str = "firewalld";
+/// What firewalld puts in its own place while it reloads.
+const FIREWALLD_RELOADS: &str = "firewalld_policy_drop";
 /// `NF_DROP`.
 const DROP: u32 = 0;
 
@@ -82,7 +84,7 @@ fn forward_chains(socket: &mut Socket, own: &str) -> Result<Vec<ForwardChain>, N
         let table = attribute(payload, TABLE).map(text).unwrap_or_default();
         let forward = hook.map(number) == Some(libc::NF_INET_FORWARD as u32);
         let filter = attribute(payload, TYPE).map(text).as_deref() == Some("filter");
-        if forward && filter && table != own {
+        if forward && filter && table != own && table != FIREWALLD_RELOADS {
             found.push(ForwardChain {
                 family,
                 table,
