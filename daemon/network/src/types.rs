@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::NetworkError;
+use crate::ipam;
 use crate::mac::MacAddress;
 use crate::subnet::Subnet;
 
@@ -203,6 +205,22 @@ impl Network {
     /// The pool that IPv4 addresses come from.
     pub fn pool(&self) -> Option<&IpamPool> {
         self.ipam.pools.iter().find(|pool| !pool.subnet.is_ipv6())
+    }
+
+    /// Whether a container can ask for this address here, if nobody has it.
+    ///
+    /// # Errors
+    /// The network lacks the family, or its pool the address.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), NetworkError> {
+        let pool = if address.is_ipv6() { self.ipv6_pool() } else { self.pool() };
+        let network = self.name.clone();
+        match pool {
+            None => Err(NetworkError::NoFamily { network, address }),
+            Some(pool) if !ipam::is_host(pool.subnet, address) => {
+                Err(NetworkError::AddressOutside { address, network, pool: pool.subnet })
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// The pool that IPv6 addresses come from.

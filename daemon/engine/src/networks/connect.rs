@@ -8,7 +8,7 @@ use berth_api::network::{EndpointSettings, NetworkConnectRequest, NetworkDisconn
 use berth_network::{Endpoint, EndpointRequest, NetworkId};
 
 use super::by_preference;
-use super::endpoint::{check_endpoint, request_of};
+use super::endpoint::{check_addresses, check_endpoint, request_of};
 use crate::containers::{Container, Definition};
 use crate::dns;
 use crate::engine::Engine;
@@ -29,7 +29,9 @@ impl Engine {
             check_endpoint(&network.name, &settings)?;
             let definition = container.definition();
             refuse_shared(&definition, &network)?;
-            if definition.networks.contains_key(&network.name) {
+            check_addresses(&network, &settings)?;
+            // One that does not run is only to join another way.
+            if container.phase().is_alive() && definition.networks.contains_key(&network.name) {
                 return Err(EngineError::forbidden(format!(
                     "endpoint with name {} already exists in network {}",
                     definition.name, network.name

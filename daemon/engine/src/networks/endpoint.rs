@@ -35,6 +35,12 @@ pub(crate) fn check_endpoint(network: &str, settings: &EndpointSettings) -> Resu
     Ok(())
 }
 
+/// Checks the fixed addresses against those that the network has.
+pub(super) fn check_addresses(network: &berth_network::Network, settings: &EndpointSettings) -> Result<()> {
+    let wanted = [ipv4(settings)?.map(IpAddr::V4), ipv6(settings)?.map(IpAddr::V6)];
+    Ok(wanted.into_iter().flatten().try_for_each(|address| network.check_address(address))?)
+}
+
 fn ipv4(settings: &EndpointSettings) -> Result<Option<Ipv4Addr>> {
     let text = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv4_address.as_str());
     if text.is_empty() {

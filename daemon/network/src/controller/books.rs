@@ -273,11 +273,10 @@ impl Books {
         pool: Option<&'n IpamPool>,
         wanted: Option<IpAddr>,
     ) -> Result<Option<(IpAddr, &'n IpamPool)>, NetworkError> {
-        match (pool, wanted) {
-            (Some(pool), wanted) => Ok(Some((self.lease(network, pool, wanted)?, pool))),
-            (None, Some(address)) => Err(NetworkError::NoFamily { network: network.name.clone(), address }),
-            (None, None) => Ok(None),
+        if let Some(address) = wanted {
+            network.check_address(address)?;
         }
+        pool.map(|pool| Ok((self.lease(network, pool, wanted)?, pool))).transpose()
     }
 
     fn lease(
@@ -295,10 +294,6 @@ impl Books {
         owners.extend(pool.aux_addresses.iter().map(|(name, a)| (*a, format!("auxiliary address {name}"))));
         owners.extend(pool.gateway.map(|gateway| (gateway, "the gateway".to_owned())));
         if let Some(address) = wanted {
-            if !ipam::is_host(pool.subnet, address) {
-                let network = network.name.clone();
-                return Err(NetworkError::AddressOutside { address, network, pool: pool.subnet });
-            }
             return match owners.remove(&address) {
                 None => Ok(address),
                 Some(owner) => {
