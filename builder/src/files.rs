@@ -19,6 +19,7 @@ use crate::rootdir::{Kind, RootDir};
 use crate::source::{Selection, Source};
 use crate::stage::StageState;
 use crate::step::StageRun;
+use crate::tick;
 use crate::untar::{self, Unpacker};
 use crate::users::Accounts;
 
@@ -186,6 +187,9 @@ impl StageRun<'_> {
             key.add(format!("inline {name}"), data);
         }
         let created_by = plan.created_by.clone();
+        let looked_at = taken.iter().filter_map(|taken| taken.selections.get());
+        let entries = looked_at.flatten().flat_map(|selection| &selection.entries);
+        tick::wait_until_past(entries.map(|entry| entry.meta.mtime)).at("read", "clock")?;
         let stage_layers = self.state.layers().to_vec();
         let below = if plan.link { &[][..] } else { &stage_layers };
         self.layer_on(below, &key, created_by, |run, snapshot| {

@@ -50,6 +50,7 @@ mod stage;
 mod start;
 mod stats;
 mod step;
+mod tick;
 mod traces;
 mod transfer;
 mod untar;
