@@ -224,9 +224,10 @@ impl StageRun<'_> {
                     if let Some(question) = &question {
                         solver.selected.put(question, &digest, found.newest);
                     }
-                    if let Some(list) = &mut list {
-                        list.extend(found.list);
-                    }
+                    list = list.zip(found.list).map(|(mut list, found)| {
+                        list.extend(found);
+                        list
+                    });
                     (digest, found.newest)
                 }
             };
@@ -237,13 +238,11 @@ impl StageRun<'_> {
             self.state.advance_clock(newest);
         }
         let digest = all.finish();
-        match list {
-            Some(list) => key.add_files(digest.as_str(), list),
-            None => key.add("files", digest.as_str()),
-        }
+        key.add_files(digest.as_str(), list);
         Ok(())
     }
 
+    /// Writes what is copied into the snapshot.
     fn write(
         &self,
         snapshot: &Snapshot,

@@ -37,6 +37,7 @@ mod lowers;
 mod memory;
 mod mounts;
 mod node;
+mod parallel;
 mod prune;
 mod request;
 mod resolve;
@@ -53,6 +54,7 @@ mod step;
 mod tick;
 mod traces;
 mod transfer;
+mod trees;
 mod untar;
 mod users;
 
