@@ -131,12 +131,22 @@ fn contexts_from_archives() {
         header.set_size(text.len() as u64);
         tar.append_data(&mut header, path, text.as_bytes()).unwrap();
     }
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &tar.into_inner().unwrap()).unwrap();
-    let mut request = BuildRequest::new(Context::Tar(file));
-    request.dockerfile = DockerfileSource::Path("docker/File".into());
-    let outcome = h.run(request, CancellationToken::new());
+    let mut archive = tar.into_inner().unwrap();
+    let build = |archive: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, archive).unwrap();
+        let mut request = BuildRequest::new(Context::Tar(file));
+        request.dockerfile = DockerfileSource::Path("docker/File".into());
+        h.run(request, CancellationToken::new())
+    };
+    let outcome = build(&archive);
     let id = outcome.id();
+    let last = archive.windows(11).rposition(|end| end == b"drop\ndocker").unwrap();
+    archive.truncate(last + 11);
+    assert_eq!(build(&archive).id(), id, "the docker CLI leaves out what fills up the last block");
+    archive.truncate(last + 9);
+    let error = build(&archive).result.unwrap_err().to_string();
+    assert!(error.contains("the archive ends within .dockerignore"), "{error}");
     assert_eq!(h.find(id, "keep").unwrap().metadata().unwrap().uid(), 0);
     assert!(h.find(id, "drop").is_none() && h.find(id, "docker").is_none());
     h.assert_clean();
