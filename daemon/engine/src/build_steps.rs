@@ -2,24 +2,30 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use berth_builder::{DeviceError, Devices, NetworkMode, Sandbox, SandboxError, Sandboxes};
 use berth_network::{EndpointRequest, NetworkController};
 
 use crate::cdi::CdiDirs;
+use crate::dns;
+use crate::engine::Engine;
 use crate::ids;
-use crate::resolve_files::{HostLine, HostResolver, hosts, resolv_conf};
+use crate::resolve_files::{HostLine, HostResolver, hosts, internal_resolv_conf, resolv_conf};
+
+/// The engine that build steps belong to: known as soon as it is there, which is after its builder.
+pub(crate) type Owner = Arc<OnceLock<Weak<Engine>>>;
 
 /// Networks for build steps.
 pub(crate) struct EngineSandboxes {
     network: Arc<NetworkController>,
     dns: Vec<String>,
+    engine: Owner,
 }
 
 impl EngineSandboxes {
-    pub(crate) fn new(network: Arc<NetworkController>, dns: Vec<String>) -> Self {
-        Self { network, dns }
+    pub(crate) fn new(network: Arc<NetworkController>, dns: Vec<String>, engine: Owner) -> Self {
+        Self { network, dns, engine }
     }
 }
 
@@ -31,6 +37,8 @@ struct EngineSandbox {
     netns: Option<OwnedFd>,
     address: Option<IpAddr>,
     dns: Vec<String>,
+    /// Whom to tell when the step asks for names no more; none if it asks nobody of ours.
+    names: Option<Arc<Engine>>,
 }
 
 impl Sandboxes for EngineSandboxes {
@@ -42,6 +50,7 @@ impl Sandboxes for EngineSandboxes {
             netns: None,
             address: None,
             dns: self.dns.clone(),
+            names: None,
         };
         let name = match mode {
             NetworkMode::Host => return Ok(Box::new(sandbox)),
@@ -64,6 +73,13 @@ impl Sandboxes for EngineSandboxes {
             };
             let endpoint = self.network.attach(netns.as_fd(), &network.id, request).map_err(failed)?;
             sandbox.address = Some(IpAddr::V4(endpoint.ipv4));
+            if dns::resolves_names(&network.name)
+                && let Some(engine) = self.engine.get().and_then(Weak::upgrade)
+            {
+                let served = engine.serve_names(&sandbox.id, &network, netns.as_fd());
+                served.map_err(|error| SandboxError { message: error.to_string() })?;
+                sandbox.names = Some(engine);
+            }
         }
         sandbox.netns = Some(netns);
         Ok(Box::new(sandbox))
@@ -84,6 +100,9 @@ impl Sandbox for EngineSandbox {
 
     fn resolv_conf(&self) -> String {
         let wanted = HostResolver { servers: self.dns.clone(), ..HostResolver::default() };
+        if self.names.is_some() {
+            return internal_resolv_conf(&HostResolver::read(), &wanted);
+        }
         resolv_conf(&HostResolver::read(), &wanted, self.netns.is_none())
     }
 }
@@ -92,6 +111,11 @@ impl Drop for EngineSandbox {
     fn drop(&mut self) {
         if self.address.is_none() {
             return;
+        }
+        if let Some(engine) = self.names.take()
+            && let Err(error) = engine.forget_names(&self.id)
+        {
+            tracing::warn!(%error, "the names of a build step's network stay served");
         }
         for error in self.network.detach_all(&self.id).err().unwrap_or_default() {
             tracing::warn!(%error, "leaving the network of a build step");
