@@ -188,8 +188,7 @@ impl StageRun<'_> {
         }
         let created_by = plan.created_by.clone();
         let looked_at = taken.iter().filter_map(|taken| taken.selections.get());
-        let entries = looked_at.flatten().flat_map(|selection| &selection.entries);
-        tick::wait_until_past(entries.map(|entry| entry.meta.mtime)).at("read", "clock")?;
+        wait_until_past(looked_at.flatten())?;
         let stage_layers = self.state.layers().to_vec();
         let below = if plan.link { &[][..] } else { &stage_layers };
         self.layer_on(below, &key, created_by, |run, snapshot| {
@@ -329,6 +328,7 @@ impl StageRun<'_> {
         if self.solver.epoch.is_none() {
             self.state.advance_clock(found.newest);
         }
+        wait_until_past(&selections)?;
         let mut key = self.key("tree", "");
         key.add_files(found.digest.as_str(), found.list);
         let record = self.made(&[], &key, &format!("files of {}", source.name), |run, snapshot| {
@@ -370,6 +370,12 @@ impl StageRun<'_> {
             }
         })
     }
+}
+
+/// Waits until the files are older than what a step makes from now on.
+fn wait_until_past<'a>(selections: impl IntoIterator<Item = &'a Selection>) -> Result<(), Fault> {
+    let entries = selections.into_iter().flat_map(|selection| &selection.entries);
+    Ok(tick::wait_until_past(entries.map(|entry| entry.meta.mtime)).at("read", "clock")?)
 }
 
 /// Expands all words of a `COPY` or `ADD`. Pure.

@@ -207,8 +207,8 @@ impl Source {
     ) -> Result<(), Fault> {
         let walk = Walk { source: self, exclude, include, top };
         let ignored = walk.state_of(top)?;
-        let listings = walk.listings(States { ignored, ..States::default() })?;
-        collect(&listings, 0, entries);
+        let mut listings = walk.listings(States { ignored, ..States::default() })?;
+        collect(&mut listings, 0, entries);
         Ok(())
     }
 
@@ -461,10 +461,10 @@ impl Walk<'_> {
 }
 
 /// Puts what was listed into one order: a directory, then what is in it.
-fn collect(listings: &[Vec<Listed>], at: usize, entries: &mut Vec<Entry>) {
-    for listed in &listings[at] {
+fn collect(listings: &mut [Vec<Listed>], at: usize, entries: &mut Vec<Entry>) {
+    for listed in std::mem::take(&mut listings[at]) {
         let before = entries.len();
-        entries.push(listed.entry.clone());
+        entries.push(listed.entry);
         if let Some(below) = listed.below {
             collect(listings, below, entries);
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_builder::{BuildError, BuildRequest, Context, DockerfileSource};
 use berth_oci::{Platform, Reference};
@@ -225,6 +225,27 @@ fn a_fixed_time_makes_builds_repeatable() {
     let config = h.config(build().id());
     assert_eq!(config["created"], "2001-09-09T01:46:40Z");
     assert_eq!(config["history"][0]["created"], config["created"]);
+}
+
+#[test]
+fn what_is_copied_keeps_its_time() {
+    let h = Harness::new();
+    for _ in 0..5 {
+        // `now` is saved in the same tick of the clock, more often than not, in which the step begins.
+        let dir = context("FROM busybox\nCOPY tomorrow now /x/\n", &[("tomorrow", "t"), ("now", "n")]);
+        let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+        fs::File::open(dir.path().join("tomorrow")).unwrap().set_modified(tomorrow).unwrap();
+        let mut request = BuildRequest::new(Context::Directory(dir.path().to_owned()));
+        request.no_cache = true;
+        request.build_args = args(&[("SOURCE_DATE_EPOCH", "1000000000")]);
+        let outcome = h.run(request, CancellationToken::new());
+        let copied = |path: &str| h.find(outcome.id(), path).unwrap().metadata().unwrap().modified().unwrap();
+        for name in ["now", "tomorrow"] {
+            let had = fs::metadata(dir.path().join(name)).unwrap().modified().unwrap();
+            assert_eq!(copied(&format!("x/{name}")), had, "{name}");
+        }
+        assert_eq!(copied("x"), UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    }
 }
 
 #[test]
