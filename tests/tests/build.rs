@@ -225,6 +225,7 @@ fn steps_resolve_the_names_of_their_network() {
             cli.run(&flags)
         };
         build("names").expect_code(0);
+        build("container:the-server").expect_code(0);
         // On the default network nobody has a name.
         assert_ne!(build("bridge").code, 0);
     }
