@@ -36,7 +36,7 @@ pub(crate) fn format(source: &str) -> Result<String, String> {
     let (mut formatted, mut at) = (String::new(), 0);
     for node in &syntax.nodes {
         between(&source[at..node.span.start], &mut formatted);
-        instruction(node, source, &mut formatted);
+        instruction(node, source, syntax.escape, &mut formatted);
         at = node.span.end;
     }
     between(&source[at..], &mut formatted);
@@ -65,7 +65,7 @@ fn between(text: &str, formatted: &mut String) {
 }
 
 /// Keyword in capitals, one blank between flags; the arguments as they are written.
-fn instruction(node: &Node, source: &str, formatted: &mut String) {
+fn instruction(node: &Node, source: &str, escape: char, formatted: &mut String) {
     formatted.push_str(&node.name());
     let mut at = node.keyword.span.end;
     for flag in &node.flags {
@@ -76,7 +76,10 @@ fn instruction(node: &Node, source: &str, formatted: &mut String) {
     let rest = &source[at..node.span.end];
     let arguments = rest.trim_start_matches([' ', '\t']);
     gap(&rest[..rest.len() - arguments.len()], formatted);
-    formatted.push_str(arguments);
+    let tidy = arguments.trim_end();
+    // What a heredoc ends with is its own, and an escape character at the end of a line would mean that it goes on.
+    let is_done = node.heredocs.is_empty() && !tidy.ends_with(escape);
+    formatted.push_str(if is_done { tidy } else { arguments });
 }
 
 /// Blanks become one; a continuation with its comments stays.

@@ -12,7 +12,7 @@ fn meaning(nodes: &[Node]) -> Vec<(String, Vec<String>, String, Vec<String>)> {
     let texts = |node: &Node| node.flags.iter().map(|flag| flag.text.clone()).collect();
     let bodies = |node: &Node| node.heredocs.iter().map(|doc| doc.body.clone()).collect();
     let arguments = |node: &Node| {
-        let (_, rest) = node.original.split_once(char::is_whitespace).unwrap_or((&node.original, ""));
+        let (_, rest) = node.original.trim_start().split_once(char::is_whitespace).unwrap_or_default();
         rest.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     nodes.iter().map(|node| (node.name(), texts(node), arguments(node), bodies(node))).collect()
