@@ -280,11 +280,7 @@ fn containerd() {
     assert_eq!(seccomp.success(), "Seccomp:\t2");
     run("privileged", &["--rm", "--privileged"], &["sh", "-c", "mkdir -p /tmp/m && mount -t tmpfs t /tmp/m"])
         .success();
-    let words = containerd.container(
-        "terminal",
-        &["--rm", "-t"],
-        &["sh", "-c", READS_FROM_TERMINAL],
-    );
+    let words = containerd.container("terminal", &["--rm", "-t"], &["sh", "-c", READS_FROM_TERMINAL]);
     containerd
         .run_on_terminal(&words.iter().map(String::as_str).collect::<Vec<_>>(), b"typed\n")
         .expect_code(5);
