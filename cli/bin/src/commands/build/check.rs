@@ -25,8 +25,20 @@ pub(crate) fn examine(
     target: &str,
 ) -> Result<Exit> {
     let program = berth_dockerfile_parser::read(text);
-    if let Some(error) = program.first_error() {
-        bail!("{}", error.render(name, text));
+    let errors: Vec<String> = program.errors().map(|error| error.render(name, text)).collect();
+    if !errors.is_empty() {
+        println!(
+            "{}",
+            errors.join(
+                "
+"
+            )
+        );
+        bail!(
+            "Check complete, {} {} found.",
+            errors.len(),
+            if errors.len() == 1 { "error" } else { "errors" }
+        );
     }
     let ignore_file = std::fs::read_to_string(Path::new(context).join(".dockerignore"));
     let patterns = ignore::read(&ignore_file.unwrap_or_default());
