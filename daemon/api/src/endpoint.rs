@@ -89,7 +89,7 @@ endpoints! {
     Head   "/containers/{id}/archive"            ArchiveStat         24;
     Get    "/containers/{id}/archive"            ArchiveGet          24;
     Put    "/containers/{id}/archive"            ArchivePut          24;
-    Delete "/containers/{id}"                    ContainerRemove     24;
+    Delete "/containers/{id:.*}"                 ContainerRemove     24;
 
     Post   "/exec/{id}/start"                    ExecStart           24;
     Post   "/exec/{id}/resize"                   ExecResize          24;

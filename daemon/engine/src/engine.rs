@@ -71,7 +71,6 @@ impl Engine {
     /// recovered is told in the log, and by their state.
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
         let engine = tokio::task::spawn_blocking(move || Self::open(config)).await??;
-        let engine = Arc::new(engine);
         engine.recover().await?;
         engine.recover_pods().await?;
         // Only now it is known which images containers use.
@@ -79,7 +78,7 @@ impl Engine {
         Ok(engine)
     }
 
-    fn open(config: EngineConfig) -> Result<Self> {
+    fn open(config: EngineConfig) -> Result<Arc<Self>> {
         for dir in
             [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")]
         {
@@ -112,7 +111,7 @@ impl Engine {
         let registry = Registry::new(store.clone(), registry_config);
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);
-        let sandboxes = EngineSandboxes::new(Arc::clone(&network), config.dns.clone());
+        let sandboxes = Arc::new(EngineSandboxes::default());
         let dirs = BuilderDirs {
             builds: config.root.join("builds"),
             run: config.run_root.join("builds"),
@@ -121,12 +120,12 @@ impl Engine {
         let builder = Builder::new(
             store.clone(),
             spawner.clone(),
-            Arc::new(sandboxes),
+            Arc::clone(&sandboxes) as _,
             Arc::new(config.cdi.clone()),
             dirs,
         );
         let names = NameService::new(config.run_root.clone(), config.dns_program.clone());
-        Ok(Self {
+        let engine = Arc::new(Self {
             id,
             db,
             store,
@@ -147,7 +146,9 @@ impl Engine {
             ending: CancellationToken::new(),
             closed: CancellationToken::new(),
             config,
-        })
+        });
+        sandboxes.belong_to(&engine);
+        Ok(engine)
     }
 
     /// The directory of the state.

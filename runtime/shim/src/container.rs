@@ -13,8 +13,9 @@ use berth_core::{
 };
 use berth_shim_protocol::{
     Create, Failure, FailureKind, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Rootfs, Runtime, Stats, StdinMode,
-    files, oci,
+    Users, files, oci,
 };
+use berth_spec::{IdMap, IdMaps};
 use berth_sys::{
     mountfd::{self, MountAttr, Overlay, overlay},
     pidfd::{self, ExitStatus},
@@ -296,9 +297,7 @@ struct Layers {
 impl Layers {
     /// The same layers with the ids of a user namespace: each as a mount of its own that maps them. The upper and the work
     /// directory must be in one mount, so what is mapped is their parent.
-    fn seen_by(self, users: &Path) -> Result<Self, Failure> {
-        let users =
-            File::open(users).map_err(|error| system(format!("open {}: {error}", users.display())))?;
+    fn seen_by(self, users: &OwnedFd) -> Result<Self, Failure> {
         let mut held = Vec::new();
         let mut mapped = |path: &Path| -> Result<PathBuf, Failure> {
             let failed = |errno: Errno| system(format!("map the ids of {}: {errno}", path.display()));
@@ -321,6 +320,28 @@ impl Layers {
     }
 }
 
+/// The namespace whose ids the layers are to have. The container's own is not there yet; one of the same ids does as well.
+fn user_namespace(users: &Users, spec: &oci::Spec) -> Result<OwnedFd, Failure> {
+    let maps = |list: &Option<Vec<oci::LinuxIdMapping>>| {
+        let map = |line: &oci::LinuxIdMapping| IdMap {
+            container: line.container_id(),
+            host: line.host_id(),
+            size: line.size(),
+        };
+        list.iter().flatten().map(map).collect()
+    };
+    match (users, spec.linux()) {
+        (Users::Namespace(path), _) => File::open(path)
+            .map(OwnedFd::from)
+            .map_err(|error| system(format!("open {}: {error}", path.display()))),
+        (Users::Own, Some(linux)) => {
+            let maps = IdMaps { uid: maps(linux.uid_mappings()), gid: maps(linux.gid_mappings()) };
+            berth_core::user_namespace(&maps).map_err(|error| core_failure(&error))
+        }
+        (Users::Own, None) => Err(system("config.json has no user namespace".to_owned())),
+    }
+}
+
 fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
     let rootfs = match &create.rootfs {
         Rootfs::Path(_) => RootfsSource::Path,
@@ -329,7 +350,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
             let layers =
                 Layers { lower: lower.clone(), upper: upper.clone(), work: work.clone(), _held: vec![] };
             let layers = match users {
-                Some(users) => layers.seen_by(users)?,
+                Some(users) => layers.seen_by(&user_namespace(users, spec)?)?,
                 None => layers,
             };
             let lower: Vec<&Path> = layers.lower.iter().map(AsRef::as_ref).collect();
