@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::announce;
 use crate::activation;
 use crate::diagnose::missing_libraries;
-use crate::foreground::{self, Signals};
+use crate::foreground::{self, Listeners, Signals};
 use crate::json;
 use crate::log::Log;
 use crate::state::{Container, Status, Store};
@@ -127,8 +127,8 @@ impl Exec {
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
-        let status =
-            foreground::serve(&signals, &child.pidfd, child.console.take(), child.watch.take(), log)?;
+        let listeners = Listeners { watch: child.watch.take(), notify: None };
+        let status = foreground::serve(&signals, &child.pidfd, child.console.take(), listeners, log)?;
         if let Some(root) = container.root()
             && let Some(problem) = missing_libraries(&root, &process, status.shell_code())
         {

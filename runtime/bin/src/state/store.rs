@@ -330,8 +330,8 @@ impl Container {
         }
     }
 
-    /// Lets a created container run.
-    pub(crate) fn start(&self) -> anyhow::Result<()> {
+    /// Lets a created container run; its first process.
+    pub(crate) fn start(&self) -> anyhow::Result<OwnedFd> {
         match self.status() {
             Status::Created => {}
             Status::Stopped => bail!("cannot start a container that has stopped"),
@@ -362,7 +362,7 @@ impl Container {
             // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
             pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
         })?;
-        Ok(())
+        Ok(init)
     }
 
     /// The compiled hooks, if the configuration has any of the kind asked for.
@@ -389,6 +389,7 @@ impl Container {
             cgroup: berth_cgroup::detect()?.mounts(),
             cgroup_path: self.record.cgroup.clone(),
             known_capabilities: None,
+            selinux: true,
         };
         Ok(berth_spec::compile(spec, &context)?)
     }
