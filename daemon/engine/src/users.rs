@@ -7,6 +7,7 @@
 //! Files of images, volumes and the engine belong to the same ids inside as on the disk, by mounts that map ids: one store
 //! serves containers with and without users of their own. Only binds of the host's directories are what they are.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use berth_api::container::HostConfig;
@@ -33,6 +34,9 @@ pub struct UserRange {
     /// Groups.
     pub groups: IdRange,
 }
+
+/// Settings that every network namespace gets when it is joined.
+const SET_OUTSIDE: [&str; 2] = ["net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start"];
 
 /// The user namespace of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,12 +85,21 @@ fn line(range: IdRange) -> Result<Vec<oci::LinuxIdMapping>> {
 
 impl OwnUsers {
     /// Puts the container into them. `root` is an empty directory that all of them can enter: there the root file system is
-    /// mounted before it is the root.
-    pub(crate) fn put_into(&self, spec: &mut oci::Spec, root: &Path) -> Result<()> {
+    /// mounted before it is the root. `asked` are the settings that the user has named.
+    pub(crate) fn put_into(
+        &self,
+        spec: &mut oci::Spec,
+        root: &Path,
+        asked: &BTreeMap<String, String>,
+    ) -> Result<()> {
         if let Some(place) = spec.root_mut() {
             place.set_path(root.to_owned());
         }
         let Some(linux) = spec.linux_mut() else { return Ok(()) };
+        // From outside, where all groups can be named.
+        if let Some(sysctls) = linux.sysctl_mut() {
+            sysctls.retain(|name, _| !SET_OUTSIDE.contains(&name.as_str()) || asked.contains_key(name));
+        }
         let mut namespace = oci::LinuxNamespace::default();
         namespace.set_typ(oci::LinuxNamespaceType::User).set_path(self.joined.clone());
         linux.namespaces_mut().get_or_insert_default().push(namespace);

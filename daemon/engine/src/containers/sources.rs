@@ -90,9 +90,10 @@ impl Engine {
                 Ok(Some(owner)) => map_ids(&mut mount, owner, &plan.source, user)?,
                 _ => {}
             }
-            let of_the_host = matches!(plan.kind, MountKind::Bind | MountKind::Tmpfs);
+            // overlayfs, which an image is, cannot be mapped; nor is what the host shows.
+            let mapped = matches!(plan.kind, MountKind::Volume | MountKind::Secret);
             if own_users
-                && !of_the_host
+                && mapped
                 && let Some(options) = mount.options_mut()
             {
                 options.push("idmap".to_owned());

@@ -276,7 +276,8 @@ impl Engine {
             self.config.cdi.read().inject(requests, &mut spec)?;
         }
         if let Some(users) = users {
-            users.put_into(&mut spec, &self.place_of_roots()?)?;
+            let asked = definition.host.sysctls.clone().unwrap_or_default();
+            users.put_into(&mut spec, &self.place_of_roots()?, &asked)?;
         }
         let size = definition.host.console_size;
         let config = &definition.config;
