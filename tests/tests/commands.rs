@@ -25,6 +25,11 @@ fn compared(row: &Row, outcome: &Outcome, dir: &str) -> (i32, String, String) {
     let (out, error) = (plain(&outcome.stdout, dir), plain(&outcome.stderr, dir));
     match row.compared {
         Compared::All => (outcome.code, out, error),
+        Compared::Unordered => {
+            let mut lines: Vec<&str> = out.lines().collect();
+            lines.sort_unstable();
+            (outcome.code, lines.join("\n"), error)
+        }
         Compared::NotTheWords(_) => (outcome.code, out, String::new()),
         Compared::Code(_) => (outcome.code, String::new(), String::new()),
     }

