@@ -62,6 +62,8 @@ pub struct EngineConfig {
     pub registry_dirs: Vec<PathBuf>,
     /// Bytes of blobs and layers that the image store never passes; images that no container uses go before it does.
     pub image_cap: Option<u64>,
+    /// Bytes that the build cache never passes; `None` means a fifth of the file system.
+    pub build_cache_cap: Option<u64>,
     /// Labels of the daemon, shown by `info`.
     pub labels: Vec<String>,
     /// Name servers of containers that ask for none, instead of the host's.
@@ -103,6 +105,7 @@ impl EngineConfig {
             insecure_registries: Vec::new(),
             registry_dirs: ["/etc/berth/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
             image_cap: None,
+            build_cache_cap: None,
             labels: Vec::new(),
             dns: Vec::new(),
             cgroup_parent: "/berth".to_owned(),

@@ -13,7 +13,7 @@ use berth_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::build_steps::EngineSandboxes;
+use crate::build_steps::{EngineSandboxes, Owner};
 use crate::config::EngineConfig;
 use crate::containers::Containers;
 use crate::containers::exec::Exec;
@@ -39,6 +39,8 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) spawner: ShimSpawner,
     pub(crate) builder: Builder,
+    /// Where the builder finds this engine.
+    owner_of_steps: Owner,
     /// Builds under way that `cancel_build` can name.
     pub(crate) builds: Mutex<HashMap<String, CancellationToken>>,
     pub(crate) events: EventBus,
@@ -71,6 +73,8 @@ impl Engine {
     /// recovered is told in the log, and by their state.
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
         let engine = tokio::task::spawn_blocking(move || Self::open(config)).await??;
+        let engine = Arc::new(engine);
+        engine.owner_of_steps.get_or_init(|| Arc::downgrade(&engine));
         engine.recover().await?;
         engine.recover_pods().await?;
         // Only now it is known which images containers use.
@@ -78,7 +82,7 @@ impl Engine {
         Ok(engine)
     }
 
-    fn open(config: EngineConfig) -> Result<Arc<Self>> {
+    fn open(config: EngineConfig) -> Result<Self> {
         for dir in
             [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")]
         {
@@ -111,21 +115,23 @@ impl Engine {
         let registry = Registry::new(store.clone(), registry_config);
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);
-        let sandboxes = Arc::new(EngineSandboxes::default());
+        let owner_of_steps = Owner::default();
+        let sandboxes =
+            EngineSandboxes::new(Arc::clone(&network), config.dns.clone(), Arc::clone(&owner_of_steps));
         let dirs = BuilderDirs {
             builds: config.root.join("builds"),
             run: config.run_root.join("builds"),
-            cache_limit: None,
+            cache_limit: config.build_cache_cap,
         };
         let builder = Builder::new(
             store.clone(),
             spawner.clone(),
-            Arc::clone(&sandboxes) as _,
+            Arc::new(sandboxes),
             Arc::new(config.cdi.clone()),
             dirs,
         );
         let names = NameService::new(config.run_root.clone(), config.dns_program.clone());
-        let engine = Arc::new(Self {
+        Ok(Self {
             id,
             db,
             store,
@@ -134,6 +140,7 @@ impl Engine {
             registry,
             spawner,
             builder,
+            owner_of_steps,
             builds: Mutex::default(),
             events: EventBus::new(),
             containers: Containers::default(),
@@ -146,9 +153,7 @@ impl Engine {
             ending: CancellationToken::new(),
             closed: CancellationToken::new(),
             config,
-        });
-        sandboxes.belong_to(&engine);
-        Ok(engine)
+        })
     }
 
     /// The directory of the state.

@@ -49,6 +49,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) image_cap: Option<u64>,
 
+    /// Size that the build cache never passes, its records and cache mounts included; before it does, what was used
+    /// longest ago is removed [default: a fifth of the file system]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) build_cache_cap: Option<u64>,
+
     /// Directory of CNI network configurations for pods; without one they are on the default bridge
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub(crate) cni_conf_dir: PathBuf,

@@ -122,6 +122,7 @@ async fn serve(
         dns_program: "/proc/self/exe".into(),
         insecure_registries: args.insecure_registry.clone(),
         image_cap: args.image_cap,
+        build_cache_cap: args.build_cache_cap,
         labels: args.labels.clone(),
         dns: args.dns.clone(),
         init: args.init,

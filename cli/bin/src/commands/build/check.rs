@@ -13,8 +13,14 @@ use crate::exit::Exit;
 pub(super) async fn run(args: &Build) -> Result<Exit> {
     let (name, text) = read(args)?;
     let program = berth_dockerfile_parser::read(&text);
-    if let Some(error) = program.first_error() {
-        bail!("{}", error.render(&name, &text));
+    let errors: Vec<String> = program.errors().map(|error| error.render(&name, &text)).collect();
+    if !errors.is_empty() {
+        println!("{}", errors.join("\n"));
+        bail!(
+            "Check complete, {} {} found.",
+            errors.len(),
+            if errors.len() == 1 { "error" } else { "errors" }
+        );
     }
     let given: BTreeMap<String, String> =
         super::build_args(&args.build_arg).into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
