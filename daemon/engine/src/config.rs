@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::cdi::CdiDirs;
 use crate::pods::CniDirs;
+use crate::users::UserRange;
 
 /// An OCI runtime: a program with runc's command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub struct EngineConfig {
     pub cdi: CdiDirs,
     /// Whether containers that do not say otherwise get an init process.
     pub init: bool,
+    /// The host's ids that containers have which do not ask for the host's users.
+    pub userns_remap: Option<UserRange>,
     /// Whether `info` says that the daemon logs debug lines.
     pub debug: bool,
 }
@@ -115,6 +118,7 @@ impl EngineConfig {
             runtimes: BTreeMap::new(),
             defaults: Defaults::default(),
             init: false,
+            userns_remap: None,
             debug: false,
         }
     }

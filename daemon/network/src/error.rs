@@ -219,8 +219,13 @@ pub enum NetworkError {
     #[error("Bind for {0} failed: port is already allocated")]
     PortAllocated(SocketAddr),
     /// Some other program has the port.
-    #[error("failed to bind host port {address}/{protocol}: address already in use")]
+    #[error(
+        "failed to bind host port {address}/{protocol}: address already in use{}",
+        holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
+    )]
     PortInUse {
+        /// The program, if it can be found.
+        holder: Option<String>,
         /// The address.
         address: SocketAddr,
         /// The protocol.
@@ -295,6 +300,16 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
+    /// The host port that another container has, if that is why.
+    #[must_use]
+    pub fn taken_port(&self) -> Option<SocketAddr> {
+        match self {
+            Self::PortAllocated(address) => Some(*address),
+            Self::Publish { source, .. } => source.taken_port(),
+            _ => None,
+        }
+    }
+
     /// What kind of answer this is.
     pub fn kind(&self) -> ErrorKind {
         match self {

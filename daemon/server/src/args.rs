@@ -115,6 +115,11 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) init: bool,
 
+    /// Give containers users of their own: those that /etc/subuid and /etc/subgid give to this user
+    /// (USER[:GROUP], or "default", which is dockremap), or FIRST+COUNT
+    #[arg(long, value_name = "USER")]
+    pub(crate) userns_remap: Option<String>,
+
     /// Another OCI runtime that containers may ask for, NAME=PATH; may be given several times
     #[arg(long, value_name = "NAME=PATH", value_parser = runtime)]
     pub(crate) add_runtime: Vec<(String, PathBuf)>,

@@ -12,6 +12,7 @@ mod file;
 mod listen;
 mod lock;
 mod ready;
+mod subids;
 mod tls;
 
 use std::{
@@ -125,6 +126,7 @@ async fn serve(
         labels: args.labels.clone(),
         dns: args.dns.clone(),
         init: args.init,
+        userns_remap: args.userns_remap.as_deref().map(subids::range).transpose()?,
         runtimes: further.runtimes.clone(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };

@@ -22,7 +22,7 @@ use super::record::{Definition, Status};
 use super::registry::Reserved;
 use super::{Container, merge, ports, secrets, validate};
 use crate::engine::Engine;
-use crate::error::{EngineError, IoContext as _, Result};
+use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::volumes::{self, Pin, Wanted};
 use crate::{ids, names, spec};
 
@@ -289,11 +289,16 @@ impl Engine {
     ) -> Result<()> {
         let anonymous = plan.source.is_empty();
         let labels = if plan.labels.is_empty() { None } else { Some(plan.labels.clone()) };
-        let pin = self.acquire_volume(Wanted {
+        let wanted = Wanted {
             name: plan.source.clone(),
             driver: plan.driver.clone(),
             options: Some(plan.driver_options.clone()).filter(|options| !options.is_empty()),
             labels,
+        };
+        let pin = self.acquire_volume(wanted).map_err(|error| match error.kind() {
+            // Clients take a "not found" for a missing image, and pull.
+            Kind::NotFound => EngineError::invalid(error.message().to_owned()),
+            _ => error,
         })?;
         plan.source.clone_from(&pin.name);
         plan.anonymous |= anonymous;
