@@ -173,7 +173,6 @@ pub(crate) async fn create(session: &Session, args: Create) -> Result<Exit> {
         config_from: args.config_from.map(|network| ConfigReference { network }),
         options: environment::pairs("--opt", &args.options)?,
         labels: args.label.iter().map(|label| environment::pair(label)).collect(),
-        ..NetworkCreateRequest::default()
     };
     let created = session.client().await?.network_create(&request).await?;
     if !created.warning.is_empty() {
