@@ -127,6 +127,16 @@ fn dockerd_loads_what_we_save_and_we_load_what_it_saves() {
 }
 
 #[test]
+fn a_pull_that_finds_nothing_has_a_status_and_no_stream() {
+    let (daemon, registry) = (Daemon::with_busybox(), Registry::start());
+    let cli = daemon.cli(Frontend::Docker);
+    // The command puts this before the message of an answer that is not 200.
+    let words = "Error response from daemon: manifest for";
+    cli.run(&["pull", &registry.name("nosuch:1")]).expect_code(1).expect_text(words);
+    cli.run(&["image", "inspect", "BIG"]).expect_code(1).expect_text("must be lowercase");
+}
+
+#[test]
 fn a_damaged_store_is_found_and_mended() {
     let (daemon, registry) = (Daemon::with_busybox(), Registry::start());
     let (docker, berth) = (daemon.cli(Frontend::Docker), daemon.cli(Frontend::Berth));

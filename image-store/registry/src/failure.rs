@@ -160,6 +160,15 @@ impl Failure {
                 message
             }),
             Self::Status { status: 429, message, .. } => RegistryError::TooManyRequests(message),
+            // The words are Go's; other servers have others.
+            Self::Status { status: 400, message, .. }
+                if message.contains("HTTP request to an HTTPS server") =>
+            {
+                RegistryError::Registry(format!(
+                    "{} (put the certificate of its authority into the registry's directory, as ca.crt)",
+                    message.trim_end()
+                ))
+            }
             Self::Status { status, code, message, .. } => {
                 let code = code.to_ascii_lowercase().replace('_', " ");
                 let parts = [code, message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
