@@ -87,8 +87,9 @@ impl Power {
     ) -> Result<Machine> {
         let machine = self.machine(more)?;
         let deadline = Instant::now() + PATIENCE;
-        let (mut have, mut checked) = (BTreeSet::new(), false);
+        let (mut have, mut checked, mut heard) = (BTreeSet::new(), false, Vec::new());
         while let Some(line) = machine.line(deadline)? {
+            heard.push(line.clone());
             if let Some(name) = line.strip_prefix("have ") {
                 have.insert(name.to_owned());
             }
@@ -103,7 +104,7 @@ impl Power {
                 return Ok(machine);
             }
         }
-        ensure!(checked, "the machine went off before it had checked its store");
+        ensure!(checked, "the machine went off before it had checked its store:\n{}", heard.join("\n"));
         Ok(machine)
     }
 }
