@@ -102,6 +102,10 @@ impl Failure {
             _ if all.contains("InvalidContentType") => format!(
                 "http: server gave HTTP response to HTTPS client (to allow that, list {host}:{port} as insecure registry)"
             ),
+            _ if all.contains("UnknownIssuer") => format!(
+                "the certificate of {host}:{port} is of an unknown authority (are CA certificates installed, such as the \
+                 package ca-certificates? That of a registry's own authority goes into the registry's directory, as ca.crt)"
+            ),
             _ => causes.pop().unwrap_or_else(|| error.to_string()),
         };
         let hopeless = error.is_connect() || error.is_builder() || error.is_redirect();
