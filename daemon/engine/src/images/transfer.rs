@@ -274,11 +274,9 @@ impl Engine {
     pub async fn save_images(self: &Arc<Self>, names: Vec<String>, platform: &str) -> Result<ByteStream> {
         for name in &names {
             // A repository's name alone means all its tags, which need not include `latest`.
-            let known = self.image_for(name, platform);
-            if let Err(error) = known
-                && !self.is_repository(name)?
-            {
-                return Err(error);
+            let known = self.store.images().resolve(name).is_ok();
+            if known || !self.is_repository(name)? {
+                self.image_for(name, platform)?;
             }
         }
         for name in &names {
