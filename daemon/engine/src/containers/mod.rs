@@ -48,3 +48,4 @@ pub(crate) use registry::Containers;
 pub(crate) use sources::subtree;
 pub(crate) use start::bare;
 pub use stats::StatsStream;
+pub(crate) use validate::OWN_RUNTIMES;
