@@ -177,8 +177,7 @@ impl RuntimeService for Runtime {
         let ready =
             v1::RuntimeCondition { r#type: "RuntimeReady".to_owned(), status: true, ..Default::default() };
         let conditions = vec![ready, self.network_condition().await];
-        let features =
-            v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
         let handler = |name: &str| v1::RuntimeHandler { name: name.to_owned(), features: Some(features) };
         answer(v1::StatusResponse {
             status: Some(v1::RuntimeStatus { conditions }),

@@ -21,7 +21,9 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+use crate::bundle::release_text;
 use crate::log::Log;
+use crate::notify::Notify;
 
 /// Signals held back from this process until it ends.
 pub(crate) struct Signals(SignalFd);
@@ -39,22 +41,41 @@ impl Signals {
     }
 }
 
+/// Who of the process speaks to us besides its terminal.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    /// Its denied system calls.
+    pub(crate) watch: Option<SeccompWatch>,
+    /// Its word that it is ready; gone once that has come.
+    pub(crate) notify: Option<Notify>,
+}
+
 /// Waits for the process.
 pub(crate) fn serve(
     signals: &Signals,
     process: &OwnedFd,
     master: Option<OwnedFd>,
-    mut watch: Option<SeccompWatch>,
+    mut listeners: Listeners,
     log: &Log,
 ) -> anyhow::Result<ExitStatus> {
     let mut terminal = master.map(Terminal::new).transpose()?;
+    // Set-up is over; from here on little of the program is needed, perhaps for weeks.
+    release_text();
     loop {
-        for denied in watch.iter_mut().flat_map(SeccompWatch::news) {
+        for denied in listeners.watch.iter_mut().flat_map(SeccompWatch::news) {
             log.debug(&denied);
         }
-        let ready = wait(signals, process, terminal.as_ref(), watch.as_ref())?;
-        if let Some(watch) = watch.as_mut().filter(|_| ready.call) {
+        let ready = wait(signals, process, terminal.as_ref(), &listeners)?;
+        if let Some(watch) = listeners.watch.as_mut().filter(|_| ready.call) {
             watch.answer();
+        }
+        if let Some(notify) = listeners.notify.take_if(|_| ready.word) {
+            match notify.pass_on() {
+                Ok(true) => {}
+                Ok(false) => listeners.notify = Some(notify),
+                // The container runs all the same.
+                Err(error) => log.warn(&format!("{error:#}")),
+            }
         }
         if ready.signal {
             pass_signals(signals, process, terminal.as_ref())?;
@@ -87,6 +108,8 @@ struct Ready {
     input: bool,
     /// A system call waits for an answer.
     call: bool,
+    /// It has something to tell the service manager.
+    word: bool,
 }
 
 /// Sleeps until something happens. New input is only asked for when the last has been passed on, and never waited for
@@ -95,7 +118,7 @@ fn wait(
     signals: &Signals,
     process: &OwnedFd,
     terminal: Option<&Terminal>,
-    watch: Option<&SeccompWatch>,
+    listeners: &Listeners,
 ) -> anyhow::Result<Ready> {
     let stdin = std::io::stdin();
     let mut fds = vec![
@@ -116,10 +139,12 @@ fn wait(
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
     }
-    let watch_at = watch.map(|watch| {
-        fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
+    let mut listen = |fd| {
+        fds.push(PollFd::new(fd, PollFlags::POLLIN));
         fds.len() - 1
-    });
+    };
+    let watch_at = listeners.watch.as_ref().map(|watch| listen(watch.as_fd()));
+    let notify_at = listeners.notify.as_ref().map(|notify| listen(notify.as_fd()));
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => {}
@@ -142,6 +167,7 @@ fn wait(
         input: stdin_at.is_some_and(|at| happened(at, any)),
         // Only what can be received: when the last process is gone, the listener hangs up until its end.
         call: watch_at.is_some_and(|at| fds[at].revents().is_some_and(|seen| seen.contains(any))),
+        word: notify_at.is_some_and(|at| happened(at, any)),
     })
 }
 

@@ -15,6 +15,7 @@ mod diagnose;
 mod foreground;
 mod json;
 mod log;
+mod notify;
 mod privilege;
 mod resources;
 mod signal;

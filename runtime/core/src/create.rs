@@ -228,8 +228,15 @@ fn compile(request: &CreateRequest<'_>, mounts: CgroupMounts, cgroup: &Path) -> 
         cgroup: mounts,
         cgroup_path: cgroup.to_owned(),
         known_capabilities: crate::steps::capabilities::bounding(),
+        selinux: has_selinux(),
     };
     Ok(berth_spec::compile(request.spec, &context)?)
+}
+
+/// Its file system is mounted where libselinux looks for it.
+fn has_selinux() -> bool {
+    use nix::sys::statfs::{SELINUX_MAGIC, statfs};
+    statfs("/sys/fs/selinux").is_ok_and(|found| found.filesystem_type() == SELINUX_MAGIC)
 }
 
 struct Parts {

@@ -16,13 +16,14 @@ use berth_shim_protocol::{
     files, oci,
 };
 use berth_sys::{
-    mountfd::{self, MountAttr, Overlay, overlay},
+    mountfd::{Overlay, overlay},
     pidfd::{self, ExitStatus},
 };
-use nix::{errno::Errno, fcntl::OFlag, libc::SIGKILL, sys::stat::Mode, unistd::Pid};
+use nix::{errno::Errno, libc::SIGKILL, unistd::Pid};
 
 use crate::{
     foreign::Foreign,
+    mapped,
     record::{self, Leftovers},
     stats,
     stdio::{Console, has_terminal},
@@ -284,58 +285,17 @@ fn read_spec(
     Ok((spec, netns, handed))
 }
 
-/// Where the layers of a root file system are.
-struct Layers {
-    lower: Vec<PathBuf>,
-    upper: PathBuf,
-    work: PathBuf,
-    /// The mounts that the paths lead to, if not the host's own.
-    _held: Vec<OwnedFd>,
-}
-
-impl Layers {
-    /// The same layers with the ids of a user namespace: each as a mount of its own that maps them. The upper and the work
-    /// directory must be in one mount, so what is mapped is their parent.
-    fn seen_by(self, users: &Path) -> Result<Self, Failure> {
-        let users =
-            File::open(users).map_err(|error| system(format!("open {}: {error}", users.display())))?;
-        let mut held = Vec::new();
-        let mut mapped = |path: &Path| -> Result<PathBuf, Failure> {
-            let failed = |errno: Errno| system(format!("map the ids of {}: {errno}", path.display()));
-            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-            let opened = nix::fcntl::open(path, flags, Mode::empty()).map_err(failed)?;
-            let mount = mountfd::clone_of(&opened, false).map_err(failed)?;
-            let change = MountAttr { userns: Some(users.as_fd()), ..MountAttr::default() };
-            mountfd::mount_setattr(&mount, &change, false).map_err(failed)?;
-            held.push(mount);
-            Ok(PathBuf::from(format!("/proc/self/fd/{}", held[held.len() - 1].as_raw_fd())))
-        };
-        let lower = self.lower.iter().map(|layer| mapped(layer)).collect::<Result<_, _>>()?;
-        let (Some(parent), Some(upper), Some(work)) =
-            (self.upper.parent(), self.upper.file_name(), self.work.file_name())
-        else {
-            return Err(system(format!("{} is no directory of a snapshot", self.upper.display())));
-        };
-        let parent = mapped(parent)?;
-        Ok(Self { lower, upper: parent.join(upper), work: parent.join(work), _held: held })
-    }
-}
-
 fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
     let rootfs = match &create.rootfs {
         Rootfs::Path(_) => RootfsSource::Path,
         Rootfs::Overlay { lower, upper, work, volatile, users } => {
             let options = if *volatile { VOLATILE } else { &[] };
-            let layers =
-                Layers { lower: lower.clone(), upper: upper.clone(), work: work.clone(), _held: vec![] };
-            let layers = match users {
-                Some(users) => layers.seen_by(users)?,
-                None => layers,
-            };
-            let lower: Vec<&Path> = layers.lower.iter().map(AsRef::as_ref).collect();
-            let (upper, work) = (Some(layers.upper.as_ref()), Some(layers.work.as_ref()));
-            let request = Overlay { lower: &lower, upper, work, options, attrs: 0 };
-            RootfsSource::Detached(overlay(&request).map_err(system)?)
+            let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
+            let request = Overlay { lower: &lower, upper: Some(upper), work: Some(work), options, attrs: 0 };
+            RootfsSource::Detached(match users {
+                Some(users) => mapped::overlay(&request, &mapped::namespace(users, spec)?)?,
+                None => overlay(&request).map_err(system)?,
+            })
         }
     };
     let (stdio, mut console) = streams(create)?;
@@ -417,7 +377,7 @@ fn complain(warnings: &[String]) {
     }
 }
 
-fn core_failure(error: &berth_core::Error) -> Failure {
+pub(crate) fn core_failure(error: &berth_core::Error) -> Failure {
     let message = error.to_string();
     let kind = match error.kind() {
         berth_core::FailureKind::NotFound => FailureKind::NotFound,
@@ -429,6 +389,6 @@ fn core_failure(error: &berth_core::Error) -> Failure {
     Failure::new(kind, message)
 }
 
-fn system(error: impl ToString) -> Failure {
+pub(crate) fn system(error: impl ToString) -> Failure {
     Failure::new(FailureKind::System, error.to_string())
 }

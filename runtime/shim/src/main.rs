@@ -19,6 +19,7 @@ mod exec;
 mod foreign;
 mod log;
 mod machine;
+mod mapped;
 mod ops;
 mod poll;
 mod record;

@@ -13,6 +13,7 @@ fuzz_target!(|data: &[u8]| {
             cgroup: CgroupMounts::V2 { mountpoint: "/sys/fs/cgroup".into() },
             cgroup_path: "/berth/id".into(),
             known_capabilities: None,
+            selinux: true,
         };
         if let Ok(plan) = compile(&spec, &context) {
             assert_eq!(plan.steps.last(), Some(&InitStep::Exec));

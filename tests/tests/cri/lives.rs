@@ -1,5 +1,6 @@
 //! The lives of pods and containers.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use berth_cri::v1;
@@ -241,4 +242,43 @@ async fn images_by_all_their_names() {
     cri.images().remove_image(remove.clone()).await.unwrap();
     assert!(status("busybox").await.is_none());
     cri.images().remove_image(remove).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_with_users_of_its_own() {
+    let cri = Cri::start();
+    // Temporary directories are closed to others, /run is not.
+    let parent = cri.daemon.run_root().parent().unwrap().to_owned();
+    std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let mut config = pod("users", cri.logs());
+    let ids = vec![v1::IdMapping { host_id: 300_000, container_id: 0, length: 65_536 }];
+    let options = v1::NamespaceOption {
+        pid: v1::NamespaceMode::Container as i32,
+        userns_options: Some(v1::UserNamespace {
+            mode: v1::NamespaceMode::Pod as i32,
+            uids: ids.clone(),
+            gids: ids,
+        }),
+        ..Default::default()
+    };
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options =
+        Some(options.clone());
+    let id = cri.run(config).await.unwrap();
+    let mut plain = container("box", "exec sleep 1000");
+    plain.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = Some(options);
+    let box_ = cri.create(&id, plain).await.unwrap();
+    cri.start_container(&box_).await.unwrap();
+    assert_eq!(cri.says(&box_, "id -u").await, "0");
+    let map = cri.says(&box_, "cat /proc/self/uid_map").await;
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "300000", "65536"]);
+    // Files of the image and of the pod are root's, and root can write.
+    assert_eq!(cri.says(&box_, "stat -c %u /bin/busybox /etc/hostname /dev/shm").await, "0\n0\n0");
+    assert_eq!(
+        cri.says(&box_, "echo x > /new && chown 5:5 /new && stat -c %u /new; hostname").await,
+        "5\nusers"
+    );
+    let address = cri.pod_status(&id).await.unwrap().network.unwrap().ip;
+    assert!(cri.says(&box_, "ip -4 addr show eth0").await.contains(&address));
+    assert!(cri.says(&box_, "ip link show lo").await.contains("LOOPBACK,UP"));
+    cri.remove_pod(&id).await.unwrap();
 }

@@ -64,7 +64,16 @@ impl Engine {
             }
         }
         let root = Root { fd: self.store.snapshots().mount(&container.id)?, _writing: writing };
-        for plan in &container.definition().mounts {
+        let definition = container.definition();
+        if !status.ever_started {
+            self.write_files_unstarted(&definition)?;
+        }
+        for (file, target) in self.generated_files(&definition)? {
+            if let Ok(copy) = mountfd::open_tree(AT_FDCWD.as_fd(), &file, mountfd::Tree::Clone) {
+                self.attach_mount(&root, &copy, target, false)?;
+            }
+        }
+        for plan in &definition.mounts {
             let source = match plan.kind {
                 MountKind::Volume => self.volumes.source(&plan.source)?,
                 MountKind::Bind => PathBuf::from(&plan.source),

@@ -49,4 +49,5 @@ pub(crate) use registry::Containers;
 pub(crate) use sources::subtree;
 pub(crate) use start::bare;
 pub use stats::StatsStream;
+pub(crate) use validate::OWN_RUNTIMES;
 pub(crate) use weight::Writing;

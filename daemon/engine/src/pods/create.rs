@@ -138,7 +138,16 @@ impl Engine {
 
     /// The process whose pid namespace is joined. It must run, and be of the same pod.
     pub(super) fn pid_target(&self, scope: &PidScope, sandbox: &str) -> Result<Option<i32>> {
-        let PidScope::Target(target) = scope else { return Ok(None) };
+        let target = match scope {
+            PidScope::Target(target) => target,
+            PidScope::Pod if self.pods.sandbox(sandbox)?.record().spec.namespaces.pid != PidScope::Pod => {
+                return Err(EngineError::invalid(format!(
+                    "namespace_options.pid: the container asks for the processes of its pod, but pod {sandbox} does not \
+                     share them: make both POD, or the container CONTAINER"
+                )));
+            }
+            _ => return Ok(None),
+        };
         let found = self.pods.container(target)?.record();
         if found.sandbox != sandbox {
             return Err(EngineError::invalid(format!(

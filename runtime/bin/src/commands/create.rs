@@ -10,6 +10,7 @@ use crate::activation;
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
 use crate::log::Log;
+use crate::notify;
 use crate::state::{Container, Store};
 use crate::streams;
 
@@ -21,10 +22,11 @@ pub(crate) struct Create {
 
 impl Create {
     pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
-        let bundle = Bundle::read(self.flags.bundle.as_deref())?;
+        let mut bundle = Bundle::read(self.flags.bundle.as_deref())?;
         let stdio = streams::choose(bundle.wants_terminal(), self.flags.console_socket.as_deref(), true)?;
         let container = store.reserve(&self.flags.id, &bundle)?;
-        let gate = match container.make_gate() {
+        let gate = notify::prepare(&container, &mut bundle.spec).and_then(|()| container.make_gate());
+        let gate = match gate {
             Ok(fifo) => Gate::Fifo(fifo),
             Err(error) => {
                 container.forget()?;

@@ -170,6 +170,7 @@ mod tests {
                 cgroup: berth_spec::CgroupMounts::None,
                 cgroup_path: "/x".into(),
                 known_capabilities: None,
+                selinux: false,
             };
             let plan = berth_spec::compile(&serde_json::from_value(spec).unwrap(), &context);
             let plan = plan.unwrap_or_else(|error| panic!("{option}: {error}"));

@@ -56,7 +56,7 @@ pub(crate) fn run(cli: &Cli, log: &Log) -> anyhow::Result<u8> {
         Command::Resume(command) => command.run(&store),
         Command::Run(command) => command.run(&store, log),
         Command::Spec(command) => command.run(),
-        Command::Start(command) => command.run(&store),
+        Command::Start(command) => command.run(&store, log),
         Command::State(command) => command.run(&store),
         Command::Update(command) => command.run(&store, log),
     }

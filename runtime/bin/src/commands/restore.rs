@@ -10,7 +10,7 @@ use clap::Args;
 use super::announce;
 use crate::bundle::Bundle;
 use crate::checkpoint::{Restore as FromImages, Shared};
-use crate::foreground::{self, Signals};
+use crate::foreground::{self, Listeners, Signals};
 use crate::log::Log;
 use crate::state::Store;
 use crate::streams;
@@ -86,7 +86,8 @@ impl Restore {
         }
         // Only now: CRIU, which waits for its children by signals, has not inherited this.
         let signals = Signals::block()?;
-        let status = foreground::serve(&signals, &restored.pidfd, restored.console, None, log)?;
+        let status =
+            foreground::serve(&signals, &restored.pidfd, restored.console, Listeners::default(), log)?;
         container.destroy(log)?;
         Ok(u8::try_from(status.shell_code()).unwrap_or(u8::MAX))
     }

@@ -9,8 +9,9 @@ use super::failed;
 use crate::bundle::Bundle;
 use crate::cli::CreateFlags;
 use crate::diagnose::{Root, missing_libraries};
-use crate::foreground::{self, Signals};
+use crate::foreground::{self, Listeners, Signals};
 use crate::log::Log;
+use crate::notify::{self, Notify};
 use crate::state::Store;
 use crate::streams;
 
@@ -31,10 +32,18 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
-        let bundle = Bundle::read(self.flags.bundle.as_deref())?;
+        let mut bundle = Bundle::read(self.flags.bundle.as_deref())?;
         let terminal = bundle.wants_terminal();
         let stdio = streams::choose(terminal, self.flags.console_socket.as_deref(), self.detach)?;
         let container = store.reserve(&self.flags.id, &bundle)?;
+        let notify =
+            match notify::prepare(&container, &mut bundle.spec).and_then(|()| Notify::listen(&container)) {
+                Ok(notify) => notify,
+                Err(error) => {
+                    container.forget()?;
+                    return Err(error);
+                }
+            };
         let signals = if self.detach { None } else { Some(Signals::block()?) };
         let (mut created, container) =
             make(&self.flags, &bundle, container, stdio, Gate::InProcess, !self.detach, log)
@@ -51,10 +60,18 @@ impl Run {
             }
             return Err(error).with_context(|| failed("run"));
         }
-        let Some(signals) = signals else { return Ok(0) };
+        let Some(signals) = signals else {
+            if let Some(notify) = notify
+                && let Err(error) = notify.wait(&created.pidfd, created.pid)
+            {
+                // The container runs all the same.
+                log.warn(&format!("{error:#}"));
+            }
+            return Ok(0);
+        };
         let console = created.console.take();
         let (pidfd, watch) = created.into_process();
-        let status = foreground::serve(&signals, &pidfd, console, watch, log)?;
+        let status = foreground::serve(&signals, &pidfd, console, Listeners { watch, notify }, log)?;
         if let (Some(root), Some(process)) = (Root::open(&bundle.rootfs()), bundle.spec.process())
             && let Some(problem) = missing_libraries(&root, process, status.shell_code())
         {

@@ -135,6 +135,7 @@ mod tests {
             cgroup: berth_spec::CgroupMounts::V2 { mountpoint: "/sys/fs/cgroup".into() },
             cgroup_path: "/berth/example".into(),
             known_capabilities: None,
+            selinux: false,
         };
         let plan = berth_spec::compile(&spec, &context).unwrap();
         assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);

@@ -243,20 +243,30 @@ impl Container {
     }
 
     pub(crate) fn status(&self) -> Status {
-        if self.record.pid == 0 {
-            return Status::Creating;
-        }
-        if start_time(self.record.pid) != Some(self.record.start_time) {
-            return Status::Stopped;
-        }
-        if self.fifo().exists() {
-            return Status::Created;
-        }
-        let frozen = self.cgroup().ok().flatten().and_then(|cgroup| cgroup.freezer_state().ok());
-        match frozen {
+        self.early_status().unwrap_or_else(|| Self::running_or_paused(self.cgroup().ok().flatten().as_ref()))
+    }
+
+    /// The same, for whoever has opened its cgroup.
+    pub(crate) fn status_in(&self, cgroup: Option<&Cgroup>) -> Status {
+        self.early_status().unwrap_or_else(|| Self::running_or_paused(cgroup))
+    }
+
+    fn running_or_paused(cgroup: Option<&Cgroup>) -> Status {
+        match cgroup.and_then(|cgroup| cgroup.freezer_state().ok()) {
             Some(FreezerState::Frozen | FreezerState::Freezing) => Status::Paused,
             Some(FreezerState::Thawed) | None => Status::Running,
         }
+    }
+
+    /// One that its cgroup does not tell.
+    fn early_status(&self) -> Option<Status> {
+        if self.record.pid == 0 {
+            return Some(Status::Creating);
+        }
+        if start_time(self.record.pid) != Some(self.record.start_time) {
+            return Some(Status::Stopped);
+        }
+        self.fifo().exists().then_some(Status::Created)
     }
 
     /// Its cgroup; `None` if that is gone.
@@ -278,7 +288,11 @@ impl Container {
 
     /// Its cgroup, which must be there.
     pub(crate) fn live_cgroup(&self) -> anyhow::Result<Cgroup> {
-        self.cgroup()?.with_context(|| format!("the cgroup {} is gone", self.record.cgroup.display()))
+        self.cgroup()?.ok_or_else(|| self.has_no_cgroup())
+    }
+
+    pub(crate) fn has_no_cgroup(&self) -> anyhow::Error {
+        anyhow::anyhow!("the cgroup {} is gone", self.record.cgroup.display())
     }
 
     /// The configuration it was created with.
@@ -330,8 +344,8 @@ impl Container {
         }
     }
 
-    /// Lets a created container run.
-    pub(crate) fn start(&self) -> anyhow::Result<()> {
+    /// Lets a created container run; its first process.
+    pub(crate) fn start(&self) -> anyhow::Result<OwnedFd> {
         match self.status() {
             Status::Created => {}
             Status::Stopped => bail!("cannot start a container that has stopped"),
@@ -362,7 +376,7 @@ impl Container {
             // runtime.md, "Lifecycle", step 9. It has ended by itself if this fails.
             pidfd::send_signal(&init, nix::libc::SIGKILL).ok();
         })?;
-        Ok(())
+        Ok(init)
     }
 
     /// The compiled hooks, if the configuration has any of the kind asked for.
@@ -389,6 +403,7 @@ impl Container {
             cgroup: berth_cgroup::detect()?.mounts(),
             cgroup_path: self.record.cgroup.clone(),
             known_capabilities: None,
+            selinux: true,
         };
         Ok(berth_spec::compile(spec, &context)?)
     }

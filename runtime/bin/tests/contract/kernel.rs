@@ -167,6 +167,13 @@ fn missing_features_of_the_kernel_are_named() {
     let said = case.run();
     assert_ne!(said.code, 0, "{said:?}");
     assert!(!is_ours() || said.err.contains("linux.intelRdt"), "{said:?}");
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        let mut case = Case::new(&["/bin/true"]);
+        case.config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0");
+        case.run().refuses(1, "linux.mountLabel: is set, but the kernel does not label with SELinux");
+        case.config["linux"]["mountLabel"] = json!("");
+        case.run().ok();
+    }
     if !std::path::Path::new("/sys/kernel/security/apparmor").exists() {
         let mut case = Case::new(&["/bin/true"]);
         case.config["process"]["apparmorProfile"] = json!("no-such-profile");

@@ -13,6 +13,7 @@ mod kernel;
 mod leftovers;
 mod lifecycle;
 mod mounts;
+mod notify;
 mod process;
 mod rootless;
 mod seccomp;

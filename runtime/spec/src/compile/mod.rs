@@ -36,6 +36,8 @@ pub struct CompileContext {
     pub cgroup_path: PathBuf,
     /// Capabilities of the runtime's own bounding set, if known: others are dropped from the request with a warning.
     pub known_capabilities: Option<u64>,
+    /// The kernel labels with SELinux.
+    pub selinux: bool,
 }
 
 /// The host's cgroup hierarchies, for mounts of type `cgroup`.
@@ -93,7 +95,8 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
         )?,
         None => process::none(in_userns),
     };
-    let around = mounts::Surroundings { ctx, root: &root, namespaces: &namespaces, id_maps: &id_maps };
+    let label = mounts::label(linux, ctx)?;
+    let around = mounts::Surroundings { ctx, root: &root, namespaces: &namespaces, id_maps: &id_maps, label };
     let mounts = mounts::plan(spec, around, &mut warnings)?;
     let devices = devices::plan(linux, in_userns)?;
     let hooks = hooks::plan(spec.hooks().as_ref())?;

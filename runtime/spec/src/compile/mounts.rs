@@ -6,7 +6,9 @@ use crate::error::SpecError;
 use crate::mount_options::MountOptions;
 use crate::oci;
 use crate::plan::{IdMaps, NamespaceKind, NamespacePlan, RootPlan, SpecWarning};
-use crate::step::{BindSource, IdmapSource, IdmapStep, InitStep, MountAttributes, MountSource, MountStep};
+use crate::step::{
+    BindSource, FsOption, IdmapSource, IdmapStep, InitStep, MountAttributes, MountSource, MountStep,
+};
 
 use super::{CompileContext, cgroup_mounts, namespaces, paths, warn};
 
@@ -25,6 +27,24 @@ pub const COVERABLE_PROC: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
+/// File systems whose files the policy labels one by one (the same as runc's).
+const LABELLED_BY_POLICY: [&str; 3] = ["proc", "sysfs", "mqueue"];
+
+/// The mount option for `linux.mountLabel`.
+pub(super) fn context(label: &str) -> FsOption {
+    FsOption { key: "context".into(), value: Some(label.to_owned()) }
+}
+
+/// `linux.mountLabel`, if there is one.
+pub(super) fn label<'a>(linux: &'a oci::Linux, ctx: &CompileContext) -> Result<Option<&'a str>, SpecError> {
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    if label.is_some() && !ctx.selinux {
+        return Err(SpecError::new("linux.mountLabel", "is set, but the kernel does not label with SELinux")
+            .hint("leave out linux.mountLabel, or enable SELinux on this host"));
+    }
+    Ok(label)
+}
+
 /// What a mount is compiled by.
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
@@ -33,6 +53,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) namespaces: &'a NamespacePlan,
     /// Of the container's new user namespace.
     pub(super) id_maps: &'a IdMaps,
+    /// SELinux label of new file systems.
+    pub(super) label: Option<&'a str>,
 }
 
 /// The mounts, and what has to follow them once they have been filled.
@@ -213,11 +235,13 @@ fn source(
         superblock.readonly = false;
     }
     let source = given.to_string_lossy().into_owned();
+    let mut data = options.data.clone();
+    data.extend(around.label.filter(|_| !LABELLED_BY_POLICY.contains(&fstype)).map(context));
     Ok(MountSource::Filesystem {
         fstype: fstype.to_owned(),
         source: if source.is_empty() { fstype.to_owned() } else { source },
         superblock,
-        options: options.data.clone(),
+        options: data,
         copy_up: options.copy_up,
     })
 }

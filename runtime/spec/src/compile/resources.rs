@@ -52,9 +52,6 @@ pub(super) fn check(linux: &oci::Linux, warnings: &mut Vec<SpecWarning>) -> Resu
         return Err(SpecError::new("linux.intelRdt", "is not supported by this runtime")
             .hint("assign the resctrl group from a createRuntime hook"));
     }
-    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        super::warn(warnings, "linux.mountLabel", "has no effect: this runtime labels no mounts");
-    }
     let Some(resources) = linux.resources() else { return Ok(()) };
     if resources.network().is_some() {
         super::warn(

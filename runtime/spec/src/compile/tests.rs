@@ -11,6 +11,7 @@ fn context() -> CompileContext {
         cgroup: CgroupMounts::V2 { mountpoint: "/sys/fs/cgroup".into() },
         cgroup_path: "/berth/abc".into(),
         known_capabilities: None,
+        selinux: false,
     }
 }
 
@@ -310,6 +311,8 @@ fn refusals_name_the_field() {
     assert_eq!(policy("MPOL_DEFAULT", "0"), "linux.memoryPolicy.nodes");
     assert_eq!(policy("MPOL_BIND", ""), "linux.memoryPolicy.nodes");
     assert_eq!(policy("MPOL_PREFERRED", ""), "nothing");
+    assert_eq!(refused(|s| s["linux"]["mountLabel"] = json!("system_u:object_r:x_t:s0")), "linux.mountLabel");
+    assert_eq!(refused(|s| s["linux"]["mountLabel"] = json!("")), "nothing");
     assert_eq!(refused(|s| s["linux"]["intelRdt"] = json!({})), "linux.intelRdt");
     assert_eq!(refused(|s| s["hooks"] = json!({"poststop": [{"path": "x"}]})), "hooks.poststop[0].path");
     let no_uts = |s: &mut serde_json::Value| {
@@ -366,4 +369,34 @@ fn a_writable_cgroup_namespace_belongs_to_the_process() {
     assert_eq!(owner(0, true, true, "ro"), None);
     assert_eq!(owner(0, false, true, "rw"), None, "it would see the groups of others");
     assert_eq!(owner(5000, true, true, "rw"), None, "this user is nobody outside");
+}
+
+/// As a mount option of every new file system, but for those that the policy labels file by file.
+#[test]
+fn the_mount_label() {
+    let label = "system_u:object_r:container_file_t:s0:c1,c2";
+    let mut value = serde_json::to_value(docker_spec().args(["true"]).build()).unwrap();
+    value["linux"]["mountLabel"] = serde_json::json!(label);
+    let ctx = CompileContext { selinux: true, ..context() };
+    let plan = compile(&crate::from_tree(&value).unwrap(), &ctx).unwrap();
+    let labelled = plan.steps.iter().filter_map(|step| match step {
+        InitStep::Mount(mount) => match &mount.source {
+            MountSource::Filesystem { fstype, options, .. } => {
+                let found = options.iter().find(|option| option.key == "context");
+                Some((fstype.as_str(), found.map(|option| option.value.as_deref().unwrap())))
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    let label = Some(label);
+    let expected = [
+        ("proc", None),
+        ("tmpfs", label),
+        ("devpts", label),
+        ("sysfs", None),
+        ("mqueue", None),
+        ("tmpfs", label),
+    ];
+    assert_eq!(labelled.collect::<Vec<_>>(), expected);
 }

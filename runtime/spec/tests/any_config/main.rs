@@ -28,6 +28,7 @@ fn contexts() -> Vec<CompileContext> {
         cgroup,
         cgroup_path: "/berth/id".into(),
         known_capabilities: Some(0x1ff),
+        selinux: true,
     };
     vec![
         with(CgroupMounts::V1 { hierarchies }, false),
