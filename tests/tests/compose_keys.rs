@@ -46,7 +46,7 @@ const KEYS: &[(&str, &str, &str, &str)] = &[
         "FROM=file",
     ),
     ("environment", "{A: '1'}", "{{index .Config.Env 0}}", "A=1"),
-    ("expose", "['3000']", "{{json .Config.ExposedPorts}}", r#"{"3000/tcp":{}}"#),
+    ("expose", "['3000/tcp']", "{{json .Config.ExposedPorts}}", r#"{"3000/tcp":{}}"#),
     ("extra_hosts", "['a=1.2.3.4']", "{{.HostConfig.ExtraHosts}}", "[a:1.2.3.4]"),
     (
         "gpus",
