@@ -35,7 +35,7 @@ const UNIMPLEMENTED: i32 = 12;
 /// How long plugins may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// To register, from when they connect.
+    /// To register, from when they connect; to be configured; to take in what there is.
     pub registration: Duration,
     /// To answer anything else.
     pub request: Duration,
@@ -167,7 +167,7 @@ impl NriServer {
         loop {
             let (request, rest) = piece(whole);
             let answer: Option<api::SynchronizeResponse> = plugin
-                .ask("Synchronize", &request, self.timeouts.request)
+                .ask("Synchronize", &request, self.timeouts.registration)
                 .await
                 .map_err(|error| format!("synchronizing plugin {}: {error}", plugin.full_name()))?;
             let answer = answer.ok_or("it was dropped")?;
