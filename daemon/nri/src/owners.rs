@@ -104,7 +104,7 @@ pub(crate) fn of_adjustment(adjust: &api::ContainerAdjustment) -> Vec<Claim> {
 /// What limits are set.
 pub(crate) fn of_resources(resources: &api::LinuxResources) -> Vec<Claim> {
     use api::Field as F;
-    let memory = resources.memory.clone().unwrap_or_default();
+    let memory = resources.memory.unwrap_or_default();
     let cpu = resources.cpu.clone().unwrap_or_default();
     let plain = [
         (F::MemLimit, memory.limit.is_some()),

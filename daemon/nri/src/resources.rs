@@ -8,7 +8,7 @@ use crate::api;
 /// A change of a container that exists. Only what the engine can change while a container runs.
 pub(crate) fn change(wanted: &api::LinuxResources) -> PodResources {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let memory = wanted.memory.clone().unwrap_or_default();
+    let memory = wanted.memory.unwrap_or_default();
     let cpu = wanted.cpu.clone().unwrap_or_default();
     PodResources {
         cpu_period: cpu.period.map_or(0, |period| signed(period.value)),
