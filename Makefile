@@ -11,6 +11,9 @@ STATIC  := -C target-feature=+crt-static -C relocation-model=static
 # The runtime puts its program file out of reach before the C library is set up (runtime/sys/src/entry.rs).
 ENTRY   := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=--entry=berth_entry)
 
+# Its pages are mapped anew for each container: size is time and memory (docs/decisions/0104).
+SMALL   := -C opt-level=s -C lto=fat -C codegen-units=1
+
 export BERTH_BIN_DIR := $(BIN)
 
 .PHONY: all build demo test test-vm bench lint fmt install packages packages-test clean
@@ -20,7 +23,7 @@ all: build
 build:
 	$(CARGO) build --locked --release -p berth -p berthd
 	$(CARGO) rustc --locked --release -p berth-shim --bin berth-shim -- $(STATIC)
-	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY) -C opt-level=s
+	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY) $(SMALL)
 
 packages:
 	tests/support/packages.sh demo

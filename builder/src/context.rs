@@ -196,5 +196,5 @@ fn read_dockerfile(root: &RootDir, path: &str) -> Result<(String, String), Build
     {
         return Ok((text, "dockerfile".into()));
     }
-    Err(BuildError::Invalid { message: format!("Cannot locate specified Dockerfile: {name}") })
+    Err(BuildError::NoDockerfile { name })
 }

@@ -33,6 +33,12 @@ pub enum BuildError {
         /// What is wrong, and what to do about it.
         message: String,
     },
+    /// The context has no such Dockerfile.
+    #[error("Cannot locate specified Dockerfile: {name}")]
+    NoDockerfile {
+        /// Its path within the context.
+        name: String,
+    },
     /// The Dockerfile is wrong.
     #[error("{message}{}", at(.excerpt))]
     Dockerfile {

@@ -19,6 +19,7 @@ use crate::rootdir::{Kind, RootDir};
 use crate::source::{Selection, Source};
 use crate::stage::StageState;
 use crate::step::StageRun;
+use crate::tick;
 use crate::untar::{self, Unpacker};
 use crate::users::Accounts;
 
@@ -186,6 +187,8 @@ impl StageRun<'_> {
             key.add(format!("inline {name}"), data);
         }
         let created_by = plan.created_by.clone();
+        let looked_at = taken.iter().filter_map(|taken| taken.selections.get());
+        wait_until_past(looked_at.flatten())?;
         let stage_layers = self.state.layers().to_vec();
         let below = if plan.link { &[][..] } else { &stage_layers };
         self.layer_on(below, &key, created_by, |run, snapshot| {
@@ -220,9 +223,10 @@ impl StageRun<'_> {
                     if let Some(question) = &question {
                         solver.selected.put(question, &digest, found.newest);
                     }
-                    if let Some(list) = &mut list {
-                        list.extend(found.list);
-                    }
+                    list = list.zip(found.list).map(|(mut list, found)| {
+                        list.extend(found);
+                        list
+                    });
                     (digest, found.newest)
                 }
             };
@@ -233,13 +237,11 @@ impl StageRun<'_> {
             self.state.advance_clock(newest);
         }
         let digest = all.finish();
-        match list {
-            Some(list) => key.add_files(digest.as_str(), list),
-            None => key.add("files", digest.as_str()),
-        }
+        key.add_files(digest.as_str(), list);
         Ok(())
     }
 
+    /// Writes what is copied into the snapshot.
     fn write(
         &self,
         snapshot: &Snapshot,
@@ -326,6 +328,7 @@ impl StageRun<'_> {
         if self.solver.epoch.is_none() {
             self.state.advance_clock(found.newest);
         }
+        wait_until_past(&selections)?;
         let mut key = self.key("tree", "");
         key.add_files(found.digest.as_str(), found.list);
         let record = self.made(&[], &key, &format!("files of {}", source.name), |run, snapshot| {
@@ -367,6 +370,12 @@ impl StageRun<'_> {
             }
         })
     }
+}
+
+/// Waits until the files are older than what a step makes from now on.
+fn wait_until_past<'a>(selections: impl IntoIterator<Item = &'a Selection>) -> Result<(), Fault> {
+    let entries = selections.into_iter().flat_map(|selection| &selection.entries);
+    Ok(tick::wait_until_past(entries.map(|entry| entry.meta.mtime)).at("read", "clock")?)
 }
 
 /// Expands all words of a `COPY` or `ADD`. Pure.

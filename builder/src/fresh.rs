@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
@@ -16,6 +15,7 @@ use crate::BuildError;
 use crate::copy::Changes;
 use crate::fault::{At, Fault};
 use crate::node::Maker;
+use crate::parallel;
 use crate::rootdir::RootDir;
 use crate::source::{Entry, Source};
 
@@ -111,27 +111,14 @@ impl<'a> Fresh<'a> {
     }
 
     fn files(&self, batches: &[Batch<'_>], root: &RootDir) -> Result<(), Fault> {
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<(), Fault> {
-            let mut maker = Maker::new(self.source, self.changes);
-            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if self.cancel.is_cancelled() {
-                    return Err(BuildError::Cancelled.into());
-                }
-                self.batch(batch, root, &mut maker)?;
+        let maker = || Maker::new(self.source, self.changes);
+        parallel::map(batches, 1, maker, |maker, batch| {
+            if self.cancel.is_cancelled() {
+                return Err(BuildError::Cancelled.into());
             }
-            Ok(())
-        };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(batches.len());
-        if threads < 2 {
-            return work();
-        }
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            self.batch(batch, root, maker)
         })
+        .map(drop)
     }
 
     fn batch(&self, batch: &Batch<'_>, root: &RootDir, maker: &mut Maker<'_>) -> Result<(), Fault> {

@@ -28,10 +28,10 @@ impl KeyInputs {
         self.inputs.push((name.into(), value.into()));
     }
 
-    /// Adds files by a digest over all of them.
-    pub(crate) fn add_files(&mut self, digest: &str, list: Vec<(String, String)>) {
+    /// Adds files by a digest over all of them, and what each of them is, unless that was told before.
+    pub(crate) fn add_files(&mut self, digest: &str, list: Option<Vec<(String, String)>>) {
         self.add("files", digest);
-        self.files = Some((digest.to_owned(), list));
+        self.files = list.map(|list| (digest.to_owned(), list));
     }
 
     pub(crate) fn digest(&self) -> Digest {

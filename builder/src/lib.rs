@@ -37,6 +37,7 @@ mod lowers;
 mod memory;
 mod mounts;
 mod node;
+mod parallel;
 mod prune;
 mod request;
 mod resolve;
@@ -50,8 +51,10 @@ mod stage;
 mod start;
 mod stats;
 mod step;
+mod tick;
 mod traces;
 mod transfer;
+mod trees;
 mod untar;
 mod users;
 

@@ -86,7 +86,7 @@ impl Memory {
         for (name, value) in &new {
             match old.get(name) {
                 Some(was) if was == value => {}
-                Some(was) if *name == "files" => self.files(was, key, &mut reasons),
+                Some(was) if *name == "files" => self.files(was, value, key, &mut reasons),
                 was => reasons.push(difference(name, was.copied(), Some(value))),
             }
         }
@@ -98,22 +98,25 @@ impl Memory {
         reasons
     }
 
-    fn files(&self, was: &str, key: &KeyInputs, reasons: &mut Vec<String>) {
-        let (Some(old), Some((_, new))) = (self.read_list(was), &key.files) else {
+    fn files(&self, was: &str, is: &str, key: &KeyInputs, reasons: &mut Vec<String>) {
+        let new = match &key.files {
+            Some((_, list)) => Some(list.iter().map(|(name, state)| (name.clone(), short(state))).collect()),
+            None => self.read_list(is),
+        };
+        let (Some(old), Some(new)) = (self.read_list(was), new) else {
             reasons.push("the files to copy changed".to_owned());
             return;
         };
+        let new: BTreeMap<String, String> = new;
         let mut found = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        for (name, state) in new {
-            seen.insert(name.as_str());
+        for (name, state) in &new {
             match old.get(name) {
                 None => found.push(format!("file {name} is new")),
-                Some(was) if *was != short(state) => found.push(format!("file {name} changed")),
+                Some(was) if was != state => found.push(format!("file {name} changed")),
                 Some(_) => {}
             }
         }
-        let gone = old.keys().filter(|name| !seen.contains(name.as_str()));
+        let gone = old.keys().filter(|name| !new.contains_key(*name));
         found.extend(gone.map(|name| format!("file {name} is gone")));
         let more = found.len().saturating_sub(SHOWN);
         reasons.extend(found.into_iter().take(SHOWN));
@@ -178,7 +181,7 @@ mod tests {
         key.add("env A", value);
         let list: Vec<(String, String)> =
             files.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
-        key.add_files(Digest::of(format!("{list:?}").as_bytes()).as_str(), list);
+        key.add_files(Digest::of(format!("{list:?}").as_bytes()).as_str(), Some(list));
         key
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use berth_oci::{DiffId, Digest};
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::{Statvfs, statvfs};
 
 use crate::builder::Shared;
 use crate::cache::Cache;
@@ -56,6 +57,8 @@ pub struct PruneOptions {
     pub all: bool,
     /// So many bytes may stay; what was used last stays first.
     pub keep_bytes: u64,
+    /// So many bytes of the file system shall be free; if they are, nothing has to go. 0 says nothing.
+    pub free_bytes: u64,
     /// Only what was not used for so long.
     pub unused_for: Option<Duration>,
     /// Only entries whose names begin so.
@@ -165,6 +168,14 @@ pub(crate) fn prune(shared: &Shared, options: &PruneOptions) -> Result<Pruned, B
     let all = entries(shared)?;
     let mut total: u64 = all.iter().map(|entry| entry.size).sum();
     let mut pruned = Pruned::default();
+    let keep_bytes = match options.free_bytes {
+        0 => options.keep_bytes,
+        wanted => {
+            let stat = file_system(shared)?;
+            let missing = wanted.saturating_sub(stat.blocks_available() * stat.fragment_size());
+            options.keep_bytes.max(total.saturating_sub(missing)).max(1)
+        }
+    };
     let old = |entry: &CacheEntry| {
         options
             .unused_for
@@ -175,7 +186,7 @@ pub(crate) fn prune(shared: &Shared, options: &PruneOptions) -> Result<Pruned, B
             && (options.kinds.is_empty() || options.kinds.iter().any(|kind| kind == entry.kind))
     };
     for entry in &all {
-        if options.keep_bytes > 0 && total <= options.keep_bytes {
+        if keep_bytes > 0 && total <= keep_bytes {
             break;
         }
         if entry.in_use || entry.shared && !options.all || !old(entry) || !named(entry) {
@@ -187,7 +198,7 @@ pub(crate) fn prune(shared: &Shared, options: &PruneOptions) -> Result<Pruned, B
             pruned.bytes += if entry.shared { 0 } else { entry.size };
         }
     }
-    let everything = options.keep_bytes == 0 && options.unused_for.is_none();
+    let everything = keep_bytes == 0 && options.unused_for.is_none();
     if options.all && everything && options.ids.is_empty() && options.kinds.is_empty() {
         for name in HELPERS {
             let dir = shared.dirs.builds.join(name);
@@ -223,14 +234,18 @@ fn remove(shared: &Shared, entry: &CacheEntry, all: &[CacheEntry]) -> Result<boo
     Ok(true)
 }
 
+fn file_system(shared: &Shared) -> Result<Statvfs, BuildError> {
+    let dir = &shared.dirs.builds;
+    fs::create_dir_all(dir).at("create directory", dir)?;
+    statvfs(dir).at("measure the file system of", dir)
+}
+
 /// Evicts what was used longest ago until `size` more bytes fit.
 pub(crate) fn make_room(shared: &Shared, size: u64) -> Result<(), BuildError> {
     let limit = match shared.dirs.cache_limit {
         Some(limit) => limit,
         None => {
-            let dir = &shared.dirs.builds;
-            fs::create_dir_all(dir).at("create directory", dir)?;
-            let stat = nix::sys::statvfs::statvfs(dir).at("measure the file system of", dir)?;
+            let stat = file_system(shared)?;
             stat.blocks() * stat.fragment_size() / SHARE
         }
     };

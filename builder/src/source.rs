@@ -3,21 +3,23 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use berth_dockerfile_parser::{glob, ignore};
 use berth_oci::{Digest, Hasher};
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 
 use crate::fault::{At, Fault};
 use crate::key::field;
+use crate::parallel;
 use crate::rootdir::{Kind, Meta, RootDir, clamp, names};
-use crate::stats::Stats;
+use crate::stats::{Stats, is_settled};
+
+/// Fewer files than this are not worth a thread.
+const SHARE: usize = 256;
 
 /// A tree that files are copied from.
 #[derive(Debug)]
@@ -62,8 +64,8 @@ impl Selection {
 /// Selected files by what makes a difference for a copy: everything but the time.
 pub(crate) struct Fingerprint {
     pub(crate) digest: Digest,
-    /// Each file's name and state.
-    pub(crate) list: Vec<(String, String)>,
+    /// Each file's name and state; none if they are as they were the last time.
+    pub(crate) list: Option<Vec<(String, String)>>,
     /// The newest modification time, in seconds.
     pub(crate) newest: i64,
 }
@@ -203,31 +205,77 @@ impl Source {
         exclude: &ignore::Matcher,
         include: Option<&ignore::Matcher>,
     ) -> Result<(), Fault> {
-        let mut walk = Walk { source: self, exclude, include, top, entries };
+        let walk = Walk { source: self, exclude, include, top };
         let ignored = walk.state_of(top)?;
-        let states = States { ignored, ..States::default() };
-        let directory = self.root.open_dir(top).at("open", top)?;
-        walk.dir(&directory, top, &states)
+        let mut listings = walk.listings(States { ignored, ..States::default() })?;
+        collect(&mut listings, 0, entries);
+        Ok(())
     }
 
     /// What a copy of these files depends on.
     pub(crate) fn fingerprint(&self, selections: &[Selection]) -> Result<Fingerprint, Fault> {
+        let before = SystemTime::now();
         let entries: Vec<&Entry> = selections.iter().flat_map(|selection| &selection.entries).collect();
+        let newest = entries.iter().map(|entry| entry.meta.mtime.tv_sec()).max().unwrap_or(0).max(0);
+        let look = self.stats.as_ref().map(|stats| (&stats.trees, self.look(selections)));
+        if let Some((trees, look)) = &look
+            && let Some(digest) = trees.get(look)
+        {
+            return Ok(Fingerprint { digest, list: None, newest });
+        }
         self.read(&entries)?;
+        let states = parallel::map(&entries, SHARE, || (), |(), entry| self.state(entry))?;
         let mut files = Hasher::default();
         let mut list = Vec::with_capacity(entries.len());
-        let mut newest = 0;
+        let mut states = states.into_iter();
         for selection in selections {
             field(&mut files, selection.name.as_encoded_bytes());
-            for entry in &selection.entries {
-                let state = self.state(entry)?;
+            for (entry, state) in selection.entries.iter().zip(&mut states) {
                 field(&mut files, entry.to.as_os_str().as_encoded_bytes());
                 field(&mut files, state.as_bytes());
-                newest = newest.max(entry.meta.mtime.tv_sec());
                 list.push((entry.from.to_string_lossy().into_owned(), state));
             }
         }
-        Ok(Fingerprint { digest: files.finish(), list, newest })
+        let digest = files.finish();
+        // Names in directories are looked at each time, what is in the files is not.
+        let settled = |entry: &&Entry| entry.meta.is_dir() || is_settled(&entry.meta, before);
+        if let Some((trees, look)) = look
+            && entries.iter().all(settled)
+        {
+            trees.put(look, digest.clone());
+        }
+        Ok(Fingerprint { digest, list: Some(list), newest })
+    }
+
+    /// Names and metadata of files. As long as they are the same, the contents are as well: nobody can set the change
+    /// time.
+    fn look(&self, selections: &[Selection]) -> Digest {
+        let mut look = Hasher::default();
+        field(&mut look, &[u8::from(self.keeps_owner)]);
+        let mut numbers = Vec::new();
+        for selection in selections {
+            field(&mut look, selection.name.as_encoded_bytes());
+            for entry in &selection.entries {
+                let meta = &entry.meta;
+                numbers.clear();
+                for number in
+                    [u64::from(meta.mode), u64::from(meta.uid), u64::from(meta.gid), meta.size, meta.device]
+                {
+                    numbers.extend_from_slice(&number.to_le_bytes());
+                }
+                for time in [meta.mtime, meta.ctime] {
+                    numbers.extend_from_slice(&time.tv_sec().to_le_bytes());
+                    numbers.extend_from_slice(&time.tv_nsec().to_le_bytes());
+                }
+                numbers.extend_from_slice(&meta.identity.0.to_le_bytes());
+                numbers.extend_from_slice(&meta.identity.1.to_le_bytes());
+                numbers.push(meta.kind as u8);
+                numbers.extend_from_slice(entry.from.as_os_str().as_encoded_bytes());
+                field(&mut look, &numbers);
+                field(&mut look, entry.to.as_os_str().as_encoded_bytes());
+            }
+        }
+        look.finish()
     }
 
     /// Everything of a file that a copy of it has, but the time.
@@ -292,19 +340,7 @@ impl Source {
         if files.len() < FEW && bytes < SMALL {
             return Ok(());
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<(), Fault> {
-            let mut buffer = Vec::new();
-            while let Some(entry) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.digest(entry, &mut buffer)?;
-            }
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads.min(files.len())).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().expect("hashing does not panic"))
-        })
+        parallel::map(&files, 1, Vec::new, |buffer, entry| self.digest(entry, buffer).map(drop)).map(drop)
     }
 
     fn hash(&self, path: &Path, buffer: &mut Vec<u8>) -> io::Result<Digest> {
@@ -328,14 +364,30 @@ struct States {
     included: ignore::DirState,
 }
 
-/// A walk over one directory.
+/// A walk over the directories below `top`.
 struct Walk<'a> {
     source: &'a Source,
     exclude: &'a ignore::Matcher,
     /// Only what these match; none means everything.
     include: Option<&'a ignore::Matcher>,
     top: &'a Path,
-    entries: &'a mut Vec<Entry>,
+}
+
+/// A directory that is still to be listed.
+struct Pending {
+    path: PathBuf,
+    states: States,
+}
+
+/// What a directory has that may be wanted.
+struct Listed {
+    entry: Entry,
+    /// It counts only for what is in it.
+    is_only_on_the_way: bool,
+    /// For a directory: what the patterns made of it…
+    states: Option<States>,
+    /// …and which listing is its own.
+    below: Option<usize>,
 }
 
 impl Walk<'_> {
@@ -349,9 +401,34 @@ impl Walk<'_> {
         Ok(state)
     }
 
-    fn dir(&mut self, directory: &OwnedFd, path: &Path, states: &States) -> Result<(), Fault> {
-        let listing = directory.try_clone().at("open", path)?;
-        for name in names(reopened(&listing).at("open", path)?).at("read directory", path)? {
+    /// Lists all directories, level by level, those of a level side by side. The first listing is the top's.
+    fn listings(&self, states: States) -> Result<Vec<Vec<Listed>>, Fault> {
+        const FEW: usize = 8;
+        let mut level = vec![Pending { path: self.top.to_owned(), states }];
+        let mut all = Vec::new();
+        while !level.is_empty() {
+            let found = parallel::map(&level, FEW, || (), |(), directory| self.list(directory))?;
+            let first_below = all.len() + found.len();
+            level.clear();
+            for mut listing in found {
+                for listed in &mut listing {
+                    if let Some(states) = listed.states.take() {
+                        listed.below = Some(first_below + level.len());
+                        level.push(Pending { path: listed.entry.from.clone(), states });
+                    }
+                }
+                all.push(listing);
+            }
+        }
+        Ok(all)
+    }
+
+    fn list(&self, directory: &Pending) -> Result<Vec<Listed>, Fault> {
+        let Pending { path, states } = directory;
+        let opened = self.source.root.open_dir(path).at("open", path)?;
+        let listing = opened.try_clone().at("open", path)?;
+        let mut found = Vec::new();
+        for name in names(listing).at("read directory", path)? {
             let from = path.join(&name);
             let to = from.strip_prefix(self.top).unwrap_or(&from).to_owned();
             let (is_ignored, ignored) = step(&self.source.ignore, &from, &states.ignored)?;
@@ -360,7 +437,7 @@ impl Walk<'_> {
                 Some(include) => step(include, &to, &states.included)?,
                 None => (true, ignore::DirState::default()),
             };
-            let stat = match fstatat(directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            let stat = match fstatat(&opened, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 // It went away while we looked.
                 Err(nix::errno::Errno::ENOENT) => continue,
                 stat => stat.at("look at", &from)?,
@@ -372,24 +449,29 @@ impl Walk<'_> {
             if left_out && !(is_dir && may_return) || !is_included && !is_dir {
                 continue;
             }
-            let before = self.entries.len();
-            self.entries.push(Entry { from: from.clone(), to, meta });
-            if is_dir {
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let below = openat(directory, name.as_os_str(), flags, Mode::empty()).at("open", &from)?;
-                self.dir(&below, &from, &States { ignored, excluded, included })?;
-            }
-            if (left_out || !is_included) && self.entries.len() == before + 1 {
-                self.entries.truncate(before);
-            }
+            found.push(Listed {
+                entry: Entry { from, to, meta },
+                is_only_on_the_way: left_out || !is_included,
+                states: is_dir.then_some(States { ignored, excluded, included }),
+                below: None,
+            });
         }
-        Ok(())
+        Ok(found)
     }
 }
 
-/// A descriptor of its own: reading a directory moves the position that duplicates share.
-fn reopened(directory: &OwnedFd) -> nix::Result<OwnedFd> {
-    openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+/// Puts what was listed into one order: a directory, then what is in it.
+fn collect(listings: &mut [Vec<Listed>], at: usize, entries: &mut Vec<Entry>) {
+    for listed in std::mem::take(&mut listings[at]) {
+        let before = entries.len();
+        entries.push(listed.entry);
+        if let Some(below) = listed.below {
+            collect(listings, below, entries);
+        }
+        if listed.is_only_on_the_way && entries.len() == before + 1 {
+            entries.truncate(before);
+        }
+    }
 }
 
 fn step(

@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_oci::Digest;
 use nix::sys::time::TimeSpec;
 
 use crate::rootdir::Meta;
+use crate::trees::Trees;
 
 /// First bytes of the file; another format is another file.
 const MAGIC: &[u8; 8] = b"berthst1";
@@ -38,8 +39,19 @@ struct Seen {
 #[derive(Debug)]
 pub(crate) struct Stats {
     file: PathBuf,
-    known: HashMap<Identity, Seen>,
+    /// Read when it is first asked for.
+    known: OnceLock<HashMap<Identity, Seen>>,
     used: Mutex<HashMap<Identity, Seen>>,
+    /// Whole selections.
+    pub(crate) trees: Trees,
+}
+
+/// Whether a file had been left alone long enough before `time` that a later change will show in its change time.
+pub(crate) fn is_settled(meta: &Meta, time: SystemTime) -> bool {
+    let (seconds, nanos) = pair(meta.ctime);
+    let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
+    let changed = changed.map(|(seconds, nanos)| UNIX_EPOCH + Duration::new(seconds, nanos));
+    changed.is_some_and(|changed| changed + SETTLED <= time)
 }
 
 fn pair(time: TimeSpec) -> (i64, i64) {
@@ -51,13 +63,18 @@ impl Stats {
     pub(crate) fn open(builds: &Path, root: &Meta) -> Self {
         let (device, inode) = root.identity;
         let file = builds.join("stats").join(format!("{device:x}-{inode:x}"));
-        let known = fs::read(&file).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default();
-        Self { file, known, used: Mutex::default() }
+        let trees = Trees::open(file.with_extension("trees"));
+        Self { file, known: OnceLock::new(), used: Mutex::default(), trees }
+    }
+
+    fn known(&self) -> &HashMap<Identity, Seen> {
+        let read = || fs::read(&self.file).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default();
+        self.known.get_or_init(read)
     }
 
     /// What is known of a file, if it is as it was.
     fn seen(&self, meta: &Meta) -> Option<Seen> {
-        let seen = *self.known.get(&meta.identity)?;
+        let seen = *self.known().get(&meta.identity)?;
         let same = (seen.size, seen.mtime, seen.ctime) == (meta.size, pair(meta.mtime), pair(meta.ctime));
         same.then_some(seen)
     }
@@ -80,10 +97,7 @@ impl Stats {
 
     /// Keeps the digest of a file that was read after `before`, when it had this metadata.
     pub(crate) fn put(&self, meta: &Meta, digest: &Digest, before: SystemTime) {
-        let (seconds, nanos) = pair(meta.ctime);
-        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
-        let changed = changed.map(|(seconds, nanos)| UNIX_EPOCH + Duration::new(seconds, nanos));
-        if changed.is_none_or(|changed| changed + SETTLED > before) {
+        if !is_settled(meta, before) {
             return;
         }
         let mut hash = [0; 32];
@@ -96,13 +110,16 @@ impl Stats {
 
     /// Writes what was used, if anything is new. What was not asked for is forgotten when it is more than that.
     pub(crate) fn save(&self) {
+        if let Err(error) = self.trees.save() {
+            tracing::debug!(%error, "the cache of selections cannot be written");
+        }
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.iter().all(|(identity, seen)| self.known.get(identity) == Some(seen)) {
+        if used.is_empty() || used.iter().all(|(identity, seen)| self.known().get(identity) == Some(seen)) {
             return;
         }
         let mut all = used.clone();
-        if self.known.len() <= 4 * used.len() {
-            for (identity, seen) in &self.known {
+        if self.known().len() <= 4 * used.len() {
+            for (identity, seen) in self.known() {
                 all.entry(*identity).or_insert(*seen);
             }
         }

@@ -12,7 +12,6 @@ use berth_dockerfile_parser::program;
 use berth_oci::{DiffId, Digest, Platform};
 use berth_store::{Retime, Snapshot};
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
 
 use crate::cache::Record;
 use crate::fault::{At, Fault};
@@ -21,6 +20,7 @@ use crate::key::KeyInputs;
 use crate::solve::Solver;
 use crate::stage::StageState;
 use crate::start::fresh_id;
+use crate::tick;
 use crate::{BuildError, BuildEvent, Event, Place, failed};
 
 /// One stage under way.
@@ -271,17 +271,18 @@ impl<'a> StageRun<'a> {
         })
     }
 
-    /// What is made from now on gets the stage's time.
-    fn retime(&self) -> Result<Retime, Fault> {
+    /// What the work of a step makes, begun at `since` and now at its end, gets the stage's time.
+    fn retime(&self, since: Timestamp) -> Retime {
+        let pair = |time: Timestamp| (time.as_second(), i64::from(time.subsec_nanosecond()));
         let to = self.state.clock().as_second();
-        if self.solver.request.rewrite_timestamp
-            && let Some(epoch) = self.solver.epoch
-        {
-            return Ok(Retime { since: (epoch.as_second(), 1), to: epoch.as_second() });
+        match self.solver.epoch.filter(|_| self.solver.request.rewrite_timestamp) {
+            // Then nothing may be newer, whoever made it.
+            Some(epoch) => {
+                let to = epoch.as_second();
+                Retime { since: (to, 1), until: (i64::MAX, 0), to }
+            }
+            None => Retime { since: pair(since), until: pair(Timestamp::now()), to },
         }
-        // The clock that the kernel takes the times of files from.
-        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).at("read", "clock")?;
-        Ok(Retime { since: (now.tv_sec(), now.tv_nsec()), to })
     }
 
     fn work_in_snapshot(
@@ -291,9 +292,10 @@ impl<'a> StageRun<'a> {
     ) -> Result<(DiffId, u64), Fault> {
         let snapshots = self.solver.shared.store.snapshots();
         let name = format!("build-{}", fresh_id());
-        let retime = self.retime()?;
+        let since = tick::now().at("read", "clock")?;
         let snapshot = snapshots.create(&name, below)?;
-        let result = work(self, &snapshot).and_then(|()| Ok(snapshots.commit(&name, Some(retime))?));
+        let result =
+            work(self, &snapshot).and_then(|()| Ok(snapshots.commit(&name, Some(self.retime(since)))?));
         let mut fault = match result {
             Ok(layer) => return Ok((layer.diff_id, layer.size)),
             Err(fault) => fault,

@@ -1,9 +1,11 @@
 //! Unpacking archives from strangers: a build context, or a file that `ADD` unpacks. Every path is handled inside of
 //! a root by descriptor; `..` is clamped, symlinks lead nowhere else.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
@@ -106,6 +108,30 @@ fn holds_tar(mut reader: impl Read) -> bool {
     reader.by_ref().take(512).read_to_end(&mut head).is_ok() && is_tar_header(&head)
 }
 
+/// Adds the zeros that fill up the last block. Some programs end an archive with the contents of the last file (docker's
+/// command line does, when the Dockerfile is not in the context), and every tar reads that.
+struct Filled<R> {
+    inner: R,
+    read: usize,
+    supplied: Rc<Cell<usize>>,
+}
+
+impl<R: Read> Read for Filled<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const BLOCK: usize = 512;
+        let read = self.inner.read(buffer)?;
+        if read > 0 {
+            self.read = (self.read + read) % BLOCK;
+            return Ok(read);
+        }
+        let missing = (BLOCK - self.read) % BLOCK;
+        let zeros = buffer.len().min(missing - self.supplied.get());
+        buffer[..zeros].fill(0);
+        self.supplied.set(self.supplied.get() + zeros);
+        Ok(zeros)
+    }
+}
+
 /// Unpacks into a root: the archive cannot name anything outside of it.
 pub(crate) struct Unpacker<'a> {
     pub(crate) root: &'a RootDir,
@@ -116,6 +142,8 @@ pub(crate) struct Unpacker<'a> {
 
 impl Unpacker<'_> {
     pub(crate) fn unpack(&self, reader: impl Read) -> Result<(), Fault> {
+        let supplied = Rc::new(Cell::new(0));
+        let reader = Filled { inner: reader, read: 0, supplied: Rc::clone(&supplied) };
         let mut archive = tar::Archive::new(reader);
         let mut dirs: Vec<(PathBuf, TimeSpec)> = Vec::new();
         for entry in archive.entries().at("read", "archive")? {
@@ -125,6 +153,10 @@ impl Unpacker<'_> {
             let mut entry = entry.at("read", "archive")?;
             let name = entry.path().at("read a name in", "archive")?.into_owned();
             self.entry(&mut entry, &name, &mut dirs).at("unpack", &name)?;
+            if supplied.get() > 0 {
+                // It was the contents that it ended in.
+                return Err(Fault::said(format!("the archive ends within {}", name.display())));
+            }
         }
         // Last, since writing into a directory changes its time.
         for (path, mtime) in dirs.iter().rev() {

@@ -15,6 +15,9 @@
 //! assert_eq!(first.help.as_deref(), Some("did you mean FROM?"));
 //! assert_eq!(first.lines.start, 1);
 //! ```
+//!
+//! Two programs in `examples/` show what it is good for: `format` rewrites a Dockerfile without losing a byte that means
+//! something, `outline` lists stages, what they are made of, and everything that is wrong.
 
 pub mod chmod;
 pub mod device;
@@ -48,6 +51,11 @@ pub use golang::quote as go_quote;
 pub use port::{Port, PortError, expose_ports};
 pub use program::{Program, Stage};
 pub use span::{LineRange, Span};
+
+/// The examples in the README compile and hold.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// Reads a whole Dockerfile: [`syntax::parse`], then [`program::analyse`].
 pub fn read(source: &str) -> Program {

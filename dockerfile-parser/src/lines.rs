@@ -70,7 +70,8 @@ pub(crate) struct LogicalLine {
 
 impl LogicalLine {
     pub(crate) fn push(&mut self, text: &str, source_offset: usize) {
-        if !text.is_empty() {
+        // A line of nothing but continuations has a place as well.
+        if !text.is_empty() || self.origins.is_empty() {
             self.origins.push((self.text.len(), source_offset));
             self.text.push_str(text);
         }
@@ -148,5 +149,8 @@ mod tests {
         assert_eq!(line.span(6, 7), Span::new(20, 21));
         assert_eq!(line.span(4, 7), Span::new(14, 21));
         assert_eq!(line.tail(4).span(2, 3), Span::new(20, 21));
+        let mut empty = LogicalLine::default();
+        empty.push("", 7);
+        assert_eq!(empty.span(0, 0), Span::new(7, 7));
     }
 }

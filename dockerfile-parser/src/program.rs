@@ -54,9 +54,14 @@ impl Stage {
 }
 
 impl Program {
+    /// All errors, those of the parser first.
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> + Clone {
+        self.diagnostics.iter().filter(|d| d.severity == Severity::Error)
+    }
+
     /// The error that BuildKit would stop at.
     pub fn first_error(&self) -> Option<&Diagnostic> {
-        let mut errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        let mut errors = self.errors();
         let first = errors.clone().find(|d| d.phase == Phase::Parse);
         first.or_else(|| errors.next())
     }

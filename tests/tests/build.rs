@@ -195,6 +195,79 @@ fn steps_use_the_callers_ssh_agent() {
 }
 
 #[test]
+fn steps_resolve_the_names_of_their_network() {
+    let daemon = Daemon::with_busybox();
+    let dir = daemon.scratch("names");
+    let steps = "FROM busybox\nRUN cat /etc/resolv.conf; ping -c 1 -W 5 other\n\
+        RUN cat /etc/hosts; ping -c 1 -W 5 the-server && ping -c 1 -W 5 www\n";
+    std::fs::write(dir.join("Dockerfile"), steps).expect("a Dockerfile");
+    let place = dir.display().to_string();
+    let cli = daemon.cli(Frontend::Berth);
+    cli.ok(&["network", "create", "names"]);
+    cli.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "the-server",
+        "--network",
+        "names",
+        "--network-alias",
+        "www",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    for frontend in [Frontend::Berth, Frontend::Docker] {
+        let cli = daemon.cli(frontend);
+        let build = |network: &str| {
+            let flags =
+                ["build", "--no-cache", "--add-host", "other:127.0.0.1", "--network", network, &place];
+            cli.run(&flags)
+        };
+        build("names").expect_code(0);
+        build("container:the-server").expect_code(0);
+        // On the default network nobody has a name.
+        assert_ne!(build("bridge").code, 0);
+    }
+    cli.ok(&["rm", "-f", "the-server"]);
+    cli.ok(&["network", "rm", "names"]);
+}
+
+#[test]
+fn the_dockerfile_may_be_outside_of_the_context() {
+    let daemon = Daemon::with_busybox();
+    let (context, outside) = (daemon.scratch("context"), daemon.scratch("outside"));
+    std::fs::write(context.join("f"), "inside").expect("a file");
+    let dockerfile = outside.join("Dockerfile").display().to_string();
+    std::fs::write(&dockerfile, "FROM busybox\nCOPY . /all\nRUN ls -A /all > /seen\n").expect("a Dockerfile");
+    for frontend in [Frontend::Berth, Frontend::Docker] {
+        let cli = daemon.cli(frontend);
+        cli.ok(&["build", "-t", "outside", "-f", &dockerfile, &context.display().to_string()]);
+        assert_eq!(cli.ok(&["run", "--rm", "outside", "cat", "/seen"]), "f");
+    }
+}
+
+#[test]
+fn the_build_cache_has_a_cap() {
+    let daemon = Daemon::with_arguments(&["--build-cache-cap", "4MB"]);
+    let dir = daemon.scratch("cap");
+    let cli = daemon.cli(Frontend::Berth);
+    cli.import_busybox("busybox");
+    for round in 0..4 {
+        let step = format!("FROM busybox\nRUN head -c 1500000 /dev/urandom > /{round}\n");
+        std::fs::write(dir.join("Dockerfile"), step).expect("a Dockerfile");
+        cli.ok(&["build", "-q", &dir.display().to_string()]);
+    }
+    let left = cli.ok(&["builder", "du", "--format", "{{.Description}}"]);
+    let left: Vec<&str> = left.lines().collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|step| step.contains("/2") || step.contains("/3")), "the newest stay: {left:?}");
+    // There is room: nothing has to go.
+    cli.ok(&["builder", "prune", "-af", "--min-free-space", "1kb"]);
+    assert_eq!(cli.ok(&["builder", "du", "--format", "{{.ID}}"]).lines().count(), 2);
+}
+
+#[test]
 fn the_cache_goes_through_a_registry() {
     let registry = Registry::start();
     let steps = "FROM busybox\nRUN od -An -N8 -tx1 /dev/urandom > /random\nCOPY f /f\n\

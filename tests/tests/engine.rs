@@ -314,3 +314,67 @@ fn execs_are_known_after_a_restart() {
     assert_eq!(start(&daemon, &waits), 200);
     cli.eventually("it has ended", |_| inspect(&daemon, &waits).contains(r#""ExitCode":0"#));
 }
+
+/// Root of a container is nobody of the host, and yet owns the files of its image and its volumes.
+#[test]
+fn containers_have_users_of_their_own() {
+    let (daemon, cli) = with_busybox(&["--userns-remap", "200000+65536"]);
+    let run = |words: &[&str]| cli.ok(&[&["run", "--rm"], words].concat());
+    assert_eq!(run(&["busybox", "awk", "{print $1,$2,$3}", "/proc/self/uid_map"]), "0 200000 65536");
+    assert_eq!(run(&["busybox", "stat", "-c", "%u:%g", "/bin/busybox", "/etc/hosts"]), "0:0\n0:0");
+    run(&["-v", "kept:/v", "busybox", "sh", "-c", "echo of-root >/v/f; chown 1000:1000 /v/f"]);
+    // The same volume with the host's users: the ids on the disk are those from inside.
+    assert_eq!(
+        run(&["--userns", "host", "-v", "kept:/v", "busybox", "stat", "-c", "%u:%g", "/v/f"]),
+        "1000:1000"
+    );
+    assert_eq!(run(&["-v", "kept:/v", "-u", "1000", "busybox", "cat", "/v/f"]), "of-root");
+    // A directory of the host is what it is: root's, and closed.
+    let closed = daemon.scratch("closed");
+    std::fs::write(closed.join("secret"), "x").expect("write");
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
+    std::fs::set_permissions(closed.join("secret"), mode).expect("chmod");
+    let bind = format!("{}:/b", closed.display());
+    cli.run(&["run", "--rm", "-v", &bind, "busybox", "cat", "/b/secret"]).expect_code(1);
+
+    // The network namespace is the container's own: it may change it if it has the capability.
+    run(&["--cap-add", "NET_ADMIN", "busybox", "ip", "addr", "add", "10.9.9.9/32", "dev", "lo"]);
+    assert_eq!(
+        run(&[
+            "--sysctl",
+            "net.ipv4.ip_default_ttl=77",
+            "busybox",
+            "cat",
+            "/proc/sys/net/ipv4/ip_default_ttl"
+        ]),
+        "77"
+    );
+    cli.ok(&["network", "create", "named"]);
+    cli.ok(&["run", "-d", "--name", "web", "--network", "named", "busybox", "sleep", "1000"]);
+    run(&["--network", "named", "busybox", "ping", "-c1", "-q", "web"]);
+    run(&["--network", "container:web", "busybox", "ping", "-c1", "-q", "web"]);
+    let pid = cli.ok(&["inspect", "--format", "{{.State.Pid}}", "web"]);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    assert!(status.contains("Uid:\t200000\t200000\t200000\t200000"), "{status}");
+    assert_eq!(cli.ok(&["exec", "web", "id", "-u"]), "0");
+    cli.ok(&["exec", "web", "sh", "-c", "echo inside >/made"]);
+    cli.ok(&["cp", "web:/made", &closed.join("made").display().to_string()]);
+    assert_eq!(cli.ok(&["diff", "web"]), "A /made");
+    let info = cli.ok(&["info", "--format", "{{.SecurityOptions}}"]);
+    assert!(info.contains("name=userns"), "{info}");
+
+    for (words, message) in [
+        (["--privileged", "--init"], "privileged mode is incompatible with user namespaces"),
+        (["--network", "host"], "cannot share the host's network namespace"),
+        (["--pid", "host"], "cannot share the host PID namespace"),
+    ] {
+        let args = [&["run", "--rm"], &words[..], &["busybox", "true"]].concat();
+        cli.run(&args).expect_code(125).expect_text(message);
+    }
+    assert_eq!(
+        run(&["--userns", "host", "--privileged", "busybox", "cat", "/proc/self/uid_map"])
+            .split_whitespace()
+            .nth(1),
+        Some("0")
+    );
+}

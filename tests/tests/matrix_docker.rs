@@ -17,7 +17,7 @@ matrix! { berth_tests::cli::Frontend::Docker =>
     }
     exec::{ plain, failures, standard_input, terminal, detached, confinement }
     build::{
-        all_instructions, cache, failing_step, syntax_error, options, from_standard_input, hostile_links,
+        all_instructions, cache, failing_step, syntax_error, options, from_standard_input, hostile_links, names,
     }
     storage::{
         bind, named_volume, anonymous_volume, tmpfs, copy, changes_commit_export, image_mount, volume_options,

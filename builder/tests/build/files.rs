@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_builder::{BuildError, BuildRequest, Context, DockerfileSource};
 use berth_oci::{Platform, Reference};
@@ -131,12 +131,22 @@ fn contexts_from_archives() {
         header.set_size(text.len() as u64);
         tar.append_data(&mut header, path, text.as_bytes()).unwrap();
     }
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &tar.into_inner().unwrap()).unwrap();
-    let mut request = BuildRequest::new(Context::Tar(file));
-    request.dockerfile = DockerfileSource::Path("docker/File".into());
-    let outcome = h.run(request, CancellationToken::new());
+    let mut archive = tar.into_inner().unwrap();
+    let build = |archive: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, archive).unwrap();
+        let mut request = BuildRequest::new(Context::Tar(file));
+        request.dockerfile = DockerfileSource::Path("docker/File".into());
+        h.run(request, CancellationToken::new())
+    };
+    let outcome = build(&archive);
     let id = outcome.id();
+    let last = archive.windows(11).rposition(|end| end == b"drop\ndocker").unwrap();
+    archive.truncate(last + 11);
+    assert_eq!(build(&archive).id(), id, "the docker CLI leaves out what fills up the last block");
+    archive.truncate(last + 9);
+    let error = build(&archive).result.unwrap_err().to_string();
+    assert!(error.contains("the archive ends within .dockerignore"), "{error}");
     assert_eq!(h.find(id, "keep").unwrap().metadata().unwrap().uid(), 0);
     assert!(h.find(id, "drop").is_none() && h.find(id, "docker").is_none());
     h.assert_clean();
@@ -215,6 +225,27 @@ fn a_fixed_time_makes_builds_repeatable() {
     let config = h.config(build().id());
     assert_eq!(config["created"], "2001-09-09T01:46:40Z");
     assert_eq!(config["history"][0]["created"], config["created"]);
+}
+
+#[test]
+fn what_is_copied_keeps_its_time() {
+    let h = Harness::new();
+    for _ in 0..5 {
+        // `now` is saved in the same tick of the clock, more often than not, in which the step begins.
+        let dir = context("FROM busybox\nCOPY tomorrow now /x/\n", &[("tomorrow", "t"), ("now", "n")]);
+        let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+        fs::File::open(dir.path().join("tomorrow")).unwrap().set_modified(tomorrow).unwrap();
+        let mut request = BuildRequest::new(Context::Directory(dir.path().to_owned()));
+        request.no_cache = true;
+        request.build_args = args(&[("SOURCE_DATE_EPOCH", "1000000000")]);
+        let outcome = h.run(request, CancellationToken::new());
+        let copied = |path: &str| h.find(outcome.id(), path).unwrap().metadata().unwrap().modified().unwrap();
+        for name in ["now", "tomorrow"] {
+            let had = fs::metadata(dir.path().join(name)).unwrap().modified().unwrap();
+            assert_eq!(copied(&format!("x/{name}")), had, "{name}");
+        }
+        assert_eq!(copied("x"), UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    }
 }
 
 #[test]

@@ -182,8 +182,6 @@ pub(crate) fn context(dockerfile: &str, files: &[(&str, &str)]) -> tempfile::Tem
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    // What has the time of the step's own clock tick is taken for the step's work.
-    std::thread::sleep(std::time::Duration::from_millis(25));
     dir
 }
 

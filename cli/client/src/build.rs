@@ -43,8 +43,18 @@ impl Client {
     }
 
     /// Removes build cache; `keep` bytes of it stay.
-    pub async fn build_prune(&self, all: bool, keep: i64, filters: &Filters) -> Result<PruneBuildResponse> {
-        let query = Query::new().flag("all", all).nonzero("keep-storage", keep).filters(filters);
+    pub async fn build_prune(
+        &self,
+        all: bool,
+        keep: i64,
+        free: i64,
+        filters: &Filters,
+    ) -> Result<PruneBuildResponse> {
+        let query = Query::new()
+            .flag("all", all)
+            .nonzero("keep-storage", keep)
+            .nonzero("min-free-space", free)
+            .filters(filters);
         self.fetch(Call::post("/build/prune", &query)).await
     }
 }

@@ -89,7 +89,7 @@ endpoints! {
     Head   "/containers/{id}/archive"            ArchiveStat         24;
     Get    "/containers/{id}/archive"            ArchiveGet          24;
     Put    "/containers/{id}/archive"            ArchivePut          24;
-    Delete "/containers/{id}"                    ContainerRemove     24;
+    Delete "/containers/{id:.*}"                 ContainerRemove     24;
 
     Post   "/exec/{id}/start"                    ExecStart           24;
     Post   "/exec/{id}/resize"                   ExecResize          24;
@@ -142,10 +142,10 @@ endpoints! {
     Post   "/plugins/{name:.*}/set"              Plugin              25;
     Delete "/plugins/{name:.*}"                  Plugin              25;
 
+    Post   "/swarm/leave"                        SwarmLeave          24;
     Get    "/swarm"                              Swarm               24;
     Post   "/swarm/init"                         Swarm               24;
     Post   "/swarm/join"                         Swarm               24;
-    Post   "/swarm/leave"                        Swarm               24;
     Post   "/swarm/update"                       Swarm               24;
     Get    "/swarm/unlockkey"                    Swarm               24;
     Post   "/swarm/unlock"                       Swarm               24;

@@ -24,7 +24,8 @@ wire! {
         pub attach_stdout: bool,
         /// Of no effect here; see [`ExecStartRequest::detach`].
         pub detach: bool,
-        /// Keys that detach, `ctrl-p,ctrl-q`.
+        /// Keys that detach, `ctrl-p,ctrl-q`. The SDK for Python writes it small.
+        #[serde(alias = "detachKeys")]
         pub detach_keys: String,
         /// Environment added to the container's.
         pub env: Option<Vec<String>>,

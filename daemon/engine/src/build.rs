@@ -155,7 +155,8 @@ impl Engine {
             .ok_or_else(|| EngineError::not_found(format!("no build {id} is running")))
     }
 
-    /// Drops the build cache.
+    /// Drops the build cache: `keep` bytes of it may stay, and it goes no further than until `free` bytes of the file
+    /// system are free; 0 says nothing.
     ///
     /// # Errors
     /// A filter that is unknown; the builder's reasons.
@@ -163,6 +164,7 @@ impl Engine {
         self: &Arc<Self>,
         all: bool,
         keep: i64,
+        free: i64,
         filters: &Filters,
     ) -> Result<PruneBuildResponse> {
         if let Some(key) = filters.unknown_key(&[
@@ -191,6 +193,7 @@ impl Engine {
         let options = PruneOptions {
             all,
             keep_bytes: u64::try_from(keep).unwrap_or(0),
+            free_bytes: u64::try_from(free).unwrap_or(0),
             unused_for,
             ids: values("id"),
             kinds: values("type"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::cdi::CdiDirs;
 use crate::pods::CniDirs;
+use crate::users::UserRange;
 
 /// An OCI runtime: a program with runc's command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub struct EngineConfig {
     pub registry_dirs: Vec<PathBuf>,
     /// Bytes of blobs and layers that the image store never passes; images that no container uses go before it does.
     pub image_cap: Option<u64>,
+    /// Bytes that the build cache never passes; `None` means a fifth of the file system.
+    pub build_cache_cap: Option<u64>,
     /// Labels of the daemon, shown by `info`.
     pub labels: Vec<String>,
     /// Name servers of containers that ask for none, instead of the host's.
@@ -79,6 +82,8 @@ pub struct EngineConfig {
     pub cdi: CdiDirs,
     /// Whether containers that do not say otherwise get an init process.
     pub init: bool,
+    /// The host's ids that containers have which do not ask for the host's users.
+    pub userns_remap: Option<UserRange>,
     /// Whether `info` says that the daemon logs debug lines.
     pub debug: bool,
 }
@@ -100,6 +105,7 @@ impl EngineConfig {
             insecure_registries: Vec::new(),
             registry_dirs: ["/etc/berth/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
             image_cap: None,
+            build_cache_cap: None,
             labels: Vec::new(),
             dns: Vec::new(),
             cgroup_parent: "/berth".to_owned(),
@@ -112,6 +118,7 @@ impl EngineConfig {
             runtimes: BTreeMap::new(),
             defaults: Defaults::default(),
             init: false,
+            userns_remap: None,
             debug: false,
         }
     }

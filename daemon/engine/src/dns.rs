@@ -4,13 +4,14 @@
 //! copy of what it said: when the process is new, found again or has died, everything is told anew from the network
 //! controller's endpoints and the containers' definitions.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_dns::{Client, DnsError, Member, Upstream, View};
-use berth_network::Endpoint;
+use berth_network::{Endpoint, Network};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::containers::{Container, Definition, links};
@@ -73,9 +74,7 @@ fn member(definition: &Definition, endpoint: &Endpoint) -> Member {
         container: definition.id.clone(),
         names: names(definition, &endpoint.aliases),
         project: project(definition),
-        addresses: std::iter::once(IpAddr::V4(endpoint.ipv4))
-            .chain(endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)))
-            .collect(),
+        addresses: endpoint.addresses().collect(),
     }
 }
 
@@ -87,19 +86,43 @@ fn has_names(endpoints: &[Endpoint]) -> bool {
     named(endpoints).next().is_some()
 }
 
+/// Who is asked for names that are not ours: these servers, or the host's.
+fn upstream(servers: &[String]) -> Vec<Upstream> {
+    let servers = servers.iter().filter_map(|server| server.parse::<IpAddr>().ok());
+    let upstream: Vec<Upstream> = servers.map(|ip| Upstream::Server(SocketAddr::new(ip, 53))).collect();
+    if upstream.is_empty() { vec![Upstream::Host] } else { upstream }
+}
+
 impl Engine {
+    /// Lets a build step, which has no name itself, ask for those of a network. Blocking.
+    pub(crate) fn serve_names(
+        self: &Arc<Self>,
+        step: &str,
+        network: &Network,
+        netns: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let view = View {
+            container: step.to_owned(),
+            networks: vec![network.id.to_string()],
+            project: None,
+            links: BTreeMap::new(),
+            upstream: if network.internal { Vec::new() } else { upstream(&self.config.dns) },
+        };
+        let sockets = self.network.resolver_sockets(netns)?;
+        self.tell_names(|client| client.serve(view.clone(), sockets.udp.as_fd(), sockets.tcp.as_fd(), netns))
+    }
+
+    /// A build step has ended. Blocking.
+    pub(crate) fn forget_names(self: &Arc<Self>, step: &str) -> Result<()> {
+        self.tell_names(|client| client.forget(step))
+    }
+
     fn view(&self, definition: &Definition, endpoints: &[Endpoint]) -> View {
         let leads_out = |endpoint: &Endpoint| {
             self.network.network(endpoint.network.as_str()).is_ok_and(|network| !network.internal)
         };
         let wanted = definition.host.dns.as_deref().filter(|servers| !servers.is_empty());
-        let servers = wanted.unwrap_or(&self.config.dns);
-        let servers = servers.iter().filter_map(|server| server.parse::<IpAddr>().ok());
-        let mut upstream: Vec<Upstream> =
-            servers.map(|ip| Upstream::Server(SocketAddr::new(ip, 53))).collect();
-        if upstream.is_empty() {
-            upstream.push(Upstream::Host);
-        }
+        let mut upstream = upstream(wanted.unwrap_or(&self.config.dns));
         if !endpoints.iter().any(leads_out) {
             upstream.clear();
         }

@@ -13,7 +13,7 @@ use berth_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::build_steps::EngineSandboxes;
+use crate::build_steps::{EngineSandboxes, Owner};
 use crate::config::EngineConfig;
 use crate::containers::Containers;
 use crate::containers::exec::Exec;
@@ -39,6 +39,8 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) spawner: ShimSpawner,
     pub(crate) builder: Builder,
+    /// Where the builder finds this engine.
+    owner_of_steps: Owner,
     /// Builds under way that `cancel_build` can name.
     pub(crate) builds: Mutex<HashMap<String, CancellationToken>>,
     pub(crate) events: EventBus,
@@ -72,6 +74,7 @@ impl Engine {
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>> {
         let engine = tokio::task::spawn_blocking(move || Self::open(config)).await??;
         let engine = Arc::new(engine);
+        engine.owner_of_steps.get_or_init(|| Arc::downgrade(&engine));
         engine.recover().await?;
         engine.recover_pods().await?;
         // Only now it is known which images containers use.
@@ -112,11 +115,13 @@ impl Engine {
         let registry = Registry::new(store.clone(), registry_config);
         let spawner = ShimSpawner::new(config.shim_binary.clone());
         let volumes = Arc::new(Volumes::open(config.root.join("volumes"), &db)?);
-        let sandboxes = EngineSandboxes::new(Arc::clone(&network), config.dns.clone());
+        let owner_of_steps = Owner::default();
+        let sandboxes =
+            EngineSandboxes::new(Arc::clone(&network), config.dns.clone(), Arc::clone(&owner_of_steps));
         let dirs = BuilderDirs {
             builds: config.root.join("builds"),
             run: config.run_root.join("builds"),
-            cache_limit: None,
+            cache_limit: config.build_cache_cap,
         };
         let builder = Builder::new(
             store.clone(),
@@ -135,6 +140,7 @@ impl Engine {
             registry,
             spawner,
             builder,
+            owner_of_steps,
             builds: Mutex::default(),
             events: EventBus::new(),
             containers: Containers::default(),

@@ -46,6 +46,7 @@ mod pods;
 mod resolve_files;
 mod spec;
 mod system;
+mod users;
 mod volumes;
 
 pub use berth_network::Protocol;
@@ -65,3 +66,4 @@ pub use pods::{
     PodMount, PodNamespaces, PodPlugins, PodPort, PodProcess, PodResources, PodSecurity, PodUsage,
     ProcessCounts, ProcessUser, Propagation, SandboxSpec, SandboxView, SecurityProfile, StoreUsage, Streams,
 };
+pub use users::{IdRange, UserRange};

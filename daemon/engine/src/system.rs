@@ -163,7 +163,11 @@ impl Engine {
             init_binary: "docker-init".to_owned(),
             swarm: SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() },
             live_restore_enabled: true,
-            security_options: vec!["name=seccomp,profile=builtin".to_owned()],
+            security_options: ["name=seccomp,profile=builtin"]
+                .into_iter()
+                .chain(self.config.userns_remap.map(|_| "name=userns"))
+                .map(str::to_owned)
+                .collect(),
             firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: Vec::new() }),
             warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
             ..SystemInfo::default()

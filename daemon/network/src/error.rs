@@ -147,9 +147,11 @@ pub enum NetworkError {
     },
     /// The network has no addresses of that family.
     #[error(
-        "network {network} has no IPv6: cannot give the address {address} (make the network with --ipv6)"
+        "network {network} has no {family}: cannot give the address {address} ({hint})",
+        family = if address.is_ipv6() { "IPv6" } else { "IPv4" },
+        hint = if address.is_ipv6() { "make the network with --ipv6" } else { "make the network without --ipv4=false" }
     )]
-    NoIpv6 {
+    NoFamily {
         /// Name of the network.
         network: String,
         /// The address asked for.
@@ -217,8 +219,13 @@ pub enum NetworkError {
     #[error("Bind for {0} failed: port is already allocated")]
     PortAllocated(SocketAddr),
     /// Some other program has the port.
-    #[error("failed to bind host port {address}/{protocol}: address already in use")]
+    #[error(
+        "failed to bind host port {address}/{protocol}: address already in use{}",
+        holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
+    )]
     PortInUse {
+        /// The program, if it can be found.
+        holder: Option<String>,
         /// The address.
         address: SocketAddr,
         /// The protocol.
@@ -293,6 +300,16 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
+    /// The host port that another container has, if that is why.
+    #[must_use]
+    pub fn taken_port(&self) -> Option<SocketAddr> {
+        match self {
+            Self::PortAllocated(address) => Some(*address),
+            Self::Publish { source, .. } => source.taken_port(),
+            _ => None,
+        }
+    }
+
     /// What kind of answer this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -316,7 +333,7 @@ impl NetworkError {
             | Self::InvalidPool(_)
             | Self::AddressOutside { .. }
             | Self::InvalidMac(_)
-            | Self::NoIpv6 { .. }
+            | Self::NoFamily { .. }
             | Self::NotLinkLocal(_)
             | Self::ParentNeeded { .. }
             | Self::ParentMissing { .. }

@@ -21,6 +21,7 @@
 
 mod controller;
 mod error;
+mod holders;
 mod ipam;
 mod lock;
 mod mac;

@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 
 use crate::error::NetworkError;
+use crate::holders;
 use crate::types::{PortRequest, Protocol, PublishedPort};
 
 /// Docker's range where the kernel does not tell its own.
@@ -92,7 +93,7 @@ impl PortAllocator {
             protocol: request.protocol,
         };
         match request.host_port.clone().map(|range| (*range.start(), *range.end())) {
-            Some((port, end)) if port != 0 && port == end => hold_all(request, addresses, port, busy),
+            Some((port, end)) if port != 0 && port == end => hold_all(request, addresses, port, busy, true),
             Some((start, end)) if start != 0 => (start..=end)
                 .find_map(|port| try_port(request, addresses, port, busy))
                 .unwrap_or_else(|| Err(exhausted((start, end)))),
@@ -115,7 +116,7 @@ fn try_port(
     port: u16,
     busy: &[PublishedPort],
 ) -> Option<Result<Vec<HeldPort>, NetworkError>> {
-    match hold_all(request, addresses, port, busy) {
+    match hold_all(request, addresses, port, busy, false) {
         Err(NetworkError::PortAllocated(_) | NetworkError::PortInUse { .. }) => None,
         other => Some(other),
     }
@@ -133,11 +134,13 @@ fn unspecified(ip: IpAddr) -> IpAddr {
     if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
+/// Holds the port on all addresses. Whoever has it is looked for if it is to be `named`.
 fn hold_all(
     request: &PortRequest,
     addresses: &[IpAddr],
     port: u16,
     busy: &[PublishedPort],
+    named: bool,
 ) -> Result<Vec<HeldPort>, NetworkError> {
     let mut held = Vec::with_capacity(addresses.len());
     for &ip in addresses {
@@ -152,6 +155,10 @@ fn hold_all(
         }
         match hold(published) {
             Ok(port) => held.push(port),
+            Err(NetworkError::PortInUse { address, protocol, .. }) if named => {
+                let holder = holders::of(address, protocol);
+                return Err(NetworkError::PortInUse { holder, address, protocol });
+            }
             // A host without IPv6 publishes on IPv4 alone.
             Err(
                 NetworkError::PortBind { source: Errno::EAFNOSUPPORT, .. }
@@ -203,7 +210,7 @@ pub(crate) fn hold(port: PublishedPort) -> Result<HeldPort, NetworkError> {
             Ok(HeldPort { port, socket: HeldSocket::Tcp(TcpListener::from(fd)) })
         }
         Ok(fd) => Ok(HeldPort { port, socket: HeldSocket::Udp(UdpSocket::from(fd)) }),
-        Err(Errno::EADDRINUSE) => Err(NetworkError::PortInUse { address, protocol }),
+        Err(Errno::EADDRINUSE) => Err(NetworkError::PortInUse { holder: None, address, protocol }),
         Err(Errno::EADDRNOTAVAIL) => Err(NetworkError::AddressNotLocal { address, protocol }),
         Err(source) => Err(NetworkError::PortBind { address, protocol, source }),
     }

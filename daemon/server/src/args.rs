@@ -49,6 +49,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) image_cap: Option<u64>,
 
+    /// Size that the build cache never passes, its records and cache mounts included; before it does, what was used
+    /// longest ago is removed [default: a fifth of the file system]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) build_cache_cap: Option<u64>,
+
     /// Directory of CNI network configurations for pods; without one they are on the default bridge
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub(crate) cni_conf_dir: PathBuf,
@@ -113,6 +118,11 @@ pub(crate) struct Args {
     /// Give an init process to containers that do not say otherwise
     #[arg(long)]
     pub(crate) init: bool,
+
+    /// Give containers users of their own: those that /etc/subuid and /etc/subgid give to this user
+    /// (USER[:GROUP], or "default", which is dockremap), or FIRST+COUNT
+    #[arg(long, value_name = "USER")]
+    pub(crate) userns_remap: Option<String>,
 
     /// Another OCI runtime that containers may ask for, NAME=PATH; may be given several times
     #[arg(long, value_name = "NAME=PATH", value_parser = runtime)]

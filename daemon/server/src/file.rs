@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     insecure_registries: Vec<String>,
     cgroup_parent: Option<String>,
     init: bool,
+    userns_remap: Option<String>,
     runtimes: BTreeMap<String, RuntimeSettings>,
     default_runtime: Option<String>,
     log_driver: Option<String>,
@@ -114,6 +115,7 @@ fn merge(args: &mut Args, settings: Settings) -> anyhow::Result<Further> {
     args.pidfile = args.pidfile.take().or(settings.pidfile);
     args.cgroup_parent = args.cgroup_parent.take().or(settings.cgroup_parent);
     args.init |= settings.init;
+    args.userns_remap = args.userns_remap.take().or(settings.userns_remap).filter(|user| !user.is_empty());
     args.default_runtime = args.default_runtime.take().or(settings.default_runtime);
     args.tls |= settings.tls;
     args.tlsverify |= settings.tlsverify;

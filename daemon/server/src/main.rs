@@ -12,6 +12,7 @@ mod file;
 mod listen;
 mod lock;
 mod ready;
+mod subids;
 mod tls;
 
 use std::{
@@ -127,9 +128,11 @@ async fn serve(
         dns_program: "/proc/self/exe".into(),
         insecure_registries: args.insecure_registry.clone(),
         image_cap: args.image_cap,
+        build_cache_cap: args.build_cache_cap,
         labels: args.labels.clone(),
         dns: args.dns.clone(),
         init: args.init,
+        userns_remap: args.userns_remap.as_deref().map(subids::range).transpose()?,
         runtimes: further.runtimes.clone(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };

@@ -216,8 +216,8 @@ impl Snapshots {
     }
 
     /// Upper becomes a layer, without copying; the snapshot is gone. Nothing may have it mounted any more. What upper
-    /// holds is first reduced to what differs from the layers below, and what is as new as `retime` says gets the
-    /// time it names.
+    /// holds is first reduced to what differs from the layers below, and what has a time that `retime` speaks of
+    /// gets the one that it names.
     ///
     /// # Errors
     /// If upper cannot be read or moved; the snapshot is then still there.

@@ -34,6 +34,8 @@ use crate::usage::is_directory;
 pub struct Retime {
     /// What has this time (seconds and nanoseconds since 1970) or a later one…
     pub since: (i64, i64),
+    /// …but none later than this one (a file may bring a time that is yet to come)…
+    pub until: (i64, i64),
     /// …gets this one, in seconds since 1970.
     pub to: i64,
 }
@@ -158,7 +160,7 @@ impl Tidier {
     fn time(&self, at: &OwnedFd, name: &OsStr, stat: &FileStat, path: &Path) -> Result<()> {
         let had = (stat.st_mtime, stat.st_mtime_nsec);
         let wanted = match self.retime {
-            Some(retime) if had >= retime.since => (retime.to, 0),
+            Some(retime) if (retime.since..=retime.until).contains(&had) => (retime.to, 0),
             _ if is_directory(stat) => had,
             _ => return Ok(()),
         };

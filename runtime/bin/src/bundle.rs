@@ -27,6 +27,8 @@ impl Bundle {
         let directory =
             directory.canonicalize().with_context(|| format!("bundle {}", directory.display()))?;
         let path = directory.join("config.json");
+        // The command line is understood. What comes now is the largest part of the program.
+        release_text();
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
                 "JSON specification file {} not found (`berth-runtime spec` writes an example)",
@@ -44,6 +46,7 @@ impl Bundle {
         if let Some(process) = spec.process_mut() {
             activation::announce(process);
         }
+        release_text();
         Ok(Self { directory, spec, text, warnings })
     }
 
@@ -68,6 +71,11 @@ impl Bundle {
         let path = self.spec.root().as_ref().map_or(Path::new(""), |root| root.path().as_path());
         self.directory.join(path)
     }
+}
+
+/// Unmaps what of the program has been needed so far. Nothing depends on it.
+pub(crate) fn release_text() {
+    berth_sys::text::let_go().ok();
 }
 
 /// The words that callers of runc know a mistake by, before our own.

@@ -21,6 +21,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+use crate::bundle::release_text;
 use crate::log::Log;
 use crate::notify::Notify;
 
@@ -58,6 +59,8 @@ pub(crate) fn serve(
     log: &Log,
 ) -> anyhow::Result<ExitStatus> {
     let mut terminal = master.map(Terminal::new).transpose()?;
+    // Set-up is over; from here on little of the program is needed, perhaps for weeks.
+    release_text();
     loop {
         for denied in listeners.watch.iter_mut().flat_map(SeccompWatch::news) {
             log.debug(&denied);

@@ -106,7 +106,10 @@ fn open(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// A new user namespace with these maps: a short-lived child holds it while they are written.
-fn mapped(maps: &IdMaps) -> Result<OwnedFd, Error> {
+///
+/// # Errors
+/// When the kernel refuses the namespace or the maps.
+pub fn mapped(maps: &IdMaps) -> Result<OwnedFd, Error> {
     let forked = clone3(&Clone3 { flags: CloneFlags::NEWUSER, cgroup: None });
     match forked.map_err(|e| Error::os("clone3 of a user namespace", e))? {
         Forked::Child => {

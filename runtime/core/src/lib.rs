@@ -40,6 +40,7 @@ pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create, un
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
 pub use hooks::{ContainerState, run_all_hooks, run_hooks};
+pub use idmap::mapped as user_namespace;
 pub use stdio::{ConsoleSink, Stdio};
 pub use trace::Trace;
 pub use watch::SeccompWatch;

@@ -31,7 +31,7 @@ pub use log::{Forward, Log, LogFile, LogFormat, SyslogAddress, SyslogFormat, Tar
 pub use oci_spec::runtime as oci;
 pub use op::{
     Answer, Attach, Create, Exec, Framing, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Rootfs,
-    Runtime, StdinMode, WindowSize,
+    Runtime, StdinMode, Users, WindowSize,
 };
 pub use record::{ExecRecord, ExitRecord, SIGNAL_EXIT_BASE};
 pub use state::{Phase, RunningExec, State};

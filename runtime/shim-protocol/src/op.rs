@@ -141,12 +141,22 @@ pub enum Rootfs {
         /// can be mounted only once.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         volatile: bool,
-        /// The container's user namespace, when it is not the host's: files belong to the same ids there as on the disk.
+        /// Set when the container's user namespace is not the host's: files belong to the same ids there as on the disk.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        users: Option<PathBuf>,
+        users: Option<Users>,
     },
     /// A directory.
     Path(PathBuf),
+}
+
+/// The user namespace of a container, when it is not the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Users {
+    /// The one that config.json has made.
+    Own,
+    /// One that is there.
+    Namespace(PathBuf),
 }
 
 /// Rows and columns of a terminal.

@@ -293,7 +293,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
             let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
             let request = Overlay { lower: &lower, upper: Some(upper), work: Some(work), options, attrs: 0 };
             RootfsSource::Detached(match users {
-                Some(users) => mapped::overlay(&request, users)?,
+                Some(users) => mapped::overlay(&request, &mapped::namespace(users, spec)?)?,
                 None => overlay(&request).map_err(system)?,
             })
         }
@@ -377,7 +377,7 @@ fn complain(warnings: &[String]) {
     }
 }
 
-fn core_failure(error: &berth_core::Error) -> Failure {
+pub(crate) fn core_failure(error: &berth_core::Error) -> Failure {
     let message = error.to_string();
     let kind = match error.kind() {
         berth_core::FailureKind::NotFound => FailureKind::NotFound,

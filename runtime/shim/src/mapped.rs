@@ -10,7 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use berth_shim_protocol::Failure;
+use berth_shim_protocol::{Failure, Users, oci};
+use berth_spec::{IdMap, IdMaps};
 use berth_sys::mountfd::{self, MountAttr, Overlay};
 use caps::CapSet;
 use nix::{
@@ -20,14 +21,35 @@ use nix::{
     unistd::{Gid, Uid, setfsgid, setfsuid},
 };
 
-use crate::container::system;
+use crate::container::{core_failure, system};
 
-/// The overlay of these layers, seen by the user namespace that `users` leads to.
-pub(crate) fn overlay(request: &Overlay<'_>, users: &Path) -> Result<OwnedFd, Failure> {
-    let users = File::open(users).map_err(|error| system(format!("open {}: {error}", users.display())))?;
+/// The namespace whose ids the layers are to have. The container's own is not there yet; one of the same ids does as well.
+pub(crate) fn namespace(users: &Users, spec: &oci::Spec) -> Result<OwnedFd, Failure> {
+    let maps = |list: &Option<Vec<oci::LinuxIdMapping>>| {
+        let map = |line: &oci::LinuxIdMapping| IdMap {
+            container: line.container_id(),
+            host: line.host_id(),
+            size: line.size(),
+        };
+        list.iter().flatten().map(map).collect()
+    };
+    match (users, spec.linux()) {
+        (Users::Namespace(path), _) => File::open(path)
+            .map(OwnedFd::from)
+            .map_err(|error| system(format!("open {}: {error}", path.display()))),
+        (Users::Own, Some(linux)) => {
+            let maps = IdMaps { uid: maps(linux.uid_mappings()), gid: maps(linux.gid_mappings()) };
+            berth_core::user_namespace(&maps).map_err(|error| core_failure(&error))
+        }
+        (Users::Own, None) => Err(system("config.json has no user namespace".to_owned())),
+    }
+}
+
+/// The overlay of these layers, seen by this user namespace.
+pub(crate) fn overlay(request: &Overlay<'_>, users: &OwnedFd) -> Result<OwnedFd, Failure> {
     let mut held = Vec::new();
     let mut mapped = |path: &Path| -> Result<PathBuf, Failure> {
-        let mount = map(path, &users)
+        let mount = map(path, users)
             .map_err(|errno| system(format!("map the ids of {}: {errno}", path.display())))?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
         held.push(mount);
@@ -52,7 +74,7 @@ pub(crate) fn overlay(request: &Overlay<'_>, users: &Path) -> Result<OwnedFd, Fa
 }
 
 /// A mount of this directory's own that maps ids.
-fn map(path: &Path, users: &File) -> Result<OwnedFd, Errno> {
+fn map(path: &Path, users: &OwnedFd) -> Result<OwnedFd, Errno> {
     let opened = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let mount = mountfd::clone_of(&opened, false)?;
     let change = MountAttr { userns: Some(users.as_fd()), ..MountAttr::default() };

@@ -20,6 +20,7 @@ pub mod process;
 pub mod procfs;
 pub mod seccomp;
 pub mod socket;
+pub mod text;
 pub mod tty;
 
 pub use nix::errno::Errno;

@@ -20,6 +20,20 @@ pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
+/// Bytes that were sent on this unix stream socket and that its other end has not read yet, with what the kernel needs
+/// beside them: only zero is exact (`SIOCOUTQ`, which unix(7) does not tell of).
+///
+/// # Errors
+/// `EBADF`, `ENOTTY` if it is no socket.
+pub fn unread_by_peer(socket: impl AsFd) -> Result<usize, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, which lives across the call.
+    let ret =
+        unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) };
+    Errno::result(ret)?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Sends bytes and descriptors in one message; never raises `SIGPIPE`.
 ///
 /// # Errors
@@ -70,6 +84,17 @@ pub fn recv_with_fds(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_is_no_longer_unread() {
+        use std::io::{Read as _, Write as _};
+        let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(&ours).unwrap(), 0);
+        ours.write_all(b"abc").unwrap();
+        assert_ne!(unread_by_peer(&ours).unwrap(), 0);
+        theirs.read_exact(&mut [0; 3]).unwrap();
+        assert_eq!(unread_by_peer(&ours).unwrap(), 0);
+    }
     use std::io::{Read, Write};
 
     #[test]

@@ -121,3 +121,13 @@ pub fn hostile_links(f: &Fixture) {
             && !std::path::Path::new("/tmp/from-build").exists()
     );
 }
+
+/// A step on a network of one's own finds the containers there by name, and none on another.
+pub fn names(f: &Fixture) {
+    f.cli.ok(&["network", "create", "of-build"]);
+    let db = ["run", "-d", "--name", "db", "--network", "of-build", "--network-alias", "store.example"];
+    f.cli.ok(&[&db[..], &["busybox", "sleep", "1000"]].concat());
+    let dir = write(f, &[("Dockerfile", "FROM busybox\nRUN ping -c1 -q db && ping -c1 -q store.example\n")]);
+    f.cli.ok(&["build", "--network", "of-build", &dir]);
+    f.cli.run(&["build", "--no-cache", &dir]).expect_code(1);
+}

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::cli::Cli;
 
 pub mod build;
+pub mod commands;
 pub mod exec;
 pub mod images;
 pub mod lifecycle;

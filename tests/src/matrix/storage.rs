@@ -84,6 +84,11 @@ pub fn copy(f: &Fixture) {
     f.cli.ok(&["cp", "porter:/etc/passwd", back]);
     assert!(std::fs::read_to_string(back).expect("read").starts_with("root:x:0:0"));
     f.cli.run(&["cp", "porter:/no/such", back]).expect_code(1);
+    // The files that the engine makes are there before the first start, and after the end.
+    f.cli.ok(&["create", "--name", "fresh", "-h", "box", "busybox", "true"]);
+    f.cli.ok(&["cp", "fresh:/etc/hostname", back]);
+    f.cli.ok(&["cp", "porter:/etc/hosts", back]);
+    assert!(std::fs::read_to_string(back).expect("read").contains("localhost"));
 }
 
 /// What a container changed is listed, committed and exported.

@@ -47,6 +47,9 @@ pub(crate) struct Prune {
     /// So much may stay, what was used last
     #[arg(long, value_name = "BYTES", value_parser = units::parse_memory, alias = "keep-storage", alias = "max-used-space")]
     reserved_space: Option<i64>,
+    /// Only until so much of the file system is free
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_memory)]
+    min_free_space: Option<i64>,
     /// Filter: until=24h, id=…, type=…
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
@@ -143,7 +146,11 @@ async fn prune(session: &Session, args: Prune) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let keep = args.reserved_space.unwrap_or(0);
-    let pruned = session.client().await?.build_prune(args.all, keep, &filters).await?;
+    let pruned = session
+        .client()
+        .await?
+        .build_prune(args.all, keep, args.min_free_space.unwrap_or(0), &filters)
+        .await?;
     for id in pruned.caches_deleted.unwrap_or_default() {
         println!("{id}");
     }

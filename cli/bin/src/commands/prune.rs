@@ -103,7 +103,7 @@ pub(crate) async fn system(session: &Session, args: System) -> Result<Exit> {
         freed += prune_volumes(&client, &filters).await?;
     }
     freed += prune_images(&client, filters.clone(), args.more.all).await?;
-    let cache = client.build_prune(args.more.all, 0, &filters).await?;
+    let cache = client.build_prune(args.more.all, 0, 0, &filters).await?;
     list("Deleted build cache objects", cache.caches_deleted);
     total(freed + cache.space_reclaimed);
     Ok(Exit::Success)

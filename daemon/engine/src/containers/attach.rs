@@ -9,11 +9,13 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_api::options::{Attach, Logs, Tail};
 use berth_api::stdcopy;
 use berth_runtime_client::Shim;
 use berth_runtime_client::protocol::{self, Framing};
+use berth_sys::socket::unread_by_peer;
 use futures_util::{FutureExt as _, StreamExt as _};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,6 +28,9 @@ use crate::error::{EngineError, Result};
 
 /// ctrl-p, ctrl-q.
 const DEFAULT_KEYS: [u8; 2] = [16, 17];
+
+/// Milliseconds that a client has to read the head of the answer.
+const HEAD_TRIES: u32 = 100;
 
 /// How much of the log is written at once.
 const PIECE: usize = 32 * 1024;
@@ -158,6 +163,7 @@ impl PreparedAttach {
     }
 
     async fn replay(&self, stream: &OwnedFd, end: Option<u64>) -> Result<()> {
+        head_was_read(stream).await;
         let logs = self.engine.replay(&self.container, &self.log_options(), end).await?;
         self.copy(logs, stream).await
     }
@@ -194,6 +200,17 @@ impl PreparedAttach {
             tokio::task::spawn_blocking(move || write_all(&copy, &bytes)).await?.map_err(gone)?;
         }
         Ok(())
+    }
+}
+
+/// Waits, though not for long, until the client has read the head of the answer. The SDK for Python reads it through a
+/// buffer and loses what comes with it.
+async fn head_was_read(stream: &OwnedFd) {
+    for _ in 0..HEAD_TRIES {
+        if !matches!(unread_by_peer(stream), Ok(1..)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

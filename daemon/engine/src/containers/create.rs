@@ -22,7 +22,7 @@ use super::record::{Definition, Status};
 use super::registry::Reserved;
 use super::{Container, merge, ports, secrets, validate};
 use crate::engine::Engine;
-use crate::error::{EngineError, IoContext as _, Result};
+use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::volumes::{self, Pin, Wanted};
 use crate::{ids, names, spec};
 
@@ -113,19 +113,7 @@ impl Engine {
         if wanted.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
-        let image = self.store.images().resolve(wanted)?;
-        if !platform.is_empty() {
-            let platform = berth_oci::Platform::parse(platform)
-                .map_err(|error| EngineError::invalid(error.to_string()))?;
-            let offered = self.store.images().config_of(&image.id)?.platform();
-            if !platform.matches(&offered) {
-                return Err(EngineError::not_found(format!(
-                    "image with reference {wanted} was found but does not match the specified platform: wanted \
-                     {platform}, actual: {offered}"
-                )));
-            }
-        }
-        Ok(image)
+        self.image_for(wanted, platform)
     }
 
     /// `container:<name>` is kept as `container:<id>`, so that a rename changes nothing.
@@ -197,7 +185,9 @@ impl Engine {
         let mut inherited = Vec::new();
         for spec in specs {
             let (name, mode) = mounts::parse_volumes_from(spec)?;
-            let donor = self.containers.find(name)?.definition();
+            // Not "not found": the docker CLI would take that for the image, and pull it.
+            let donor = self.containers.find(name).map_err(|error| EngineError::invalid(error.message()))?;
+            let donor = donor.definition();
             inherited.extend(donor.mounts.iter().filter(|plan| !plan.is_in_memory()).cloned().map(|plan| {
                 MountPlan {
                     read_only: plan.read_only || mode == Some("ro"),
@@ -287,11 +277,16 @@ impl Engine {
     ) -> Result<()> {
         let anonymous = plan.source.is_empty();
         let labels = if plan.labels.is_empty() { None } else { Some(plan.labels.clone()) };
-        let pin = self.acquire_volume(Wanted {
+        let wanted = Wanted {
             name: plan.source.clone(),
             driver: plan.driver.clone(),
             options: Some(plan.driver_options.clone()).filter(|options| !options.is_empty()),
             labels,
+        };
+        let pin = self.acquire_volume(wanted).map_err(|error| match error.kind() {
+            // Clients take a "not found" for a missing image, and pull.
+            Kind::NotFound => EngineError::invalid(error.message().to_owned()),
+            _ => error,
         })?;
         plan.source.clone_from(&pin.name);
         plan.anonymous |= anonymous;

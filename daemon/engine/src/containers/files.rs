@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_network::Endpoint;
 
@@ -13,6 +13,10 @@ use crate::dns;
 use crate::engine::Engine;
 use crate::error::{IoContext as _, Result};
 use crate::resolve_files::{self, HostLine, HostResolver};
+
+/// The files and where containers see them.
+const GENERATED: [(&str, &str); 3] =
+    [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
 
 fn write(path: &Path, text: &str) -> Result<()> {
     let mut file = std::fs::OpenOptions::new()
@@ -25,6 +29,26 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 impl Engine {
+    /// The generated files that a container sees: path and target. Those that are made at its start may be missing.
+    pub(crate) fn generated_files(&self, definition: &Definition) -> Result<Vec<(PathBuf, &'static str)>> {
+        let dir = match definition.network_donor() {
+            Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
+            None => self.container_dir(&definition.id),
+        };
+        let taken = |target: &str| definition.mounts.iter().any(|plan| plan.target == target);
+        let free = GENERATED.into_iter().filter(|(_, target)| !taken(target));
+        Ok(free.map(|(file, target)| (dir.join(file), target)).collect())
+    }
+
+    /// Makes them for a container that has never been started.
+    pub(crate) fn write_files_unstarted(&self, definition: &Definition) -> Result<()> {
+        if definition.network_donor().is_some() {
+            return Ok(());
+        }
+        self.write_static_files(definition)?;
+        self.write_hosts(definition, std::iter::empty())
+    }
+
     /// hostname and resolv.conf, which do not depend on the address.
     pub(crate) fn write_static_files(&self, definition: &Definition) -> Result<()> {
         if definition.network_donor().is_some() {
@@ -73,12 +97,8 @@ impl Engine {
     ) -> Result<()> {
         let names = resolve_files::own_names(definition.hostname(), &definition.config.domainname);
         let links = self.link_lines(definition);
-        let own = endpoints
-            .flat_map(|endpoint| {
-                let v6 = endpoint.ipv6.map(|(address, _)| IpAddr::V6(address));
-                std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(v6)
-            })
-            .map(|address| HostLine { address, names: names.clone() });
+        let own =
+            endpoints.flat_map(Endpoint::addresses).map(|address| HostLine { address, names: names.clone() });
         let lines: Vec<HostLine> = links.into_iter().chain(own).collect();
         let extra = definition.host.extra_hosts.as_deref().unwrap_or_default();
         let gateway =

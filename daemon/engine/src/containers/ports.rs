@@ -1,5 +1,6 @@
 //! Ports: what is exposed, what is to be published, what is published. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -33,7 +34,8 @@ fn parse_host_port(text: &str) -> Result<Option<RangeInclusive<u16>>> {
     if first > last { Err(invalid()) } else { Ok(Some(first..=last)) }
 }
 
-/// Checks the exposed ports and brings them and the bindings into the form `80/tcp`.
+/// Checks ports, makes ranges of exposed ones single ports, and brings bindings into the form `80/tcp`. An exposed `80` stays
+/// as it was written.
 pub(crate) fn normalize(config: &mut ContainerConfig, host: &mut HostConfig) -> Result<()> {
     let mut exposed = std::collections::BTreeMap::new();
     for port in config.exposed_ports.keys() {
@@ -60,8 +62,8 @@ pub(crate) fn normalize(config: &mut ContainerConfig, host: &mut HostConfig) -> 
 fn expand(text: &str) -> Result<Vec<String>> {
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let Some((first, last)) = numbers.split_once('-') else {
-        let (number, protocol) = parse_port(text)?;
-        return Ok(vec![format!("{number}/{protocol}")]);
+        parse_port(text)?;
+        return Ok(vec![text.to_owned()]);
     };
     let (first, protocol) = parse_port(&format!("{first}/{protocol}"))?;
     let (last, _) = parse_port(&format!("{last}/{protocol}"))?;
@@ -75,6 +77,12 @@ fn host_ip(text: &str) -> Result<Option<IpAddr>> {
             text.parse().map(Some).map_err(|_| EngineError::invalid(format!("invalid IP address: {text}")))
         }
     }
+}
+
+/// The exposed ports in the form `80/tcp`, each once.
+fn exposed(definition: &Definition) -> Result<BTreeSet<String>> {
+    let form = |port: &String| parse_port(port).map(|(number, protocol)| format!("{number}/{protocol}"));
+    definition.config.exposed_ports.keys().map(form).collect()
 }
 
 /// What a container's network is to publish.
@@ -97,11 +105,11 @@ pub(crate) fn requests(definition: &Definition) -> Result<Vec<PortRequest>> {
         }
     }
     if definition.host.publish_all_ports {
-        for port in definition.config.exposed_ports.keys() {
-            if definition.host.port_bindings.contains_key(port) {
+        for port in exposed(definition)? {
+            if definition.host.port_bindings.contains_key(&port) {
                 continue;
             }
-            let (container_port, protocol) = parse_port(port)?;
+            let (container_port, protocol) = parse_port(&port)?;
             requests.push(PortRequest { container_port, protocol, host_ip: None, host_port: None });
         }
     }
@@ -113,8 +121,8 @@ pub(crate) fn map(definition: &Definition, status: &Status) -> PortMap {
     if !status.phase.is_alive() || definition.has_host_network() || definition.network_donor().is_some() {
         return PortMap::new();
     }
-    let mut ports: PortMap =
-        definition.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
+    let exposed = exposed(definition).unwrap_or_default();
+    let mut ports: PortMap = exposed.into_iter().map(|port| (port, None)).collect();
     for port in status.ports() {
         let binding =
             PortBinding { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
@@ -185,10 +193,20 @@ mod tests {
         .unwrap();
         let requests = requests(&definition).unwrap();
         assert_eq!(requests.len(), 5);
+        assert!(definition.config.exposed_ports.contains_key("7001/tcp"));
         assert_eq!(requests[0].host_port, Some(8000..=8010));
         assert_eq!(requests[0].host_ip, Some("127.0.0.1".parse().unwrap()));
         assert_eq!((requests[1].container_port, requests[1].host_port.clone()), (90, None));
         assert!(definition.config.exposed_ports.contains_key("80/tcp"));
+    }
+
+    #[test]
+    fn an_exposed_port_stays_as_it_was_written() {
+        let definition =
+            definition(r#"{"ExposedPorts":{"80":{},"80/tcp":{}}}"#, r#"{"PublishAllPorts":true}"#);
+        let definition = definition.unwrap();
+        assert_eq!(definition.config.exposed_ports.len(), 2);
+        assert_eq!(requests(&definition).unwrap().len(), 1);
     }
 
     #[test]

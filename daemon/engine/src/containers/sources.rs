@@ -40,20 +40,17 @@ impl Sources {
 }
 
 impl Engine {
-    /// Volumes, binds, images and generated files.
-    pub(super) fn mount_sources(&self, definition: &Definition, user: &User) -> Result<Sources> {
+    /// Volumes, binds, images and generated files. With users of its own all but the binds have the container's ids.
+    pub(super) fn mount_sources(
+        &self,
+        definition: &Definition,
+        user: &User,
+        own_users: bool,
+    ) -> Result<Sources> {
         let mut sources = Sources { mounts: Vec::new(), handed: Vec::new() };
-        let taken = |target: &str| definition.mounts.iter().any(|plan| plan.target == target);
-        let dir = match definition.network_donor() {
-            Some(donor) => self.container_dir(&self.containers.find(donor)?.id),
-            None => self.container_dir(&definition.id),
-        };
-        for (file, target) in
-            [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
-        {
-            if !taken(target) {
-                sources.mounts.push(spec::bind(&dir.join(file), target, &["rprivate"]));
-            }
+        let generated: &[&str] = if own_users { &["rprivate", "idmap"] } else { &["rprivate"] };
+        for (file, target) in self.generated_files(definition)? {
+            sources.mounts.push(spec::bind(&file, target, generated));
         }
         let shared: Vec<&MountPlan> =
             definition.mounts.iter().filter(|plan| secrets::in_directory(plan)).collect();
@@ -63,7 +60,7 @@ impl Engine {
             if open && plan.target.starts_with(secrets::DIRECTORY) {
                 open = false;
                 let directory = sources.hand(secrets::directory(shared.iter().copied())?);
-                sources.mounts.push(spec::bind(&directory, secrets::DIRECTORY, &["rprivate"]));
+                sources.mounts.push(spec::bind(&directory, secrets::DIRECTORY, generated));
             }
             let source = match plan.kind {
                 MountKind::Volume => {
@@ -83,8 +80,23 @@ impl Engine {
                 MountKind::Secret => sources.hand(secrets::file(plan)?),
             };
             let mut mount = spec::mount(plan, &source);
-            if let Ok(Some(owner)) = id_owner(&plan.idmap) {
-                map_ids(&mut mount, owner, &plan.source, user)?;
+            match id_owner(&plan.idmap) {
+                Ok(Some(_)) if own_users => {
+                    return Err(EngineError::invalid(format!(
+                        "mount at {}: idmap needs the host's users (--userns=host)",
+                        plan.target
+                    )));
+                }
+                Ok(Some(owner)) => map_ids(&mut mount, owner, &plan.source, user)?,
+                _ => {}
+            }
+            // overlayfs, which an image is, cannot be mapped; nor is what the host shows.
+            let mapped = matches!(plan.kind, MountKind::Volume | MountKind::Secret);
+            if own_users
+                && mapped
+                && let Some(options) = mount.options_mut()
+            {
+                options.push("idmap".to_owned());
             }
             sources.mounts.push(mount);
         }

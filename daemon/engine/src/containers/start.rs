@@ -6,16 +6,22 @@
 //!   accounts, config.json, /etc/hosts … ───┘
 //! ```
 //!
+//! A container with users of its own has a network namespace that belongs to them, so `Create` makes it and the network is
+//! joined after that.
+//!
 //! The three run side by side. /etc/hosts needs the address, so it is written when the network is there; all it has
 //! to do is be complete before `Create`. Nothing is synced to disk. What fails is undone as a whole, and the state
 //! stays what it was, with the reason beside it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_network::Endpoint;
-use berth_runtime_client::protocol::{Create, FailureKind, MOUNT_PLACEHOLDER, Rootfs, StdinMode, WindowSize};
+use berth_network::{Endpoint, NetworkError};
+use berth_runtime_client::protocol::{
+    Create, FailureKind, MOUNT_PLACEHOLDER, Rootfs, StdinMode, Users, WindowSize,
+};
 use berth_runtime_client::{ClientError, Shim, bundle, protocol};
 use berth_spec::defaults::NamespaceMode;
 use berth_spec::oci;
@@ -31,6 +37,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::spec::user::Accounts;
 use crate::spec::{self, Inputs, Namespaces};
+use crate::users::OwnUsers;
 
 /// Docker's words before the runtime's; clients look for what follows them.
 const START_FAILED: &str = "failed to create task for container: failed to create shim task: OCI runtime create \
@@ -135,30 +142,40 @@ impl Engine {
         made: &mut Made,
     ) -> Result<(), (EngineError, i32)> {
         let host = |error: EngineError| (error, START_FAILED_CODE);
+        container.weight.forget();
         let definition = container.definition();
         let run_dir = self.run_dir(&container.id);
         std::fs::create_dir_all(&run_dir).during("create", &run_dir).map_err(host)?;
-        let network = {
-            let container = Arc::clone(container);
-            self.blocking(move |engine| engine.join_networks(&container))
+        let users = self.users_of(&definition).map_err(host)?;
+        let made_inside = users.as_ref().is_some_and(|users| users.joined.is_none());
+        let network = async {
+            if made_inside {
+                return Ok(Joined { netns: None, endpoints: Vec::new() });
+            }
+            self.join(container, None).await
         };
         let prepare = {
             let definition = Arc::clone(&definition);
-            self.blocking(move |engine| engine.prepare_bundle(&definition))
+            self.blocking(move |engine| engine.prepare_bundle(&definition, users.as_ref()))
         };
         let (shim, joined, prepared) = tokio::join!(self.spawner.spawn(&run_dir), network, prepare);
         let shim = made.shim.insert(shim.map_err(|error| host(error.into()))?).clone();
-        let joined = joined.map_err(host)?;
+        let mut joined = joined.map_err(host)?;
         let (create, spec, handed) = prepared.map_err(host)?;
         self.write_network_files(container, &joined.endpoints).map_err(host)?;
         bundle::write(&run_dir, &spec).map_err(|error| host(error.into()))?;
         let events = shim.events();
         self.attach_waiting(container, &shim).await;
         let handed: Vec<_> = handed.iter().map(OwnedFd::as_fd).collect();
-        shim.create_with_mounts(create, joined.netns.as_ref().map(OwnedFd::as_fd), &handed)
+        let pid = shim
+            .create_with_mounts(create, joined.netns.as_ref().map(OwnedFd::as_fd), &handed)
             .await
             .map_err(|error| failed_start(error, &run_dir))?;
         made.created = true;
+        if made_inside {
+            joined = self.join(container, Some(pid)).await.map_err(host)?;
+            self.write_network_files(container, &joined.endpoints).map_err(host)?;
+        }
         let (pid, at) = shim.start().await.map_err(|error| failed_start(error, &run_dir))?;
         let endpoints = joined.endpoints.clone();
         self.note_started(container, pid, at, joined).map_err(host)?;
@@ -221,7 +238,11 @@ impl Engine {
     }
 
     /// Everything for `Create` that does not need the network. Blocking.
-    fn prepare_bundle(&self, definition: &Definition) -> Result<(Create, oci::Spec, Vec<OwnedFd>)> {
+    fn prepare_bundle(
+        &self,
+        definition: &Definition,
+        users: Option<&OwnUsers>,
+    ) -> Result<(Create, oci::Spec, Vec<OwnedFd>)> {
         let id = &definition.id;
         let missing =
             || EngineError::internal(format!("the snapshot of container {id} is gone: remove the container"));
@@ -234,7 +255,7 @@ impl Engine {
         let user = accounts.resolve(&definition.config.user, groups)?;
         self.write_static_files(definition)?;
         let host_uts = definition.host.uts_mode == "host";
-        let Sources { mut mounts, mut handed } = self.mount_sources(definition, &user)?;
+        let Sources { mut mounts, mut handed } = self.mount_sources(definition, &user, users.is_some())?;
         let init = self.init_of(definition);
         if let Some(program) = &init {
             mounts.push(spec::bind(program, crate::init::INSIDE, &["ro", "rprivate"]));
@@ -242,7 +263,7 @@ impl Engine {
         let mut spec = spec::build(Inputs {
             definition,
             user,
-            namespaces: self.namespaces(definition, &mut handed)?,
+            namespaces: self.namespaces(definition, users.is_some(), &mut handed)?,
             mounts,
             init: init.is_some(),
             environment: self.link_environment(definition)?,
@@ -255,6 +276,10 @@ impl Engine {
         {
             self.config.cdi.read().inject(requests, &mut spec)?;
         }
+        if let Some(users) = users {
+            let asked = definition.host.sysctls.clone().unwrap_or_default();
+            users.put_into(&mut spec, &self.place_of_roots()?, &asked)?;
+        }
         let size = definition.host.console_size;
         let config = &definition.config;
         let create = Create {
@@ -265,7 +290,10 @@ impl Engine {
                 upper: snapshot.upper,
                 work: snapshot.work,
                 volatile: false,
-                users: None,
+                users: users.map(|users| match &users.joined {
+                    Some(path) => Users::Namespace(path.clone()),
+                    None => Users::Own,
+                }),
             },
             terminal: config.tty,
             console_size: (size != [0, 0]).then_some(WindowSize { rows: size[0], cols: size[1] }),
@@ -293,10 +321,16 @@ impl Engine {
         Ok(Some(protocol::Runtime { path: runtime.path.clone(), args: runtime.args.clone() }))
     }
 
-    fn namespaces(&self, definition: &Definition, handed: &mut Vec<OwnedFd>) -> Result<Namespaces> {
+    fn namespaces(
+        &self,
+        definition: &Definition,
+        own_users: bool,
+        handed: &mut Vec<OwnedFd>,
+    ) -> Result<Namespaces> {
         let host = &definition.host;
         let network = match definition.network_donor() {
             Some(donor) => NamespaceMode::Path(self.namespace_of(donor, "net", "network")?),
+            None if own_users => NamespaceMode::Private,
             None if definition.has_host_network() => NamespaceMode::Host,
             None => Namespaces::handed_network(),
         };
@@ -356,13 +390,50 @@ impl Engine {
         }
     }
 
+    async fn join(self: &Arc<Self>, container: &Arc<Container>, made_by: Option<i32>) -> Result<Joined> {
+        let container = Arc::clone(container);
+        self.blocking(move |engine| engine.join_networks(&container, made_by)).await
+    }
+
+    /// A network namespace: that of the container's init, else a new one.
+    fn network_namespace(&self, made_by: Option<i32>) -> Result<OwnedFd> {
+        let Some(pid) = made_by else { return Ok(self.network.new_sandbox()?) };
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = OwnedFd::from(std::fs::File::open(&path).during("open", &path)?);
+        self.network.prepare_sandbox(netns.as_fd())?;
+        Ok(netns)
+    }
+
+    /// Docker's words about a network that could not be joined, and who has the port; a port conflict is a 500 there.
+    fn network_failed(&self, error: NetworkError, name: &str) -> EngineError {
+        let holder = error.taken_port().and_then(|taken| self.holder_of(taken));
+        let holder = holder.map(|holder| format!(" by container {holder}")).unwrap_or_default();
+        let error = EngineError::from(error);
+        let kind = if error.kind() == Kind::Conflict { Kind::Internal } else { error.kind() };
+        EngineError::new(kind, format!("failed to set up container networking for {name}: {error}{holder}"))
+    }
+
+    /// The container that has published this port.
+    fn holder_of(&self, taken: SocketAddr) -> Option<String> {
+        let clashes = |ip: IpAddr| {
+            ip.is_ipv4() == taken.is_ipv4()
+                && (ip == taken.ip() || ip.is_unspecified() || taken.ip().is_unspecified())
+        };
+        let holds = |container: &Arc<Container>| {
+            let endpoints = self.network.container_endpoints(&container.id);
+            let mut ports = endpoints.iter().flat_map(|endpoint| &endpoint.ports);
+            ports.any(|port| port.host_port == taken.port() && clashes(port.host_ip))
+        };
+        self.containers.all().into_iter().find(holds).map(|container| container.name())
+    }
+
     /// Joins the container's networks; on failure none is left. Blocking.
-    fn join_networks(self: &Arc<Self>, container: &Container) -> Result<Joined> {
+    fn join_networks(self: &Arc<Self>, container: &Container, made_by: Option<i32>) -> Result<Joined> {
         let definition = container.definition();
         if definition.has_host_network() || definition.network_donor().is_some() {
             return Ok(Joined { netns: None, endpoints: Vec::new() });
         }
-        let netns = self.network.new_sandbox()?;
+        let netns = self.network_namespace(made_by)?;
         let mut endpoints = Vec::new();
         // In order of preference: of each family, the first network with a gateway is the way out.
         for (network, request) in self.endpoint_requests(&definition)? {
@@ -375,7 +446,7 @@ impl Engine {
                     for problem in self.network.detach_all(&container.id).err().unwrap_or_default() {
                         tracing::warn!(container = container.id, error = %problem, "leaving a network");
                     }
-                    return Err(network_failed(error, &definition.name));
+                    return Err(self.network_failed(error, &definition.name));
                 }
             }
         }
@@ -406,13 +477,6 @@ impl Engine {
         })
         .await
     }
-}
-
-/// Docker's words about a network that could not be joined; a port conflict is a 500 there.
-fn network_failed(error: berth_network::NetworkError, name: &str) -> EngineError {
-    let error = EngineError::from(error);
-    let kind = if error.kind() == Kind::Conflict { Kind::Internal } else { error.kind() };
-    EngineError::new(kind, format!("failed to set up container networking for {name}: {error}"))
 }
 
 /// A reason without the words that the runtime puts before it, as docker does, too.

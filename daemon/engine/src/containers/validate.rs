@@ -38,6 +38,7 @@ pub(crate) fn complete(
     resources(&host.resources, facts)?;
     refuse_unsupported(host)?;
     runtime(host, daemon)?;
+    crate::users::check(host, daemon.userns_remap.is_some())?;
     modes(config, host)?;
     restart::validate(&mut host.restart_policy)?;
     if host.auto_remove && host.restart_policy.name != "no" {
@@ -196,7 +197,7 @@ fn parse_set(list: &str) -> Option<Vec<usize>> {
 }
 
 /// Names that mean Berth's own runtime; clients expect some of them.
-pub(super) const OWN_RUNTIMES: [&str; 3] = [BUILT_IN, "io.containerd.runc.v2", "berth"];
+pub(crate) const OWN_RUNTIMES: [&str; 3] = [BUILT_IN, "io.containerd.runc.v2", "berth"];
 
 fn runtime(host: &mut HostConfig, daemon: &EngineConfig) -> Result<()> {
     if host.runtime.is_empty() {
@@ -213,21 +214,11 @@ fn refuse_unsupported(host: &HostConfig) -> Result<()> {
     if !host.isolation.is_empty() && host.isolation != "default" {
         return invalid(format!("invalid isolation '{}' on linux", host.isolation));
     }
-    // Clients take a "not found" for a missing image, and pull.
-    if !host.volume_driver.is_empty() && host.volume_driver != "local" {
-        let driver = &host.volume_driver;
-        return Err(EngineError::invalid(format!(
-            "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-        )));
-    }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
         return unsupported(
             "StorageOpt",
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, which Berth cannot use yet",
         );
-    }
-    if !host.userns_mode.is_empty() && host.userns_mode != "host" {
-        return unsupported("UsernsMode", "user namespaces are not supported yet");
     }
     if !host.cgroup.is_empty() {
         return invalid("invalid cgroup mode: use CgroupParent");

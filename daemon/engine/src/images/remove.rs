@@ -40,13 +40,9 @@ impl Engine {
     }
 
     /// Frees what no image refers to any more. That it fails is no failure of the removal.
-    fn collect_garbage(&self) -> u64 {
-        match self.store.gc() {
-            Ok(reclaimed) => reclaimed.bytes,
-            Err(error) => {
-                tracing::warn!(%error, "collecting garbage of the image store");
-                0
-            }
+    fn collect_garbage(&self) {
+        if let Err(error) = self.store.gc() {
+            tracing::warn!(%error, "collecting garbage of the image store");
         }
     }
 
@@ -110,6 +106,8 @@ impl Engine {
         until: Option<jiff::Timestamp>,
     ) -> Result<PruneImagesResponse> {
         let mut pruned = PruneImagesResponse::default();
+        // Each removal frees what was its image's alone, and the collection what is left.
+        let before = self.store.counted();
         for image in self.store.images().list(false)? {
             let config = self.store.images().config_of(&image.id)?;
             let labels = config.labels().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -128,7 +126,8 @@ impl Engine {
                 Err(error) => tracing::debug!(image = %image.id, %error, "pruning an image"),
             }
         }
-        pruned.space_reclaimed = self.collect_garbage();
+        self.collect_garbage();
+        pruned.space_reclaimed = before.saturating_sub(self.store.counted());
         let bytes = pruned.space_reclaimed.to_string();
         self.events.publish("image", "prune", "", [("reclaimed".to_owned(), bytes)].into());
         Ok(pruned)

@@ -8,7 +8,7 @@ use berth_registry::Found;
 use super::credentials;
 use crate::containers::filters::boolean;
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Kind, Result};
 
 /// Results when nobody says how many, and the most that one may ask for.
 const USUAL: i64 = 25;
@@ -32,7 +32,12 @@ impl Engine {
         }
         let wanted = Wanted::new(filters)?;
         let limit = usize::try_from(limit).unwrap_or_default();
-        let found = self.registry.search(term, limit, &credentials(auth)).await?;
+        let found = self.registry.search(term, limit, &credentials(auth)).await;
+        // Docker knows no "unavailable" here.
+        let found = found.map_err(EngineError::from).map_err(|error| match error.kind() {
+            Kind::Unavailable => EngineError::internal(error.message().to_owned()),
+            _ => error,
+        })?;
         let result = |found: Found| SearchResult {
             star_count: found.star_count,
             is_official: found.is_official,

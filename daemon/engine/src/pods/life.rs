@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use berth_runtime_client::protocol::{Create, Event, ExitRecord, Log, LogFile, LogFormat, Rootfs, StdinMode};
+use berth_runtime_client::protocol::{
+    Create, Event, ExitRecord, Log, LogFile, LogFormat, Rootfs, StdinMode, Users,
+};
 use berth_runtime_client::{ClientError, EventStream, Shim, bundle};
 use jiff::Timestamp;
 
@@ -133,7 +135,7 @@ impl Engine {
                 upper: snapshot.upper,
                 work: snapshot.work,
                 volatile: false,
-                users: own_users.then(|| self.pins(&record.sandbox).path(Pin::User)),
+                users: own_users.then(|| Users::Namespace(self.pins(&record.sandbox).path(Pin::User))),
             },
             terminal: spec.tty,
             console_size: None,

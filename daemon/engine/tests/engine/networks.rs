@@ -52,7 +52,9 @@ async fn ports_are_published_and_given_back() {
     let error = lab.engine.start_container(&other).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Internal);
     assert!(
-        error.message().ends_with(&format!("Bind for 127.0.0.1:{port} failed: port is already allocated")),
+        error.message().ends_with(&format!(
+            "Bind for 127.0.0.1:{port} failed: port is already allocated by container web"
+        )),
         "{error}"
     );
     assert_eq!(lab.inspect(&other).await.state.exit_code, 128);

@@ -87,9 +87,11 @@ pub(super) async fn log(context: Context) -> ApiResult<Response<Body>> {
 
 pub(super) async fn prune(context: Context) -> ApiResult<Response<Body>> {
     let query = &context.query;
-    // The name changed in 1.48; both mean the bytes that may stay.
-    let keep = query.number_or_zero("reserved-space").max(query.number_or_zero("keep-storage"));
-    let pruned = context.engine().prune_build_cache(query.flag("all"), keep, &query.filters()?).await?;
+    // The name changed in 1.48; all of them mean bytes that may stay.
+    let names = ["reserved-space", "keep-storage", "max-used-space"];
+    let keep = names.map(|name| query.number_or_zero(name)).into_iter().max().unwrap_or(0);
+    let free = query.number_or_zero("min-free-space");
+    let pruned = context.engine().prune_build_cache(query.flag("all"), keep, free, &query.filters()?).await?;
     Ok(body::json(StatusCode::OK, &pruned))
 }
 

@@ -176,6 +176,7 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::VolumePrune => volumes::prune(context).await?,
         E::VolumeInspect => volumes::inspect(context).await?,
         E::VolumeUpdate | E::Swarm => swarm::not_a_manager()?,
+        E::SwarmLeave => swarm::not_in_a_swarm()?,
         E::VolumeRemove => volumes::remove(context).await?,
         E::PluginList => swarm::no_plugins(),
         E::PluginAdd => swarm::plugins_are_not_supported()?,

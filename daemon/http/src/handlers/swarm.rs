@@ -15,6 +15,10 @@ pub(super) fn not_a_manager() -> ApiResult<Response<Body>> {
     ))
 }
 
+pub(super) fn not_in_a_swarm() -> ApiResult<Response<Body>> {
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm"))
+}
+
 pub(super) fn no_plugins() -> Response<Body> {
     body::json(StatusCode::OK, &[(); 0])
 }

@@ -130,7 +130,7 @@ fn a_layer_holds_changes_only() {
     fs::remove_file(root.join("link/one")).unwrap();
     fs::create_dir(root.join("link/one")).unwrap();
     drop(mount);
-    let time = berth_store::Retime { since: (1_700_000_000, 0), to: 1_000_000 };
+    let time = berth_store::Retime { since: (1_700_000_000, 0), until: (i64::MAX, 0), to: 1_000_000 };
     let layer = snapshots.commit("step", Some(time)).unwrap();
     let made = f.store.layers().path(&layer.diff_id);
     let mut names: Vec<String> = tree(&made).into_keys().collect();

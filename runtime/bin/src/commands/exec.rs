@@ -88,7 +88,8 @@ impl Exec {
 
     fn execute(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
         let container = store.load(&self.id)?;
-        let status = container.status();
+        let cgroup = container.cgroup()?;
+        let status = container.status_in(cgroup.as_ref());
         match status {
             Status::Stopped | Status::Creating => bail!("cannot exec in a {} container", status.name()),
             Status::Paused if !self.ignore_paused => {
@@ -102,7 +103,7 @@ impl Exec {
         let terminal = process.terminal().unwrap_or(false);
         let stdio = streams::choose(terminal, self.console_socket.as_deref(), self.detach)?;
         let signals = if self.detach { None } else { Some(Signals::block()?) };
-        let cgroup = self.cgroup(&container)?;
+        let cgroup = self.cgroup(&container, cgroup)?;
         let mut child = berth_core::exec(ExecRequest {
             init: std::os::fd::AsFd::as_fd(&init),
             cgroup: &cgroup,
@@ -160,18 +161,21 @@ impl Exec {
         }
         let own = spec.process().as_ref();
         let own = own.with_context(|| format!("container {} has no process", container.record.id))?;
-        let mut value = serde_json::to_value(own).context("process")?;
-        self.apply(&mut value)?;
-        serde_json::from_slice(value.to_string().as_bytes()).context("process")
+        let mut process = own.clone();
+        self.apply(&mut process)?;
+        Ok(process)
     }
 
-    fn apply(&self, process: &mut Value) -> anyhow::Result<()> {
-        process["args"] = json!(self.command);
-        process["terminal"] = json!(self.tty);
+    fn apply(&self, process: &mut oci::Process) -> anyhow::Result<()> {
+        process.set_args(Some(self.command.clone())).set_terminal(Some(self.tty));
         if let Some(cwd) = &self.cwd {
-            process["cwd"] = json!(Path::new("/").join(cwd));
+            process.set_cwd(Path::new("/").join(cwd));
         }
-        extend(&mut process["env"], &self.env);
+        let mut env = process.env().clone().unwrap_or_default();
+        // What is in it already is not repeated.
+        let more: Vec<_> = self.env.iter().filter(|text| !env.contains(text)).cloned().collect();
+        env.extend(more);
+        process.set_env(Some(env));
         if let Some(user) = &self.user {
             let (uid, gid) = match user.split_once(':') {
                 Some((uid, gid)) => (uid, Some(gid)),
@@ -180,45 +184,81 @@ impl Exec {
             let number = |text: &str| {
                 text.parse::<u32>().with_context(|| format!("--user {user:?}: give numbers, uid[:gid]"))
             };
-            process["user"]["uid"] = json!(number(uid)?);
+            process.user_mut().set_uid(number(uid)?);
             if let Some(gid) = gid {
-                process["user"]["gid"] = json!(number(gid)?);
+                process.user_mut().set_gid(number(gid)?);
             }
         }
         if !self.additional_gids.is_empty() {
-            process["user"]["additionalGids"] = json!(self.additional_gids);
+            process.user_mut().set_additional_gids(Some(self.additional_gids.clone()));
         }
         if !self.cap.is_empty() {
-            let inherits =
-                process["capabilities"]["inheritable"].as_array().is_some_and(|set| !set.is_empty());
-            // What is not inheritable cannot be ambient.
-            let ambient = inherits.then_some("ambient");
-            for set in ["bounding", "effective", "permitted"].into_iter().chain(ambient) {
-                extend(&mut process["capabilities"][set], &self.cap);
-            }
+            self.add_capabilities(process)?;
         }
         if let Some(label) = &self.process_label {
-            process["selinuxLabel"] = json!(label);
+            process.set_selinux_label(Some(label.clone()));
         }
         if let Some(profile) = &self.apparmor {
-            process["apparmorProfile"] = json!(profile);
+            process.set_apparmor_profile(Some(profile.clone()));
         }
         if self.no_new_privs {
-            process["noNewPrivileges"] = json!(true);
+            process.set_no_new_privileges(Some(true));
         }
         Ok(())
     }
+
+    fn add_capabilities(&self, process: &mut oci::Process) -> anyhow::Result<()> {
+        let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
+        let added = |set: &Option<oci::Capabilities>| -> anyhow::Result<Option<oci::Capabilities>> {
+            let mut set = set.clone().unwrap_or_default();
+            for name in &self.cap {
+                set.insert(capability(name)?);
+            }
+            Ok(Some(set))
+        };
+        let (bounding, effective) = (added(sets.bounding())?, added(sets.effective())?);
+        let permitted = added(sets.permitted())?;
+        // What is not inheritable cannot be ambient.
+        if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+            let ambient = added(sets.ambient())?;
+            sets.set_ambient(ambient);
+        }
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        process.set_capabilities(Some(sets));
+        Ok(())
+    }
+}
+
+fn no_capabilities() -> oci::LinuxCapabilities {
+    let mut none = oci::LinuxCapabilities::default();
+    let empty = || Some(oci::Capabilities::new());
+    none.set_bounding(empty()).set_effective(empty()).set_inheritable(empty());
+    none.set_permitted(empty()).set_ambient(empty());
+    none
+}
+
+/// By its name in capabilities(7).
+fn capability(name: &str) -> anyhow::Result<oci::Capability> {
+    let upper = name.to_uppercase();
+    upper
+        .trim_start_matches("CAP_")
+        .parse()
+        .ok()
+        .with_context(|| format!("--cap {name:?}: there is no such capability"))
 }
 
 impl Exec {
     /// The container's cgroup, or one below it. A first process that sees all groups may have left it for another, and
     /// it is gone then.
-    fn cgroup(&self, container: &Container) -> anyhow::Result<Cgroup> {
+    fn cgroup(&self, container: &Container, own: Option<Cgroup>) -> anyhow::Result<Cgroup> {
         let layout = berth_cgroup::detect()?;
-        if self.cgroup.is_empty() && layout.version() == 2 && container.cgroup()?.is_none() {
-            return Ok(Cgroup::of_process(&layout, Pid::from_raw(container.record.pid))?);
+        match own {
+            None if self.cgroup.is_empty() && layout.version() == 2 => {
+                Ok(Cgroup::of_process(&layout, Pid::from_raw(container.record.pid))?)
+            }
+            None => Err(container.has_no_cgroup()),
+            Some(own) => Ok(own.below(&sub_cgroups(&self.cgroup)?)?),
         }
-        Ok(container.live_cgroup()?.below(&sub_cgroups(&self.cgroup)?)?)
     }
 }
 
@@ -243,19 +283,4 @@ fn sub_cgroups(arguments: &[String]) -> anyhow::Result<BTreeMap<String, PathBuf>
         }
     }
     Ok(paths)
-}
-
-/// Appends to a list that may not exist yet; what is in it already is not repeated.
-fn extend(list: &mut Value, more: &[String]) {
-    if !list.is_array() {
-        *list = json!([]);
-    }
-    if let Some(list) = list.as_array_mut() {
-        for text in more {
-            let value = json!(text);
-            if !list.contains(&value) {
-                list.push(value);
-            }
-        }
-    }
 }

@@ -243,20 +243,30 @@ impl Container {
     }
 
     pub(crate) fn status(&self) -> Status {
-        if self.record.pid == 0 {
-            return Status::Creating;
-        }
-        if start_time(self.record.pid) != Some(self.record.start_time) {
-            return Status::Stopped;
-        }
-        if self.fifo().exists() {
-            return Status::Created;
-        }
-        let frozen = self.cgroup().ok().flatten().and_then(|cgroup| cgroup.freezer_state().ok());
-        match frozen {
+        self.early_status().unwrap_or_else(|| Self::running_or_paused(self.cgroup().ok().flatten().as_ref()))
+    }
+
+    /// The same, for whoever has opened its cgroup.
+    pub(crate) fn status_in(&self, cgroup: Option<&Cgroup>) -> Status {
+        self.early_status().unwrap_or_else(|| Self::running_or_paused(cgroup))
+    }
+
+    fn running_or_paused(cgroup: Option<&Cgroup>) -> Status {
+        match cgroup.and_then(|cgroup| cgroup.freezer_state().ok()) {
             Some(FreezerState::Frozen | FreezerState::Freezing) => Status::Paused,
             Some(FreezerState::Thawed) | None => Status::Running,
         }
+    }
+
+    /// One that its cgroup does not tell.
+    fn early_status(&self) -> Option<Status> {
+        if self.record.pid == 0 {
+            return Some(Status::Creating);
+        }
+        if start_time(self.record.pid) != Some(self.record.start_time) {
+            return Some(Status::Stopped);
+        }
+        self.fifo().exists().then_some(Status::Created)
     }
 
     /// Its cgroup; `None` if that is gone.
@@ -278,7 +288,11 @@ impl Container {
 
     /// Its cgroup, which must be there.
     pub(crate) fn live_cgroup(&self) -> anyhow::Result<Cgroup> {
-        self.cgroup()?.with_context(|| format!("the cgroup {} is gone", self.record.cgroup.display()))
+        self.cgroup()?.ok_or_else(|| self.has_no_cgroup())
+    }
+
+    pub(crate) fn has_no_cgroup(&self) -> anyhow::Error {
+        anyhow::anyhow!("the cgroup {} is gone", self.record.cgroup.display())
     }
 
     /// The configuration it was created with.

@@ -54,8 +54,9 @@ struct Screen {
 /// With the engine's words if it fails.
 pub(crate) async fn show(mut messages: LocalMessages, how: Progress, explain: bool) -> Result<Built> {
     let how = match how {
-        Progress::Auto if std::io::stderr().is_terminal() => Progress::Tty,
-        Progress::Auto => Progress::Plain,
+        Progress::Auto | Progress::Tty if std::io::stderr().is_terminal() => Progress::Tty,
+        // A live screen in a file would show nothing.
+        Progress::Auto | Progress::Tty => Progress::Plain,
         how => how,
     };
     let mut screen = Screen { how, explain, bars: MultiProgress::new(), steps: BTreeMap::new() };
