@@ -138,7 +138,7 @@ impl Plugin {
                 };
                 send(&its, 1, 2, id, &response.encode_to_vec());
                 if request.method == "Synchronize" {
-                    drop(ready.send(()));
+                    ready.send(()).ok();
                 }
             }
         });
