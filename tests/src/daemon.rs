@@ -17,6 +17,7 @@ pub struct Daemon {
     /// Process in whose network namespace it runs; none: in ours.
     host: Option<u32>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -35,7 +36,16 @@ impl Daemon {
     /// If it does not serve, or refuses the image.
     #[must_use]
     pub fn on(host: &Host) -> Self {
-        let daemon = Self::start_in(Some(host.pid()), &[]);
+        Self::on_with_environment(host, &[])
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Panics
+    /// If it does not serve, or refuses the image.
+    #[must_use]
+    pub fn on_with_environment(host: &Host, environment: &[(&str, &str)]) -> Self {
+        let daemon = Self::start_in(Some(host.pid()), &[], environment);
         daemon.cli(Frontend::Docker).import_busybox("busybox");
         daemon
     }
@@ -46,7 +56,7 @@ impl Daemon {
     /// If it does not serve within ten seconds.
     #[must_use]
     pub fn with_arguments(arguments: &[&str]) -> Self {
-        Self::start_in(None, arguments)
+        Self::start_in(None, arguments, &[])
     }
 
     /// Starts one on a host of its own, with further arguments, on an empty store.
@@ -55,14 +65,16 @@ impl Daemon {
     /// If it does not serve within ten seconds.
     #[must_use]
     pub fn on_with_arguments(host: &Host, arguments: &[&str]) -> Self {
-        Self::start_in(Some(host.pid()), arguments)
+        Self::start_in(Some(host.pid()), arguments, &[])
     }
 
-    fn start_in(host: Option<u32>, arguments: &[&str]) -> Self {
+    fn start_in(host: Option<u32>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-test").tempdir().expect("temporary directory");
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let child = spawn(dir.path(), host, &arguments);
-        let daemon = Self { dir, child, host, arguments };
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let child = spawn(dir.path(), host, &arguments, &environment);
+        let daemon = Self { dir, child, host, arguments, environment };
         daemon.wait_until_it_serves();
         daemon
     }
@@ -158,7 +170,7 @@ impl Daemon {
     /// # Panics
     /// If it does not serve within ten seconds.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), self.host, &self.arguments);
+        self.child = spawn(self.dir.path(), self.host, &self.arguments, &self.environment);
         self.wait_until_it_serves();
     }
 
@@ -207,7 +219,7 @@ impl Daemon {
 }
 
 /// Starts the daemon with everything it owns below `dir`.
-fn spawn(dir: &Path, host: Option<u32>, arguments: &[String]) -> Child {
+fn spawn(dir: &Path, host: Option<u32>, arguments: &[String], environment: &[(String, String)]) -> Child {
     let program = bin_dir().join("berthd");
     let mut command = match host {
         // nsenter becomes the daemon: the process id is the daemon's.
@@ -224,6 +236,7 @@ fn spawn(dir: &Path, host: Option<u32>, arguments: &[String]) -> Child {
         .args(
             arguments.iter().map(|argument| argument.replace("RUN_ROOT", &dir.join("run").to_string_lossy())),
         )
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.expect("the daemon's log file"))

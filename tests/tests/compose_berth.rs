@@ -106,6 +106,58 @@ fn builds_have_all_their_keys() {
     assert!(!cli.ok(&["images"]).contains("builds-"));
 }
 
+const AGENTS: &str = r#"
+name: agents
+services:
+  file:
+    build:
+      context: .
+      ssh: ["default=${AGENT}"]
+      dockerfile_inline: |
+        FROM busybox
+        RUN --mount=type=ssh test -S "$$SSH_AUTH_SOCK" && echo by-file > /agent
+  flag:
+    build:
+      context: .
+      args: {NAME: value}
+      dockerfile_inline: |
+        FROM busybox
+        RUN --mount=type=ssh,id=mine test -S "$$SSH_AUTH_SOCK" && echo by-flag > /agent
+"#;
+
+/// A step reaches the caller's SSH agent, by the file's key and by the flag. What is only asked for builds nothing.
+#[test]
+fn builds_reach_the_ssh_agent() {
+    let daemon = Daemon::with_busybox();
+    let directory = daemon.scratch("agents");
+    let socket = directory.join("agent.sock").display().to_string();
+    let agent = Command::new("ssh-agent").args(["-D", "-a", &socket]).stdout(Stdio::null()).spawn();
+    let mut agent = agent.expect("ssh-agent (package openssh-client)");
+    let cli = daemon.cli(Frontend::Berth).with_env("AGENT", &socket);
+    cli.eventually("the agent listens", |_| Path::new(&socket).exists());
+    let project = Project::new(&cli, &directory, AGENTS);
+    let bake: serde_json::Value = serde_json::from_str(&project.ok(&["build", "--print"])).expect("JSON");
+    assert_eq!(bake["group"]["default"]["targets"], serde_json::json!(["file", "flag"]));
+    assert_eq!(bake["target"]["file"]["ssh"], serde_json::json!([format!("default={socket}")]));
+    assert_eq!(bake["target"]["flag"]["args"]["NAME"], "value");
+    assert!(project.ok(&["build", "--check"]).contains("no warnings found"));
+    assert!(
+        cli.run(&project.args(&["build", "--dry-run"]))
+            .stderr
+            .contains("DRY-RUN MODE -  Image agents-flag  Built")
+    );
+    let refused = cli.run(&project.args(&["build", "--sbom=true"])).expect_code(1);
+    assert!(refused.stderr.contains("no attestations"), "{}", refused.stderr);
+    assert!(!cli.ok(&["images"]).contains("agents-"), "nothing was built so far");
+    project.ok(&["build", "--ssh", &format!("mine={socket}"), "--provenance=false", "--builder", "any"]);
+    for (service, found) in [("file", "by-file"), ("flag", "by-flag")] {
+        assert_eq!(project.ok(&["run", "--rm", "-T", service, "cat", "/agent"]).trim(), found);
+    }
+    project.ok(&["down", "--rmi", "all"]);
+    agent.kill().expect("end the agent");
+    agent.wait().expect("reap the agent");
+}
+
 /// Every command tells what it would do, and does nothing of it.
 #[test]
 fn dry_runs_do_nothing() {

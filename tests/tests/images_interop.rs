@@ -127,6 +127,23 @@ fn dockerd_loads_what_we_save_and_we_load_what_it_saves() {
 }
 
 #[test]
+fn what_is_not_there_has_docker_s_status_and_words() {
+    let (daemon, registry) = (Daemon::with_busybox(), Registry::start());
+    let cli = daemon.cli(Frontend::Docker);
+    // The command puts this before the message of an answer that is not 200.
+    let words = "Error response from daemon: manifest for";
+    cli.run(&["pull", &registry.name("nosuch:1")]).expect_code(1).expect_text(words);
+    cli.run(&["image", "inspect", "BIG"]).expect_code(1).expect_text("must be lowercase");
+    // An image is of one platform: what asks for another finds none.
+    for verb in ["inspect", "history", "save"] {
+        let output = daemon.scratch(verb).join("out").display().to_string();
+        let output = if verb == "save" { vec!["-o", &output] } else { Vec::new() };
+        let command = [vec!["image", verb, "--platform", "linux/s390x"], output, vec!["busybox"]].concat();
+        cli.run(&command).expect_code(1).expect_text("does not match the specified platform");
+    }
+}
+
+#[test]
 fn a_damaged_store_is_found_and_mended() {
     let (daemon, registry) = (Daemon::with_busybox(), Registry::start());
     let (docker, berth) = (daemon.cli(Frontend::Docker), daemon.cli(Frontend::Berth));

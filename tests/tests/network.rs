@@ -193,6 +193,67 @@ fn query(id: u16, name: &str) -> Vec<u8> {
     packet
 }
 
+/// A network without IPv4, through the command line: names, inspect, published ports for clients of both families, and
+/// a daemon that comes back.
+#[test]
+fn networks_without_ipv4() {
+    let host = Host::new();
+    let (mut daemon, cli) = on(&host);
+    let berth = daemon.cli(Frontend::Berth);
+    cli.ok(&["network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd66::/64", "six"]);
+    berth.ok(&["network", "create", "--ipv4=false", "--ipv6", "second"]);
+    let shown = cli.ok(&[
+        "network",
+        "inspect",
+        "-f",
+        "{{.EnableIPv4}} {{.EnableIPv6}} {{len .IPAM.Config}}",
+        "six",
+        "second",
+    ]);
+    assert_eq!(shown, "false true 1\nfalse true 1");
+    let refused = cli.run(&["network", "create", "--ipv4=false", "neither"]).expect_code(1);
+    assert!(refused.stderr.contains("IPv4 or IPv6 must be enabled"), "{}", refused.stderr);
+    let server = ["busybox", "sh", "-c", SERVER];
+    cli.ok(&[
+        &["run", "-d", "--name", "server", "--network", "six", "--ip6", "fd66::9", "-p", "8080:80"][..],
+        &server,
+    ]
+    .concat());
+    cli.ok(&["run", "-d", "--name", "client", "--network", "six", "busybox", "sleep", "1000"]);
+    let reached = |when: &str| {
+        for address in ["127.0.0.1:8080", "[::1]:8080"] {
+            assert!(served(&host, address), "{address}, {when}");
+        }
+        let page = cli.ok(&["exec", "client", "wget", "-q", "-O", "-", "http://server/"]);
+        assert_eq!(page, "page", "by name, {when}");
+    };
+    reached("at first");
+    let settings = "{{range .NetworkSettings.Networks}}{{.IPAddress}}|{{.Gateway}}|{{.GlobalIPv6Address}}|{{.IPv6Gateway}}{{end}}";
+    assert_eq!(cli.ok(&["inspect", "-f", settings, "server"]), "||fd66::9|fd66::1");
+    let members = cli.ok(&[
+        "network",
+        "inspect",
+        "-f",
+        "{{range .Containers}}{{.Name}}={{.IPv4Address}}{{.IPv6Address}} {{end}}",
+        "six",
+    ]);
+    assert!(members.contains("server=fd66::9/64"), "{members}");
+    let hosts = cli.ok(&["exec", "server", "grep", "-c", "^fd66::9", "/etc/hosts"]);
+    assert_eq!(hosts, "1");
+    daemon.kill();
+    daemon.start_again();
+    reached("after the daemon came back");
+    // Of two networks, each family goes out where it can.
+    cli.ok(&["network", "create", "four"]);
+    cli.ok(&["network", "connect", "four", "client"]);
+    let routes =
+        cli.ok(&["exec", "client", "sh", "-c", "ip -4 route show default; ip -6 route show default"]);
+    assert!(routes.contains("dev eth1") && routes.contains("via fd66::1"), "{routes}");
+    cli.ok(&["network", "disconnect", "six", "client"]);
+    let routes = cli.ok(&["exec", "client", "ip", "-6", "route", "show", "default"]);
+    assert_eq!(routes, "");
+}
+
 /// 500 published ports are map elements: the daemon does not grow by a process or a thread for each.
 #[test]
 fn five_hundred_ports() {
@@ -314,6 +375,172 @@ fn killed_in_the_middle() {
     }
     cli.ok(&["rm", "-f", "steady"]);
     cli.ok(&["network", "rm", "steady"]);
+}
+
+/// One operation at a time, and the daemon killed at some moment of it: what comes back is what was or what was asked for,
+/// never a part, and nobody's link or record is left. `BERTH_KILL_ROUNDS` and `BERTH_KILL_SEED` make it longer and other.
+#[test]
+fn killed_at_any_moment() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (rounds, mut state) =
+        (number("BERTH_KILL_ROUNDS").unwrap_or(12), number("BERTH_KILL_SEED").unwrap_or(7));
+    // Knuth's generator; the upper bits are the good ones.
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let host = Host::new();
+    let (mut daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "steady"]);
+    cli.ok(&["run", "-d", "--name", "steady", "--network", "steady", "busybox", "sleep", "1000"]);
+    for round in 0..rounds {
+        let operation = random(4);
+        if operation > 0 {
+            cli.ok(&["network", "create", "--ipv6", "extra"]);
+        }
+        if operation == 2 {
+            cli.ok(&["network", "connect", "extra", "steady"]);
+        }
+        let words: &[&str] = match operation {
+            0 => &["network", "create", "--ipv6", "extra"],
+            1 => &["network", "connect", "extra", "steady"],
+            2 => &["network", "disconnect", "extra", "steady"],
+            _ => &["network", "rm", "extra"],
+        };
+        let delay = Duration::from_micros(random(90_000));
+        let mut command = cli.command(words);
+        let mut child = command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("start the command line");
+        std::thread::sleep(delay);
+        daemon.kill();
+        child.wait().expect("the command ends");
+        daemon.start_again();
+        let when = format!("round {round}, {words:?} cut after {delay:?}");
+        agree(&host, &cli, &when);
+        // What is half done for the user can be done again.
+        drop(cli.run(&["network", "disconnect", "extra", "steady"]));
+        cli.run(&["network", "rm", "-f", "extra"]).expect_code(0);
+        agree(&host, &cli, &when);
+        assert_eq!(cli.ok(&["network", "ls", "-q", "--filter", "type=custom"]).lines().count(), 1, "{when}");
+    }
+    cli.ok(&["rm", "-f", "steady"]);
+    cli.ok(&["network", "rm", "steady"]);
+}
+
+/// What the daemon says of the container `steady` is what the kernel says.
+fn agree(host: &Host, cli: &Cli, when: &str) {
+    let known = cli.ok(&["network", "ls", "--no-trunc", "--filter", "driver=bridge", "--format", "{{.ID}}"]);
+    let links = host.links();
+    for link in links.iter().filter_map(|link| link.strip_prefix("br-")) {
+        assert!(known.lines().any(|id| id.starts_with(link)), "{when}: nobody's bridge br-{link}");
+    }
+    let joined = cli.ok(&["inspect", "-f", "{{len .NetworkSettings.Networks}}", "steady"]);
+    let inside = cli.ok(&["exec", "steady", "sh", "-c", "ls -d /sys/class/net/eth* | wc -l"]);
+    let ends = links.iter().filter(|link| link.starts_with("veth")).count().to_string();
+    assert_eq!((joined.as_str(), joined.as_str()), (inside.trim(), ends.as_str()), "{when}: {links:?}");
+    cli.ok(&["exec", "steady", "nslookup", "-type=a", "steady"]);
+    cli.ok(&[
+        "exec",
+        "steady",
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "5",
+        &cli.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "steady"]),
+    ]);
+}
+
+/// iperf3 between two containers, out of the host and through a published port, over TCP and UDP; for comparison over a
+/// bare pair of links. Prints the rates: how fast the machine is nobody knows, so that only the traffic is asserted.
+#[test]
+fn iperf3_everywhere() {
+    let (host, outside) = (Host::new(), Host::new());
+    host.connect(&outside, "cable", "198.51.100.1/24", "198.51.100.2/24");
+    let (_daemon, cli) = on(&host);
+    cli.ok(&["network", "create", "fast"]);
+    for name in ["one", "two"] {
+        cli.ok(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "fast",
+            "-p",
+            if name == "one" { "5201:5201" } else { "5202:5202" },
+            "-p",
+            if name == "one" { "5201:5201/udp" } else { "5202:5202/udp" },
+            "busybox",
+            "sleep",
+            "1000",
+        ]);
+    }
+    let (one, two) = (pid_of(&cli, "one"), pid_of(&cli, "two"));
+    let _servers = [Iperf::serve(one), Iperf::serve(outside.pid())];
+    let address = address_of(&cli, "one");
+    let bare = Iperf::ask(host.pid(), "198.51.100.2", &[]);
+    for (what, client, server) in [
+        ("bridge", two, address.as_str()),
+        ("the way out", two, "198.51.100.2"),
+        ("published port", outside.pid(), "198.51.100.1"),
+    ] {
+        let rate = Iperf::ask(client, server, &[]);
+        println!("{what}: {:.1} Gbit/s, {:.0} % of a bare pair of links", rate / 1e9, 100.0 * rate / bare);
+        assert!(rate > 0.0, "{what}");
+        assert!(Iperf::ask(client, server, &["--udp", "--bitrate", "10M"]) > 0.0, "{what}, UDP");
+    }
+}
+
+/// A server of iperf3 in the network namespace of a process, until it is dropped.
+struct Iperf(std::process::Child);
+
+impl Iperf {
+    fn serve(pid: u32) -> Self {
+        let child = berth_tests::host::inside(pid, "iperf3")
+            .args(["--server"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("iperf3 (package iperf3)");
+        let begin = Instant::now();
+        while within(pid, || TcpStream::connect("127.0.0.1:5201")).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "iperf3 does not serve");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self(child)
+    }
+
+    /// Bits a second that came through.
+    fn ask(pid: u32, server: &str, more: &[&str]) -> f64 {
+        let seconds = std::env::var("BERTH_IPERF_SECONDS").unwrap_or_else(|_| "1".to_owned());
+        let begin = Instant::now();
+        loop {
+            let done = berth_tests::host::inside(pid, "iperf3")
+                .args(["--json", "--time", &seconds, "--client", server])
+                .args(more)
+                .output()
+                .expect("iperf3 (package iperf3)");
+            let told: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+            let end = &told["end"];
+            let rate = ["sum_received", "sum"].iter().find_map(|sum| end[*sum]["bits_per_second"].as_f64());
+            match rate {
+                Some(rate) => return rate,
+                // A server ends one test before it takes the next.
+                None => assert!(begin.elapsed() < Duration::from_secs(20), "{server}: {told}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Iperf {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 /// A name server of the outside, in the network namespace of a container; it answers until the test ends.

@@ -87,8 +87,9 @@ impl Power {
     ) -> Result<Machine> {
         let machine = self.machine(more)?;
         let deadline = Instant::now() + PATIENCE;
-        let (mut have, mut checked) = (BTreeSet::new(), false);
+        let (mut have, mut checked, mut heard) = (BTreeSet::new(), false, Vec::new());
         while let Some(line) = machine.line(deadline)? {
+            heard.push(line.clone());
             if let Some(name) = line.strip_prefix("have ") {
                 have.insert(name.to_owned());
             }
@@ -103,7 +104,7 @@ impl Power {
                 return Ok(machine);
             }
         }
-        ensure!(checked, "the machine went off before it had checked its store");
+        ensure!(checked, "the machine went off before it had checked its store:\n{}", heard.join("\n"));
         Ok(machine)
     }
 }
@@ -155,6 +156,9 @@ fn cut() -> Result<()> {
         // Reading goes on, so that the console never holds the machine up.
         while let Ok(line) = machine.line(end) {
             let Some(line) = line else { bail!("the machine went off by itself:\n{}", console.join("\n")) };
+            // What cannot be done is not tested.
+            let refused = ["# pull ", "# load ", "# commit "].iter().any(|verb| line.starts_with(verb));
+            ensure!(!refused, "{line}; before:\n{}", console.join("\n"));
             expected.hear(&line);
             console.push(line);
         }

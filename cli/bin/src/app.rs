@@ -139,7 +139,7 @@ enum NetworkGroup {
     #[command(visible_alias = "remove")]
     Rm(network::Rm),
     /// Show all about networks
-    Inspect(inspect::What),
+    Inspect(inspect::OfNetwork),
     Connect(network::Connect),
     Disconnect(network::Disconnect),
     /// Remove networks that nobody uses
@@ -267,7 +267,7 @@ async fn networks(session: &Session, command: NetworkGroup) -> Result<Exit> {
         NetworkGroup::Create(args) => network::create(session, args).await,
         NetworkGroup::Ls(args) => network::ls(session, args).await,
         NetworkGroup::Rm(args) => network::rm(session, args).await,
-        NetworkGroup::Inspect(what) => inspect::of(session, Some(Kind::Network), what).await,
+        NetworkGroup::Inspect(args) => inspect::of(session, Some(Kind::Network), args.what).await,
         NetworkGroup::Connect(args) => network::connect(session, args).await,
         NetworkGroup::Disconnect(args) => network::disconnect(session, args).await,
         NetworkGroup::Prune(args) => prune::networks(session, args).await,

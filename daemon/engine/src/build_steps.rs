@@ -98,7 +98,7 @@ impl Sandboxes for EngineSandboxes {
                 ..EndpointRequest::default()
             };
             let endpoint = self.network.attach(netns.as_fd(), &network.id, request).map_err(failed)?;
-            sandbox.address = Some(IpAddr::V4(endpoint.ipv4));
+            sandbox.address = endpoint.addresses().next();
             if dns::resolves_names(&network.name)
                 && let Some(engine) = self.engine()
             {

@@ -74,9 +74,7 @@ fn member(definition: &Definition, endpoint: &Endpoint) -> Member {
         container: definition.id.clone(),
         names: names(definition, &endpoint.aliases),
         project: project(definition),
-        addresses: std::iter::once(IpAddr::V4(endpoint.ipv4))
-            .chain(endpoint.ipv6.map(|(address, _)| IpAddr::V6(address)))
-            .collect(),
+        addresses: endpoint.addresses().collect(),
     }
 }
 

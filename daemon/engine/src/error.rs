@@ -141,7 +141,7 @@ impl From<berth_store::StoreError> for EngineError {
         use berth_store::StoreError as E;
         let kind = match &error {
             E::NoSuchImage(_) | E::NotFound { .. } => Kind::NotFound,
-            E::AmbiguousId(_) => Kind::InvalidParameter,
+            E::AmbiguousId(_) | E::Reference(_) => Kind::InvalidParameter,
             E::MultipleReferences { .. } | E::HasChildren { .. } => Kind::Conflict,
             _ => Kind::Internal,
         };
@@ -170,7 +170,8 @@ impl From<berth_registry::RegistryError> for EngineError {
             K::NotFound => Kind::NotFound,
             K::Unauthorized => Kind::Unauthorized,
             K::Forbidden => Kind::Forbidden,
-            K::Unavailable => Kind::Unavailable,
+            // docker: 500. (503 says that the daemon itself has no time.)
+            K::Unavailable => Kind::Internal,
             K::InvalidParameter => Kind::InvalidParameter,
             K::Internal => Kind::Internal,
         };

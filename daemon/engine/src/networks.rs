@@ -32,7 +32,7 @@ fn show(network: &berth_network::Network) -> Network {
         created: Time(network.created),
         scope: "local".to_owned(),
         driver: network.driver.as_str().to_owned(),
-        enable_ipv4: true,
+        enable_ipv4: network.enable_ipv4,
         enable_ipv6: network.enable_ipv6,
         ipam: Ipam {
             driver: "default".to_owned(),
@@ -85,12 +85,8 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
     if request.name.trim().is_empty() {
         return Err(EngineError::invalid("invalid name: name is empty"));
     }
-    for (asked, field) in [(request.ingress, "Ingress"), (request.enable_ipv4 == Some(false), "EnableIPv4")] {
-        if asked {
-            return Err(EngineError::not_implemented(format!(
-                "networks with this option are not supported ({field})"
-            )));
-        }
+    if request.ingress {
+        return Err(EngineError::not_implemented("networks with this option are not supported (Ingress)"));
     }
     if !["", "local"].contains(&request.scope.as_str()) {
         return Err(EngineError::invalid(format!(
@@ -111,6 +107,7 @@ fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
         ipam: berth_network::IpamConfig { pools, options: ipam.options },
         internal: request.internal,
         attachable: request.attachable,
+        enable_ipv4: request.enable_ipv4.unwrap_or(true),
         enable_ipv6: request.enable_ipv6.unwrap_or(false),
         options: request.options,
         labels: request.labels,
@@ -218,7 +215,10 @@ impl Engine {
                     .map_or_else(|_| endpoint.container_name.clone(), |container| container.name()),
                 endpoint_id: endpoint.id,
                 mac_address: endpoint.mac.to_string(),
-                ipv4_address: format!("{}/{}", endpoint.ipv4, endpoint.prefix_len),
+                ipv4_address: endpoint
+                    .ipv4
+                    .map(|ip| format!("{ip}/{}", endpoint.prefix_len))
+                    .unwrap_or_default(),
                 ipv6_address: endpoint.ipv6.map(|(ip, bits)| format!("{ip}/{bits}")).unwrap_or_default(),
             };
             (endpoint.container_id, resource)

@@ -147,9 +147,11 @@ pub enum NetworkError {
     },
     /// The network has no addresses of that family.
     #[error(
-        "network {network} has no IPv6: cannot give the address {address} (make the network with --ipv6)"
+        "network {network} has no {family}: cannot give the address {address} ({hint})",
+        family = if address.is_ipv6() { "IPv6" } else { "IPv4" },
+        hint = if address.is_ipv6() { "make the network with --ipv6" } else { "make the network without --ipv4=false" }
     )]
-    NoIpv6 {
+    NoFamily {
         /// Name of the network.
         network: String,
         /// The address asked for.
@@ -331,7 +333,7 @@ impl NetworkError {
             | Self::InvalidPool(_)
             | Self::AddressOutside { .. }
             | Self::InvalidMac(_)
-            | Self::NoIpv6 { .. }
+            | Self::NoFamily { .. }
             | Self::NotLinkLocal(_)
             | Self::ParentNeeded { .. }
             | Self::ParentMissing { .. }

@@ -1,6 +1,7 @@
 //! The instance's own nftables table: kept as data here, changed in the kernel by one transaction each.
 
 mod expression;
+mod firewalld;
 mod flows;
 mod neighbours;
 mod resolver;
@@ -34,6 +35,8 @@ pub(crate) struct Firewall {
     /// Whether the kernel's table is known to say `rules`.
     in_force: bool,
     instance: String,
+    /// Bridges that firewalld was told of.
+    trusted: BTreeSet<String>,
     /// What the user has to do about other firewalls.
     warnings: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Firewall {
                 rules: RuleSet::default(),
                 in_force: false,
                 instance: instance.to_owned(),
+                trusted: BTreeSet::new(),
                 warnings: Vec::new(),
             }),
             Err(errno) => Err(NetworkError::Firewall {
@@ -68,7 +72,9 @@ impl Firewall {
         let none = RuleSet::default();
         let rules = if self.in_force { &self.rules } else { &none };
         let bridges: BTreeSet<&str> = rules.bridges.keys().map(String::as_str).collect();
-        match neighbours::settle(&mut self.socket, &self.table, &self.instance, &bridges) {
+        let settled =
+            neighbours::settle(&mut self.socket, &self.table, &self.instance, &bridges, &mut self.trusted);
+        match settled {
             Ok(warnings) => {
                 for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
                     tracing::warn!("{warning}");

@@ -1,5 +1,5 @@
-//! Relays what reaches a published port's socket instead of being translated by the kernel: IPv6 clients of an IPv4
-//! container above all, and IPv4 ones while the rules are missing.
+//! Relays what reaches a published port's socket instead of being translated by the kernel: clients of
+//! one family of a container that has only the other, and all of them while the rules are missing.
 //!
 //! One thread watches all sockets, however many ports are published, and carries UDP itself; a TCP connection has two
 //! threads while it lasts.
@@ -8,7 +8,7 @@ mod udp;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -44,7 +44,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Served {
     next_token: u64,
-    by_token: HashMap<u64, (TcpListener, SocketAddrV4)>,
+    by_token: HashMap<u64, (TcpListener, SocketAddr)>,
     udp: UdpRelay,
 }
 
@@ -62,7 +62,7 @@ impl Proxy {
     }
 
     /// Relays the listener's connections to `target` from now on.
-    pub(crate) fn serve(&self, listener: TcpListener, target: SocketAddrV4) -> io::Result<Token> {
+    pub(crate) fn serve(&self, listener: TcpListener, target: SocketAddr) -> io::Result<Token> {
         let mut served = self.shared.served();
         let token = served.next_token;
         served.next_token += 1;
@@ -74,7 +74,7 @@ impl Proxy {
     }
 
     /// Relays the datagrams that come to the socket to `target` from now on, and answers back.
-    pub(crate) fn serve_udp(&self, socket: UdpSocket, target: SocketAddrV4) -> io::Result<Token> {
+    pub(crate) fn serve_udp(&self, socket: UdpSocket, target: SocketAddr) -> io::Result<Token> {
         let mut served = self.shared.served();
         let token = served.next_token;
         served.next_token += 1;
@@ -141,7 +141,7 @@ fn watch(shared: &Arc<Shared>) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => continue,
             Err(errno) => {
-                tracing::error!(%errno, "the port relay ends: published ports are unreachable over IPv6");
+                tracing::error!(%errno, "the port relay ends: published ports are unreachable over the family that their containers lack");
                 return;
             }
         };
@@ -194,9 +194,9 @@ fn accept(shared: &Arc<Shared>, token: u64) {
 }
 
 /// Carries bytes both ways; the end of one direction is passed on, the other goes on.
-fn relay(client: TcpStream, target: SocketAddrV4) -> io::Result<()> {
+fn relay(client: TcpStream, target: SocketAddr) -> io::Result<()> {
     // Accepted sockets do not inherit O_NONBLOCK on Linux.
-    let server = TcpStream::connect_timeout(&SocketAddr::V4(target), CONNECT_TIMEOUT)?;
+    let server = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client_reader, server_writer) = (client.try_clone()?, server.try_clone()?);
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn both_directions_and_half_close_work_over_ipv6() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let SocketAddr::V4(target) = server.local_addr().unwrap() else { unreachable!("bound to IPv4") };
+        let target = server.local_addr().unwrap();
         let echo = thread::spawn(move || {
             let (mut stream, _) = server.accept().unwrap();
             let mut all = Vec::new();

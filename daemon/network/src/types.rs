@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::NetworkError;
+use crate::ipam;
 use crate::mac::MacAddress;
 use crate::subnet::Subnet;
 
@@ -125,7 +127,9 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// Recorded for Docker's inspect.
     pub attachable: bool,
-    /// Whether containers get IPv6 addresses as well.
+    /// Whether containers get IPv4 addresses.
+    pub enable_ipv4: bool,
+    /// Whether containers get IPv6 addresses.
     pub enable_ipv6: bool,
     /// `com.docker.network.bridge.*` and others, echoed; see [`crate::NetworkController::create_network`].
     pub options: BTreeMap<String, String>,
@@ -146,6 +150,7 @@ impl NetworkSpec {
             ipam: IpamConfig::default(),
             internal: false,
             attachable: false,
+            enable_ipv4: true,
             enable_ipv6: false,
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -170,7 +175,10 @@ pub struct Network {
     pub internal: bool,
     /// Recorded for Docker's inspect.
     pub attachable: bool,
-    /// Whether containers have IPv6 addresses as well.
+    /// Whether containers have IPv4 addresses; records of before the question have no answer, and do.
+    #[serde(default = "yes")]
+    pub enable_ipv4: bool,
+    /// Whether containers have IPv6 addresses.
     pub enable_ipv6: bool,
     /// Pools as in Docker's inspect: the chosen subnet and gateway are filled in.
     pub ipam: IpamConfig,
@@ -199,10 +207,30 @@ impl Network {
         self.ipam.pools.iter().find(|pool| !pool.subnet.is_ipv6())
     }
 
+    /// Whether a container can ask for this address here, if nobody has it.
+    ///
+    /// # Errors
+    /// The network lacks the family, or its pool the address.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), NetworkError> {
+        let pool = if address.is_ipv6() { self.ipv6_pool() } else { self.pool() };
+        let network = self.name.clone();
+        match pool {
+            None => Err(NetworkError::NoFamily { network, address }),
+            Some(pool) if !ipam::is_host(pool.subnet, address) => {
+                Err(NetworkError::AddressOutside { address, network, pool: pool.subnet })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// The pool that IPv6 addresses come from.
     pub fn ipv6_pool(&self) -> Option<&IpamPool> {
         self.ipam.pools.iter().find(|pool| pool.subnet.is_ipv6())
     }
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// Names that users can neither create nor remove.
@@ -333,12 +361,16 @@ pub struct Endpoint {
     pub ifname: String,
     /// Link name of the host's end, which disappears with the container's namespace; empty for links without one.
     pub host_ifname: String,
-    /// Address inside.
-    pub ipv4: Ipv4Addr,
-    /// Prefix length of the address.
+    /// IPv4 address inside; none on a network without IPv4.
+    #[serde(default)]
+    pub ipv4: Option<Ipv4Addr>,
+    /// Prefix length of the IPv4 address.
     pub prefix_len: u8,
     /// The network's gateway; none on an internal network.
     pub gateway: Option<Ipv4Addr>,
+    /// There are no gateways, and the way out is the link itself (ipvlan in its modes l3 and l3s).
+    #[serde(default)]
+    pub direct: bool,
     /// Whether the container's default route leads through this network.
     pub default_route: bool,
     /// Whether the container's default IPv6 route leads through this network.
@@ -357,4 +389,37 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// What is published where, in the order asked for (IPv4 before IPv6).
     pub ports: Vec<PublishedPort>,
+}
+
+/// Where a default route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WayOut {
+    /// To a router.
+    Gateway(IpAddr),
+    /// Right onto the link, for IPv6 or else for IPv4.
+    Link {
+        /// The family.
+        ipv6: bool,
+    },
+}
+
+impl Endpoint {
+    /// Its addresses, IPv4 before IPv6.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.ipv6.map(|(address, _)| IpAddr::V6(address));
+        self.ipv4.map(IpAddr::V4).into_iter().chain(v6)
+    }
+
+    /// The way out that it has for a family, whether the container takes it or not.
+    pub(crate) fn way_out(&self, ipv6: bool) -> Option<WayOut> {
+        let gateway = if ipv6 { self.ipv6_gateway.map(IpAddr::V6) } else { self.gateway.map(IpAddr::V4) };
+        let speaks = self.addresses().any(|address| address.is_ipv6() == ipv6);
+        gateway.map(WayOut::Gateway).or((self.direct && speaks).then_some(WayOut::Link { ipv6 }))
+    }
+
+    /// The ways out that the container takes.
+    pub(crate) fn ways_out(&self) -> Vec<WayOut> {
+        let taken = [(false, self.default_route), (true, self.default_ipv6_route)];
+        taken.into_iter().filter(|(_, taken)| *taken).filter_map(|(ipv6, _)| self.way_out(ipv6)).collect()
+    }
 }

@@ -95,11 +95,11 @@ fn ufw_lets_containers_through_and_keeps_its_say_elsewhere() {
         assert_eq!(net.warnings(), [""; 0]);
         // Nothing more is open than before: a container without published ports, and what ufw itself forbids.
         let _hidden = Server::start(b.as_fd(), 80);
-        let route = format!("route add {} via {HOST}", eb.ipv4);
+        let route = format!("route add {} via {HOST}", eb.ipv4.unwrap());
         assert!(
             inside(w.outside.as_fd(), || {
                 support::ip(&route);
-                ask(eb.ipv4, 80)
+                ask(eb.ipv4.unwrap(), 80)
             })
             .is_err()
         );

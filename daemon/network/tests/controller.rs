@@ -110,7 +110,7 @@ fn addresses_are_leased_and_conflicts_named() {
         let error = attach(5, request("e")).unwrap_err();
         assert!(matches!(error, NetworkError::AddressesExhausted { leases: 6, .. }), "{error}");
         // A dead container's namespace is gone before detach: that is no error, and its address is free again.
-        let freed = net.container_endpoints("b")[0].ipv4;
+        let freed = net.container_endpoints("b")[0].ipv4.unwrap();
         drop(inside(sandboxes[2].as_fd(), || ip("link delete eth0")));
         net.detach("b", &small.id, None).unwrap();
         assert!(matches!(
@@ -118,7 +118,7 @@ fn addresses_are_leased_and_conflicts_named() {
             [NetworkError::NotAttached { .. }]
         ));
         net.detach_all("b").unwrap();
-        assert_eq!(attach(5, request("e")).unwrap().ipv4, freed);
+        assert_eq!(attach(5, request("e")).unwrap().ipv4.unwrap(), freed);
 
         let error = attach(0, request("fixed")).unwrap_err();
         assert!(matches!(error, NetworkError::AlreadyAttached { .. }), "{error}");
@@ -264,7 +264,7 @@ fn a_restarted_daemon_keeps_the_living_and_buries_the_dead() {
         let rules = nft("list ruleset");
         assert!(rules.contains("8080") && !rules.contains("8081"), "{rules}");
         let next = net.attach(dead.as_fd(), &bridge.id, with("next", 8081)).unwrap();
-        assert_ne!(next.ipv4, kept.ipv4);
+        assert_ne!(next.ipv4.unwrap(), kept.ipv4.unwrap());
 
         // With nobody alive the rules go as well.
         drop(net);
@@ -316,9 +316,9 @@ fn two_instances_live_side_by_side() {
                 (sandbox, end, server)
             })
             .collect();
-        assert_ne!(ends[0].1.ipv4, ends[1].1.ipv4);
+        assert_ne!(ends[0].1.ipv4.unwrap(), ends[1].1.ipv4.unwrap());
         assert!(ask(HOST, 8080).is_ok() && ask(HOST, 8081).is_ok());
-        assert!(inside(ends[0].0.as_fd(), || ask(ends[1].1.ipv4, 80)).is_err());
+        assert!(inside(ends[0].0.as_fd(), || ask(ends[1].1.ipv4.unwrap(), 80)).is_err());
         let tables = nft("list tables");
         assert!(tables.contains("berth-aaaa") && tables.contains("berth-bbbb"), "{tables}");
         // The same port: the other instance is a foreign listener.

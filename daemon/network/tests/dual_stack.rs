@@ -82,6 +82,61 @@ fn both_families_between_containers_out_and_in() {
     });
 }
 
+/// A network without IPv4: everything works over IPv6, and clients that have IPv4 only reach what is published.
+#[test]
+fn a_network_may_have_no_ipv4() {
+    world(|w| {
+        let net = w.controller("only");
+        let six = |name: &str| NetworkSpec { enable_ipv4: false, ..dual(name) };
+        let one = net.create_network(six("one")).unwrap();
+        assert!(one.pool().is_none() && one.ipv6_pool().is_some());
+        assert!(!ip(&format!("-4 -o address show dev {}", one.bridge)).contains("inet "));
+        let [a, b] = [0; 2].map(|_| net.new_sandbox().unwrap());
+        let udp = PortRequest { protocol: Protocol::Udp, ..port(53, None, 5353) };
+        let ports = vec![port(80, None, 8080), udp];
+        let ea = net.attach(a.as_fd(), &one.id, EndpointRequest { ports, ..request("a") }).unwrap();
+        let eb = net.attach(b.as_fd(), &one.id, request("b")).unwrap();
+        assert_eq!((ea.ipv4, ea.gateway, ea.default_route), (None, None, false));
+        assert!(!inside(a.as_fd(), || ip("-4 -o address show dev eth0")).contains("inet "));
+        let (a6, b6) = (ea.ipv6.unwrap().0, eb.ipv6.unwrap().0);
+        let _server = server(a.as_fd(), 80);
+        assert_eq!(inside(b.as_fd(), || ask(a6, 80)).unwrap(), IpAddr::V6(b6));
+        let outside: IpAddr = "2001:db8::2".parse().unwrap();
+        assert_eq!(inside(w.outside.as_fd(), || ask(host_v6(), 8080)).unwrap(), outside);
+        assert!(inside(w.outside.as_fd(), || ask(HOST, 8080)).is_ok(), "IPv4 clients are relayed");
+        assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_ok() && ask(Ipv6Addr::LOCALHOST, 8080).is_ok());
+        let beyond = server(w.outside.as_fd(), 90);
+        assert_eq!(inside(b.as_fd(), || ask(outside, 90)).unwrap(), IpAddr::V6(host_v6()));
+        drop(beyond);
+        let datagrams = inside(a.as_fd(), || UdpSocket::bind("[::]:53").unwrap());
+        let echo = std::thread::spawn(move || {
+            let (length, from) = datagrams.recv_from(&mut [0; 16]).unwrap();
+            datagrams.send_to(&[7; 16][..length], from).unwrap();
+        });
+        inside(w.outside.as_fd(), || assert!(support::ask_udp(HOST, 5353).is_ok(), "so are datagrams"));
+        echo.join().unwrap();
+        // A daemon that comes back finds it so, and an IPv4 network beside it is the way out for IPv4 alone.
+        let both = net.create_network(NetworkSpec::bridge("both")).unwrap();
+        let second = net.attach(a.as_fd(), &both.id, request("a")).unwrap();
+        assert!(second.default_route && !second.default_ipv6_route);
+        assert_eq!(net.container_endpoints("a").len(), 2);
+
+        let wish = EndpointRequest { ipv4: Some(Ipv4Addr::new(10, 0, 0, 9)), ..request("c") };
+        let error = net.attach(b.as_fd(), &one.id, wish).unwrap_err();
+        assert!(
+            error.to_string().contains("has no IPv4") && error.kind() == ErrorKind::InvalidParameter,
+            "{error}"
+        );
+        let error = net.create_network(NetworkSpec { enable_ipv6: false, ..six("none-at-all") }).unwrap_err();
+        assert!(error.to_string().contains("IPv4 or IPv6 must be enabled"), "{error}");
+        let ipam = IpamConfig { pools: vec![pool("10.99.0.0/24")], options: None };
+        let error = net.create_network(NetworkSpec { ipam, ..six("odd") }).unwrap_err();
+        assert!(error.to_string().contains("--ipv4=false"), "{error}");
+        net.shutdown(true).unwrap();
+        assert!(!support::links().iter().any(|link| link.starts_with("br-") || link.starts_with("veth")));
+    });
+}
+
 #[test]
 fn static_addresses_link_local_and_the_errors() {
     world(|w| {
@@ -176,10 +231,10 @@ fn macvlan_lies_on_the_parent_and_ipvlan_says_what_is_missing() {
         let [a, b] = [0; 2].map(|_| net.new_sandbox().unwrap());
         let ea = net.attach(a.as_fd(), &network.id, request("a")).unwrap();
         let eb = net.attach(b.as_fd(), &network.id, request("b")).unwrap();
-        assert_eq!(ea.ipv4, Ipv4Addr::new(198, 51, 100, 64));
+        assert_eq!(ea.ipv4.unwrap(), Ipv4Addr::new(198, 51, 100, 64));
         let _server = Server::start(a.as_fd(), 80);
-        assert_eq!(inside(b.as_fd(), || ask(ea.ipv4, 80)).unwrap(), IpAddr::V4(eb.ipv4));
-        let there = inside(w.outside.as_fd(), || ask(ea.ipv4, 80)).unwrap();
+        assert_eq!(inside(b.as_fd(), || ask(ea.ipv4.unwrap(), 80)).unwrap(), IpAddr::V4(eb.ipv4.unwrap()));
+        let there = inside(w.outside.as_fd(), || ask(ea.ipv4.unwrap(), 80)).unwrap();
         assert_eq!(there, IpAddr::V4(support::OUTSIDE), "the world reaches it without the host");
         net.detach("b", &network.id, Some(b.as_fd())).unwrap();
         assert!(!inside(b.as_fd(), support::links).contains(&"eth0".to_owned()));
@@ -259,7 +314,7 @@ fn sctp_is_a_rule_and_clashes() {
         let wish = |id| EndpointRequest { ports: ports.clone(), ..request(id) };
         let endpoint = net.attach(a.as_fd(), &bridge.id, wish("a")).unwrap();
         let rules = nft("list table inet berth-sctp");
-        assert!(rules.contains(&format!("sctp . 3868 : {} . 3868", endpoint.ipv4)), "{rules}");
+        assert!(rules.contains(&format!("sctp . 3868 : {} . 3868", endpoint.ipv4.unwrap())), "{rules}");
         let error = net.attach(b.as_fd(), &bridge.id, wish("b")).unwrap_err();
         assert!(error.to_string().contains("port is already allocated"), "{error}");
         net.shutdown(true).unwrap();

@@ -28,11 +28,11 @@ fn a_routed_family_is_reached_under_its_own_address() {
         let _there = Server::start_on(w.outside.as_fd(), "::", 8000);
         inside(w.outside.as_fd(), || {
             ip(&format!("-6 route add {six}/128 via {}", support::HOST_V6));
-            ip(&format!("route add {}/32 via {HOST}", ea.ipv4));
+            ip(&format!("route add {}/32 via {HOST}", ea.ipv4.unwrap()));
             eventually("published without translation", || ask(six, 80).is_ok());
             assert!(ask(six, 81).is_err(), "not published");
             assert!(ask(HOST, 8080).is_ok(), "IPv4 is translated");
-            assert!(ask(ea.ipv4, 80).is_err(), "and protected");
+            assert!(ask(ea.ipv4.unwrap(), 80).is_err(), "and protected");
         });
         let seen = inside(a.as_fd(), || ask("2001:db8::2".parse::<Ipv6Addr>().unwrap(), 8000));
         assert_eq!(seen.unwrap(), IpAddr::V6(six), "its own address goes out");
@@ -52,15 +52,15 @@ fn an_unprotected_network_lets_everybody_in_but_other_networks() {
         let ea = net.attach(a.as_fd(), &network.id, request("a")).unwrap();
         net.attach(b.as_fd(), &other.id, request("b")).unwrap();
         let _server = Server::start(a.as_fd(), 80);
-        let route = format!("route add {}/32 via {HOST}", ea.ipv4);
+        let route = format!("route add {}/32 via {HOST}", ea.ipv4.unwrap());
         assert!(
             inside(w.outside.as_fd(), || {
                 ip(&route);
-                ask(ea.ipv4, 80)
+                ask(ea.ipv4.unwrap(), 80)
             })
             .is_ok()
         );
-        assert!(inside(b.as_fd(), || ask(ea.ipv4, 80)).is_err());
+        assert!(inside(b.as_fd(), || ask(ea.ipv4.unwrap(), 80)).is_err());
         net.shutdown(true).unwrap();
     });
 }
@@ -77,8 +77,8 @@ fn an_isolated_network_has_no_address_of_the_host() {
         let ea = net.attach(a.as_fd(), &network.id, request("a")).unwrap();
         net.attach(b.as_fd(), &network.id, request("b")).unwrap();
         let _server = Server::start(a.as_fd(), 80);
-        assert!(inside(b.as_fd(), || ask(ea.ipv4, 80)).is_ok());
-        assert!(ask(ea.ipv4, 80).is_err(), "the host is not on it");
+        assert!(inside(b.as_fd(), || ask(ea.ipv4.unwrap(), 80)).is_ok());
+        assert!(ask(ea.ipv4.unwrap(), 80).is_err(), "the host is not on it");
         let shown = ip(&format!("address show {}", network.bridge));
         assert!(!shown.contains("inet ") && !shown.contains("inet6 fd"), "{shown}");
         net.shutdown(true).unwrap();

@@ -37,7 +37,7 @@ fn attach_and_detach() {
                 }
                 let server = Server::start(sandbox.as_fd(), 80);
                 let start = Instant::now();
-                if published { ask(HOST, 8080 + n) } else { ask(end.ipv4, 80) }.unwrap();
+                if published { ask(HOST, 8080 + n) } else { ask(end.ipv4.unwrap(), 80) }.unwrap();
                 first.push(start.elapsed());
                 drop(server);
                 let start = Instant::now();
@@ -73,7 +73,7 @@ fn readiness_under_load() {
                             let state = support::ip(&format!("-d link show {}", end.host_ifname));
                             let start = Instant::now();
                             let echo = support::udp_echo(sandbox.as_fd(), 53, 1);
-                            let answer = support::ask_udp(end.ipv4, 53);
+                            let answer = support::ask_udp(end.ipv4.unwrap(), 53);
                             if answer.is_err() || start.elapsed() > Duration::from_millis(100) {
                                 slow += 1;
                                 eprintln!("{thread}/{n}: {answer:?} {:?}\n{state}", start.elapsed());
@@ -83,7 +83,8 @@ fn readiness_under_load() {
                                 );
                                 eprintln!("neigh: {}", support::ip("neigh"));
                                 // The echo answers one datagram: let it end.
-                                support::inside(sandbox.as_fd(), || support::ask_udp(end.ipv4, 53)).ok();
+                                support::inside(sandbox.as_fd(), || support::ask_udp(end.ipv4.unwrap(), 53))
+                                    .ok();
                             }
                             echo.join().unwrap();
                             net.detach("c", &bridge.id, None).unwrap();

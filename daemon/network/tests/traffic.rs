@@ -19,12 +19,15 @@ fn two_containers_talk_and_nothing_is_left() {
         let (a, b) = (net.new_sandbox().unwrap(), net.new_sandbox().unwrap());
         let ea = net.attach(a.as_fd(), &bridge.id, request("a")).unwrap();
         let eb = net.attach(b.as_fd(), &bridge.id, request("b")).unwrap();
-        assert_eq!((ea.ipv4, eb.ipv4), (Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(172, 17, 0, 3)));
+        assert_eq!(
+            (ea.ipv4.unwrap(), eb.ipv4.unwrap()),
+            (Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(172, 17, 0, 3))
+        );
         assert_eq!(ea.gateway, Some(Ipv4Addr::new(172, 17, 0, 1)));
 
         let _server = Server::start(a.as_fd(), 80);
-        assert_eq!(inside(b.as_fd(), || ask(ea.ipv4, 80)).unwrap(), IpAddr::V4(eb.ipv4));
-        assert_eq!(ask(ea.ipv4, 80).unwrap(), IpAddr::V4(ea.gateway.unwrap()));
+        assert_eq!(inside(b.as_fd(), || ask(ea.ipv4.unwrap(), 80)).unwrap(), IpAddr::V4(eb.ipv4.unwrap()));
+        assert_eq!(ask(ea.ipv4.unwrap(), 80).unwrap(), IpAddr::V4(ea.gateway.unwrap()));
 
         let link = inside(a.as_fd(), || ip("-d link show eth0"));
         assert!(link.contains(&ea.mac.to_string()) && link.contains("mtu 1500"), "{link}");
@@ -88,8 +91,10 @@ fn published_everywhere(bridge_netfilter: &str) {
             inside(w.outside.as_fd(), || ask(support::HOST_V6.parse::<Ipv6Addr>().unwrap(), 8080)).is_ok()
         );
         // From containers: another network keeps its address, oneself cannot.
-        assert_eq!(inside(c.as_fd(), || ask(HOST, 8080)).unwrap(), IpAddr::V4(ec.ipv4));
-        assert!([gateway, IpAddr::V4(eb.ipv4)].contains(&inside(b.as_fd(), || ask(HOST, 8080)).unwrap()));
+        assert_eq!(inside(c.as_fd(), || ask(HOST, 8080)).unwrap(), IpAddr::V4(ec.ipv4.unwrap()));
+        assert!(
+            [gateway, IpAddr::V4(eb.ipv4.unwrap())].contains(&inside(b.as_fd(), || ask(HOST, 8080)).unwrap())
+        );
         assert_eq!(inside(a.as_fd(), || ask(HOST, 8080)).unwrap(), gateway);
         assert!(inside(b.as_fd(), || ask(eb.gateway.unwrap(), 8080)).is_ok());
 
@@ -162,12 +167,12 @@ fn networks_and_outsiders_cannot_reach_in() {
         let ea = net.attach(a.as_fd(), &bridge.id, EndpointRequest { ports, ..request("a") }).unwrap();
         net.attach(b.as_fd(), &other.id, request("b")).unwrap();
         let _servers = [Server::start(a.as_fd(), 80), Server::start(a.as_fd(), 81)];
-        assert!(inside(b.as_fd(), || ask(ea.ipv4, 80)).is_err());
+        assert!(inside(b.as_fd(), || ask(ea.ipv4.unwrap(), 80)).is_err());
         // Direct routing: neither an unpublished port nor, past the map, a published one.
         inside(w.outside.as_fd(), || {
             ip(&format!("route add {} via {HOST}", bridge.pool().unwrap().subnet));
-            assert!(ask(ea.ipv4, 81).is_err());
-            assert!(ask(ea.ipv4, 80).is_err());
+            assert!(ask(ea.ipv4.unwrap(), 81).is_err());
+            assert!(ask(ea.ipv4.unwrap(), 80).is_err());
             assert!(ask(HOST, 8080).is_ok());
         });
         net.shutdown(true).unwrap();
@@ -189,7 +194,7 @@ fn an_internal_network_has_no_way_out_or_in() {
         assert_eq!(ea.gateway, None);
         let _servers = [Server::start(a.as_fd(), 80), Server::start(c.as_fd(), 80)];
         let _outside = Server::start(w.outside.as_fd(), 80);
-        assert!(inside(b.as_fd(), || ask(ea.ipv4, 80)).is_ok());
+        assert!(inside(b.as_fd(), || ask(ea.ipv4.unwrap(), 80)).is_ok());
         inside(b.as_fd(), || {
             ip(&format!("route add default via {}", internal.pool().unwrap().gateway.unwrap()));
             assert!(ask(OUTSIDE, 80).is_err());
@@ -212,10 +217,10 @@ fn inter_container_communication_can_be_off() {
         let _server = Server::start(a.as_fd(), 80);
         let _outside = Server::start(w.outside.as_fd(), 80);
         inside(b.as_fd(), || {
-            assert!(ask(ea.ipv4, 80).is_err());
+            assert!(ask(ea.ipv4.unwrap(), 80).is_err());
             // Nor by way of the gateway.
-            ip(&format!("route add {} via {}", ea.ipv4, ea.gateway.unwrap()));
-            assert!(ask(ea.ipv4, 80).is_err());
+            ip(&format!("route add {} via {}", ea.ipv4.unwrap(), ea.gateway.unwrap()));
+            assert!(ask(ea.ipv4.unwrap(), 80).is_err());
             assert!(ask(OUTSIDE, 80).is_ok());
         });
         assert!(ask(HOST, 8080).is_ok());

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use futures_util::TryStreamExt;
+use reqwest::StatusCode;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
@@ -35,8 +36,14 @@ pub(crate) async fn open(transport: &Transport, url: Url) -> Result<Download, Re
     };
     let request = transport.client(&Tls::default())?.get(url.clone());
     let response = request.send().await.map_err(|error| failed(Failure::of_request(&error)))?;
-    if !response.status().is_success() {
-        return Err(failed(refusal(response).await));
+    let status = response.status();
+    if !status.is_success() {
+        return Err(match refusal(response).await {
+            Failure::Status { message, .. } if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) => {
+                RegistryError::NoFile { url: url.to_string(), status: status.to_string(), message }
+            }
+            other => failed(other),
+        });
     }
     let length = response.content_length();
     let stream = StreamReader::new(response.bytes_stream().map_err(io::Error::other));

@@ -103,6 +103,16 @@ pub enum RegistryError {
     /// What is to be downloaded has no address.
     #[error("{0:?} is no address of a file: use http:// or https://")]
     BadUrl(String),
+    /// There is no file at the address.
+    #[error("failed to GET {url} with status {status}: {message}")]
+    NoFile {
+        /// The address.
+        url: String,
+        /// The server's answer.
+        status: String,
+        /// What it says about it.
+        message: String,
+    },
     /// A file could not be downloaded.
     #[error("cannot download {url}: {reason}")]
     Download {
@@ -155,6 +165,7 @@ impl RegistryError {
             | Self::PullDenied(_)
             | Self::NoPlatform { .. }
             | Self::NoSearch(_)
+            | Self::NoFile { .. }
             | Self::NotLocal(_) => ErrorKind::NotFound,
             Self::PushDenied(_) => ErrorKind::Forbidden,
             Self::Unauthorized(_) => ErrorKind::Unauthorized,

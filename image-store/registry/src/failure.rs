@@ -102,6 +102,10 @@ impl Failure {
             _ if all.contains("InvalidContentType") => format!(
                 "http: server gave HTTP response to HTTPS client (to allow that, list {host}:{port} as insecure registry)"
             ),
+            _ if all.contains("UnknownIssuer") => format!(
+                "the certificate of {host}:{port} is of an unknown authority (are CA certificates installed, such as the \
+                 package ca-certificates? That of a registry's own authority goes into the registry's directory, as ca.crt)"
+            ),
             _ => causes.pop().unwrap_or_else(|| error.to_string()),
         };
         let hopeless = error.is_connect() || error.is_builder() || error.is_redirect();
@@ -160,6 +164,15 @@ impl Failure {
                 message
             }),
             Self::Status { status: 429, message, .. } => RegistryError::TooManyRequests(message),
+            // The words are Go's; other servers have others.
+            Self::Status { status: 400, message, .. }
+                if message.contains("HTTP request to an HTTPS server") =>
+            {
+                RegistryError::Registry(format!(
+                    "{} (put the certificate of its authority into the registry's directory, as ca.crt)",
+                    message.trim_end()
+                ))
+            }
             Self::Status { status, code, message, .. } => {
                 let code = code.to_ascii_lowercase().replace('_', " ");
                 let parts = [code, message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();

@@ -31,6 +31,18 @@ pub(crate) struct Host {
     pub(crate) origin: bool,
 }
 
+impl Host {
+    /// With certificates. Whoever gives some for a registry means TLS, also where plain HTTP would be allowed.
+    fn trusting(mut self, tls: Tls) -> Self {
+        if tls != Tls::default()
+            && let Some(rest) = self.base.strip_prefix("http://")
+        {
+            self.base = format!("https://{rest}");
+        }
+        Self { tls, ..self }
+    }
+}
+
 /// What a server may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capabilities {
@@ -104,7 +116,7 @@ pub(crate) fn hosts_of(config: &RegistryConfig, registry: &str) -> Result<Vec<Ho
                 return read(config, registry, &place, &file);
             }
             if place.is_dir() {
-                return Ok(vec![Host { tls: docker_style(&place)?, ..origin(config, registry) }]);
+                return Ok(vec![origin(config, registry).trusting(docker_style(&place)?)]);
             }
         }
     }
@@ -161,7 +173,7 @@ fn read(
         None => {
             let Host { capabilities, tls, headers, .. } =
                 host(place, &own.base, parsed.settings).map_err(&bad)?;
-            Host { capabilities, tls, headers, ..own }
+            Host { capabilities, headers, ..own }.trusting(tls)
         }
     };
     // A table for the registry itself says how, not where else.
@@ -339,6 +351,19 @@ mod tests {
         let host = hosts_of(&config(directory.path()), "example.org").unwrap().remove(0);
         assert_eq!(host.tls.ca, [place.join("ca.crt")]);
         assert_eq!(host.tls.client, [(place.join("me.cert"), Some(place.join("me.key")))]);
+    }
+
+    #[test]
+    fn certificates_mean_tls_on_loopback_too() {
+        let (directory, toml) = written("127.0.0.1:5000", "capabilities = [\"pull\"]");
+        assert_eq!(hosts_of(&toml, "127.0.0.1:5000").unwrap()[0].base, "http://127.0.0.1:5000/v2");
+        let place = directory.path().join("127.0.0.1:5000");
+        std::fs::write(place.join("hosts.toml"), "ca = \"ca.crt\"").unwrap();
+        assert_eq!(hosts_of(&toml, "127.0.0.1:5000").unwrap()[0].base, "https://127.0.0.1:5000/v2");
+        std::fs::remove_file(place.join("hosts.toml")).unwrap();
+        assert_eq!(hosts_of(&toml, "127.0.0.1:5000").unwrap()[0].base, "http://127.0.0.1:5000/v2");
+        std::fs::write(place.join("ca.crt"), "").unwrap();
+        assert_eq!(hosts_of(&toml, "127.0.0.1:5000").unwrap()[0].base, "https://127.0.0.1:5000/v2");
     }
 
     #[test]

@@ -67,10 +67,6 @@ impl Drop for Keep {
 impl Pull<'_> {
     pub(crate) async fn run(self) -> Result<Pulled, RegistryError> {
         let name = self.reference.digest().map_or_else(|| self.tag().to_owned(), Digest::to_string);
-        self.tell(Event::Named {
-            id: name.clone(),
-            status: format!("Pulling from {}", self.reference.path()),
-        });
         let keep = Keep(Some(self.store.lease()));
         let pulled = self.fetch(&name).await?;
         keep.end();
@@ -78,6 +74,12 @@ impl Pull<'_> {
         self.tell(Event::Status(format!("Digest: {}", pulled.digest)));
         self.tell(Event::Status(format!("Status: {status} for {}", self.reference.familiar())));
         Ok(pulled)
+    }
+
+    /// Told once the registry has answered: until then a failure is the whole answer, with its own status.
+    fn begin(&self, name: &str) {
+        let status = format!("Pulling from {}", self.reference.path());
+        self.tell(Event::Named { id: name.to_owned(), status });
     }
 
     fn tell(&self, event: Event) {
@@ -99,9 +101,11 @@ impl Pull<'_> {
     async fn fetch(&self, name: &str) -> Result<Pulled, RegistryError> {
         let session = Session::open(self.transport, self.reference, self.credentials, false, &[])?;
         if let Some(pulled) = self.present(&session, name).await? {
+            self.begin(name);
             return Ok(pulled);
         }
         let served = session.manifest(name).await.map_err(|failure| self.failed(failure))?;
+        self.begin(name);
         let chosen = self.choose(&session, served).await?;
         let config =
             session.small_blob(&chosen.manifest.config).await.map_err(|failure| self.failed(failure))?;

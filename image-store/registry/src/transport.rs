@@ -62,16 +62,27 @@ impl Transport {
     }
 
     fn new_client(&self, tls: &Tls) -> Result<reqwest::Client, RegistryError> {
+        let with_system = self.builder(tls, false)?.build();
+        // A host without an authority of its own speaks plain HTTP, and TLS to those whose authority it was given.
+        with_system.or_else(|_| self.builder(tls, true)?.build().map_err(setup))
+    }
+
+    /// `own`: none but the authorities of `tls` are trusted, not the system's.
+    fn builder(&self, tls: &Tls, own: bool) -> Result<reqwest::ClientBuilder, RegistryError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(self.config.user_agent)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .tcp_nodelay(true)
             .redirect(Policy::custom(follow));
+        let mut authorities = Vec::new();
         for file in &tls.ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(&read(file)?).map_err(wrong(file))?;
-            builder = builder.tls_certs_merge(certificates);
+            authorities.extend(reqwest::Certificate::from_pem_bundle(&read(file)?).map_err(wrong(file))?);
         }
+        builder = match own {
+            true => builder.tls_certs_only(authorities),
+            false => builder.tls_certs_merge(authorities),
+        };
         for (certificate, key) in &tls.client {
             let mut pem = read(certificate)?;
             if let Some(key) = key {
@@ -83,7 +94,7 @@ impl Transport {
         if tls.skip_verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
-        builder.build().map_err(|error| RegistryError::Setup(error.to_string()))
+        Ok(builder)
     }
 }
 
@@ -98,6 +109,10 @@ fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
         return attempt.error("a redirection from https to http is not followed");
     }
     attempt.follow()
+}
+
+fn setup(error: reqwest::Error) -> RegistryError {
+    RegistryError::Setup(error.to_string())
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, RegistryError> {

@@ -18,6 +18,10 @@ use crate::error::Result;
 pub(crate) const HOLD: &str = "INSERT INTO held (digest, until) VALUES (?1, ?2)
     ON CONFLICT (digest) DO UPDATE SET until = excluded.until WHERE until < 9223372036854775807";
 
+/// What an image is made of needs no lease that lingers.
+pub(crate) const RELEASE: &str = "DELETE FROM held WHERE until < 9223372036854775807 AND digest IN
+    (SELECT ?1 UNION SELECT diff_id FROM image_layers WHERE id = ?1 UNION SELECT digest FROM image_blobs WHERE id = ?1)";
+
 #[derive(Default)]
 pub(crate) struct Pinned {
     leases: usize,

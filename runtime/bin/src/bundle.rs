@@ -27,6 +27,8 @@ impl Bundle {
         let directory =
             directory.canonicalize().with_context(|| format!("bundle {}", directory.display()))?;
         let path = directory.join("config.json");
+        // The command line is understood. What comes now is the largest part of the program.
+        release_text();
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
                 "JSON specification file {} not found (`berth-runtime spec` writes an example)",
@@ -44,7 +46,6 @@ impl Bundle {
         if let Some(process) = spec.process_mut() {
             activation::announce(process);
         }
-        // The parser is done, and is the largest part of the program.
         release_text();
         Ok(Self { directory, spec, text, warnings })
     }

@@ -10,7 +10,10 @@ use std::path::Path;
 
 use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 
 use crate::path::magic_link;
 
@@ -121,7 +124,7 @@ impl FsContext {
             Some(text) => self.set_string(key, text),
             None => {
                 let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-                let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?;
+                let fd = nix::fcntl::open(path, flags, Mode::empty())?;
                 self.set_string(key, &magic_link(&fd).to_string_lossy())
             }
         }
@@ -319,21 +322,21 @@ impl From<OverlayError> for std::io::Error {
 /// Mounts an overlay, detached.
 ///
 /// Lower directories are given one by one (`lowerdir+`, Linux 6.8: no limit of a page, no escaping). An older kernel
-/// takes that name at first and refuses it only when the superblock is made; it gets the one `lowerdir` string.
+/// takes that name at first and refuses it only when the superblock is made; it gets the options as `mount(2)` has them.
 ///
 /// # Errors
 /// The call that failed, and the kernel's own explanation.
 pub fn overlay(overlay: &Overlay<'_>) -> Result<OwnedFd, OverlayError> {
-    match overlay_with(overlay, true) {
+    match overlay_by_context(overlay) {
         Err(first) if first.errno == Errno::EINVAL && !first.operation.contains("dir=") => {
             // If that is refused too, the first refusal is the one that explains.
-            overlay_with(overlay, false).map_err(|_| first)
+            overlay_by_page(overlay).map_err(|_| first)
         }
         other => other,
     }
 }
 
-fn overlay_with(overlay: &Overlay<'_>, one_by_one: bool) -> Result<OwnedFd, OverlayError> {
+fn overlay_by_context(overlay: &Overlay<'_>) -> Result<OwnedFd, OverlayError> {
     let plain = |operation: String| move |errno| OverlayError { operation, errno, log: String::new() };
     let fs = FsContext::open("overlay").map_err(plain("fsopen".into()))?;
     let fail = |operation: String| |errno| OverlayError { operation, errno, log: fs.log() };
@@ -341,13 +344,8 @@ fn overlay_with(overlay: &Overlay<'_>, one_by_one: bool) -> Result<OwnedFd, Over
         let operation = format!("fsconfig {key}={}", path.display());
         fs.set_path(key, path).map_err(fail(operation))
     };
-    if one_by_one {
-        for lower in overlay.lower {
-            set("lowerdir+", lower)?;
-        }
-    } else {
-        let joined: Vec<String> = overlay.lower.iter().map(|p| escape_lower(p)).collect();
-        set("lowerdir", Path::new(&joined.join(":")))?;
+    for lower in overlay.lower {
+        set("lowerdir+", lower)?;
     }
     if let Some(upper) = overlay.upper {
         set("upperdir", upper)?;
@@ -367,16 +365,65 @@ fn overlay_with(overlay: &Overlay<'_>, one_by_one: bool) -> Result<OwnedFd, Over
     fs.mount(overlay.attrs).map_err(fail("fsmount".into()))
 }
 
-/// In the one `lowerdir` string colons and backslashes are escaped.
-fn escape_lower(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:")
+/// For kernels before 6.8, whose one `lowerdir` is too long for a string of `fsconfig(2)` with three layers already.
+/// `mount(2)` takes a page of options, which is enough for some two hundred directories named by their descriptors. It
+/// needs a place: one in a mount namespace of a thread's own, which ends with the thread; what stays is a detached clone.
+fn overlay_by_page(overlay: &Overlay<'_>) -> Result<OwnedFd, OverlayError> {
+    let make = || -> Result<OwnedFd, OverlayError> {
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mounts of a thread"))?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(none, "/", none, private, none).map_err(failed("make the mounts of a thread private"))?;
+        // Opened in here: the kernel takes no directory of another mount namespace.
+        let (options, _open) = page_of_options(overlay)?;
+        mount(Some("overlay"), PLACE, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+            .map_err(failed("mount the overlay"))?;
+        open_tree(AT_FDCWD, PLACE, Tree::Clone).map_err(failed("open the overlay"))
+    };
+    let root = std::thread::scope(|scope| scope.spawn(make).join().expect("no thread of mounts panics"))?;
+    if overlay.attrs != 0 {
+        let change = MountAttr { set: overlay.attrs, ..MountAttr::default() };
+        mount_setattr(&root, &change, false).map_err(failed("mount_setattr"))?;
+    }
+    Ok(root)
 }
+
+fn failed(operation: &str) -> impl Fn(Errno) -> OverlayError {
+    move |errno| OverlayError { operation: operation.to_owned(), errno, log: String::new() }
+}
+
+/// The options as `mount(2)` takes them, and the descriptors that they name.
+fn page_of_options(overlay: &Overlay<'_>) -> Result<(String, Vec<OwnedFd>), OverlayError> {
+    let mut opened = Vec::new();
+    let mut name = |path: &Path| -> Result<String, OverlayError> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::open(path, flags, Mode::empty())
+            .map_err(failed(&format!("open {}", path.display())))?;
+        let link = magic_link(&fd).to_string_lossy().into_owned();
+        opened.push(fd);
+        Ok(link)
+    };
+    let lower = overlay.lower.iter().map(|path| name(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut options = vec![format!("lowerdir={}", lower.join(":"))];
+    for (key, path) in [("upperdir", overlay.upper), ("workdir", overlay.work)] {
+        if let Some(path) = path {
+            options.push(format!("{key}={}", name(path)?));
+        }
+    }
+    options.extend(overlay.options.iter().map(|(key, value)| match value {
+        Some(value) => format!("{key}={value}"),
+        None => (*key).to_owned(),
+    }));
+    Ok((options.join(","), opened))
+}
+
+/// Where a thread mounts something in a namespace of its own; a directory that every system has, and nobody needs there.
+const PLACE: &str = "/sys";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::path::open_in_root;
-    use nix::sys::stat::Mode;
     use std::fs;
     use std::io::Read;
 
@@ -411,7 +458,7 @@ mod tests {
         fs::write(top.join("both"), "top").unwrap();
         fs::write(odd.join("both"), "bottom").unwrap();
         fs::write(odd.join("below"), "below").unwrap();
-        for one_by_one in [true, false] {
+        for way in [overlay_by_context, overlay_by_page] {
             let request = Overlay {
                 lower: &[&top, &odd],
                 upper: Some(&upper),
@@ -419,7 +466,7 @@ mod tests {
                 options: &[],
                 attrs: 0,
             };
-            let root = overlay_with(&request, one_by_one).unwrap();
+            let root = way(&request).unwrap();
             assert_eq!(read(&root, "both").unwrap(), "top");
             assert_eq!(read(&root, "below").unwrap(), "below");
             write(&root, "new").unwrap();
@@ -427,6 +474,26 @@ mod tests {
         assert!(upper.join("new").exists());
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(dir.path().to_str().unwrap()), "the mount must stay detached");
+    }
+
+    #[test]
+    fn overlay_of_as_many_layers_as_an_image_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers: Vec<_> = (0..128).map(|n| dir.path().join(format!("{n:064}"))).collect();
+        for (n, layer) in layers.iter().enumerate() {
+            fs::create_dir(layer).unwrap();
+            fs::write(layer.join(format!("f{n}")), "x").unwrap();
+        }
+        let lower: Vec<&Path> = layers.iter().map(std::path::PathBuf::as_path).collect();
+        for way in [overlay_by_context, overlay_by_page] {
+            let request =
+                Overlay { lower: &lower, upper: None, work: None, options: &[], attrs: attr::RDONLY };
+            let root = way(&request).unwrap();
+            assert_eq!(read(&root, "f0").unwrap() + &read(&root, "f127").unwrap(), "xx");
+            assert_eq!(write(&root, "new"), Err(Errno::EROFS));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains("overlay /sys"), "the mount is in no table that anybody sees");
     }
 
     #[test]
@@ -442,9 +509,11 @@ mod tests {
         fs::write(odd.join("below"), "below").unwrap();
         let request =
             Overlay { lower: &[&odd], upper: Some(&upper), work: Some(&work), options: &[], attrs: 0 };
-        let root = overlay(&request).unwrap();
-        assert_eq!(read(&root, "below").unwrap(), "below");
-        write(&root, "new").unwrap();
+        for way in [overlay_by_context, overlay_by_page] {
+            let root = way(&request).unwrap();
+            assert_eq!(read(&root, "below").unwrap(), "below");
+            write(&root, "new").unwrap();
+        }
         assert!(upper.join("new").exists());
     }
 

@@ -188,6 +188,19 @@ pub fn disk_usage(f: &Fixture) {
     for line in ["Images|1|", "Containers|1|3MB", "Local Volumes|1|2MB"] {
         assert!(df.lines().any(|l| l.starts_with(line)), "{line} is not in {df}");
     }
+    // What comes later counts as well: by `cp` and by another start.
+    let containers = |size: &str| {
+        let df = f.cli.ok(&["system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Size}}"]);
+        assert!(df.lines().any(|l| l == format!("Containers|1|{size}")), "{size} is not in {df}");
+    };
+    let more = f.scratch.join("more");
+    std::fs::write(&more, vec![0; 4_000_000]).expect("a file");
+    f.cli.ok(&["cp", &more.display().to_string(), "writer:/more"]);
+    containers("7MB");
+    f.cli.ok(&["cp", &more.display().to_string(), "writer:/big"]);
+    containers("8MB");
+    f.cli.ok(&["start", "-a", "writer"]);
+    containers("7MB");
     let verbose = f.cli.ok(&["system", "df", "-v"]);
     for word in ["writer", "vessel", "UNIQUE SIZE", "Build cache usage"] {
         assert!(verbose.contains(word), "{word} is not in {verbose}");

@@ -50,6 +50,16 @@ pub(crate) struct What {
     names: Vec<String>,
 }
 
+/// What `network inspect` takes.
+#[derive(Debug, Args)]
+pub(crate) struct OfNetwork {
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// Of no effect: there are no services of a cluster to show
+    #[arg(short, long)]
+    verbose: bool,
+}
+
 pub(crate) async fn run(session: &Session, args: Inspect) -> Result<Exit> {
     of(session, args.kind, args.what).await
 }

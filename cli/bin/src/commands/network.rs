@@ -46,6 +46,9 @@ pub(crate) struct Create {
     /// Let containers join later
     #[arg(long)]
     attachable: bool,
+    /// The entrance of a cluster, which this engine is not part of
+    #[arg(long)]
+    ingress: bool,
     /// With IPv4
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     ipv4: Option<bool>,
@@ -165,11 +168,11 @@ pub(crate) async fn create(session: &Session, args: Create) -> Result<Exit> {
         }),
         internal: args.internal,
         attachable: args.attachable,
+        ingress: args.ingress,
         config_only: args.config_only,
         config_from: args.config_from.map(|network| ConfigReference { network }),
         options: environment::pairs("--opt", &args.options)?,
         labels: args.label.iter().map(|label| environment::pair(label)).collect(),
-        ..NetworkCreateRequest::default()
     };
     let created = session.client().await?.network_create(&request).await?;
     if !created.warning.is_empty() {

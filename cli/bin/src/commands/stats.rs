@@ -21,12 +21,12 @@ use crate::output::list::{Column, Style, render};
 use crate::output::units;
 use crate::session::Session;
 
-/// Show what containers use, again and again
+/// Which containers are shown, and how.
 #[derive(Debug, Args)]
-pub(crate) struct Stats {
+pub(crate) struct Look {
     /// Also containers that do not run
     #[arg(short, long)]
-    all: bool,
+    pub(super) all: bool,
     /// Format: table, json or a template
     #[arg(long)]
     format: Option<String>,
@@ -36,6 +36,13 @@ pub(crate) struct Stats {
     /// Whole ids
     #[arg(long)]
     no_trunc: bool,
+}
+
+/// Show what containers use, again and again
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    look: Look,
     /// Record the kernel's counters to a file, .csv or .json, instead of showing them
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -76,12 +83,17 @@ pub(crate) async fn run(session: &Session, args: Stats) -> Result<Exit> {
     if args.record.is_some() || args.plot.is_some() {
         return record(&client, &args).await;
     }
-    let style = Style { format: args.format.as_deref(), only: None };
+    show(&client, &args.look, &args.containers).await
+}
+
+/// Shows containers, all that run if none are named, until the user ends it.
+pub(super) async fn show(client: &Client, look: &Look, containers: &[String]) -> Result<Exit> {
+    let style = Style { format: look.format.as_deref(), only: None };
     loop {
-        let rows = rows(&client, &args).await?;
+        let rows = rows(client, look, containers).await?;
         let text = render(style, COLUMNS, &[("CONTAINER", "Container")], &rows)?;
         let mut out = std::io::stdout().lock();
-        if args.no_stream {
+        if look.no_stream {
             out.write_all(text.as_bytes())?;
             return Ok(Exit::Success);
         }
@@ -147,12 +159,12 @@ async fn record(client: &Client, args: &Stats) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-async fn rows(client: &Client, args: &Stats) -> Result<Vec<Value>> {
-    let named = !args.containers.is_empty();
+async fn rows(client: &Client, look: &Look, containers: &[String]) -> Result<Vec<Value>> {
+    let named = !containers.is_empty();
     let containers = if named {
-        args.containers.clone()
+        containers.to_vec()
     } else {
-        let options = ListContainers { all: args.all, ..ListContainers::default() };
+        let options = ListContainers { all: look.all, ..ListContainers::default() };
         client.container_list(&options).await?.into_iter().map(|container| container.id).collect()
     };
     let samples = containers.iter().map(async |container| match sample(client, container).await {
@@ -160,7 +172,7 @@ async fn rows(client: &Client, args: &Stats) -> Result<Vec<Value>> {
         Err(error) if !named && error.is_not_found() => Ok(None),
         Err(error) => Err(error),
         Ok(None) => Ok(None),
-        Ok(Some(stats)) => Ok(Some(row(container, &stats, args.no_trunc))),
+        Ok(Some(stats)) => Ok(Some(row(container, &stats, look.no_trunc))),
     });
     Ok(try_join_all(samples).await?.into_iter().flatten().collect())
 }

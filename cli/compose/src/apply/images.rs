@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_client::api::image::ImageInspect;
+use berth_client::api::{Filters, image::ImageInspect};
 use futures_util::future::{BoxFuture, try_join_all};
 
 use super::{Engine, Status};
 use crate::{
     Result,
-    error::Error,
+    error::{Context as _, Error},
     labels::{self, COMPOSE_VERSION},
     model::{Build, Dependencies, Project, Service},
     observe, order,
@@ -162,6 +162,21 @@ impl Engine {
         self.build(project, &builds, images, args).await
     }
 
+    /// Removes the project's images that have lost their names to newer ones and that nobody uses.
+    ///
+    /// # Errors
+    /// If the engine refuses.
+    pub async fn drop_nameless_images(&self, project: &Project) -> Result<()> {
+        if self.dry {
+            return Ok(());
+        }
+        let mut filters = Filters::new();
+        filters.add("dangling", "true");
+        filters.add("label", format!("{}={}", labels::PROJECT, project.name));
+        self.client.image_prune(&filters).await.during(|| "removing images without a name".to_owned())?;
+        Ok(())
+    }
+
     /// Pulls one image.
     ///
     /// # Errors
@@ -307,6 +322,16 @@ fn is_stale(policy: &str, image: Option<&ImageInspect>) -> bool {
     i64::try_from(now).unwrap_or(i64::MAX) - tagged > most
 }
 
+/// The labels of a service's image: its own, and whose it is.
+#[must_use]
+pub fn image_labels(project: &Project, name: &str, build: &Build) -> BTreeMap<String, String> {
+    let mut labels = build.labels.0.clone();
+    labels.insert(labels::VERSION.to_owned(), COMPOSE_VERSION.to_owned());
+    labels.insert(labels::PROJECT.to_owned(), project.name.clone());
+    labels.insert(labels::SERVICE.to_owned(), name.to_owned());
+    labels
+}
+
 fn build_options(
     project: &Project,
     name: &str,
@@ -321,10 +346,7 @@ fn build_options(
             *value = project.environment.get(key).cloned();
         }
     }
-    let mut labels = build.labels.0.clone();
-    labels.insert(labels::VERSION.to_owned(), COMPOSE_VERSION.to_owned());
-    labels.insert(labels::PROJECT.to_owned(), project.name.clone());
-    labels.insert(labels::SERVICE.to_owned(), name.to_owned());
+    let labels = image_labels(project, name, &build);
     let mut secrets = BTreeMap::new();
     for reference in &build.secrets {
         let Some(object) = project.secrets.get(&reference.source) else { continue };

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use create::{Created, UpOptions};
 pub use down::{DownOptions, RemoveImages};
-pub use images::{BuildOptions, ImageStep, Images, PullPolicy};
+pub use images::{BuildOptions, ImageStep, Images, PullPolicy, image_labels};
 pub use lifecycle::StopOptions;
 pub use oneoff::RunOptions;
 

@@ -17,6 +17,12 @@ impl Service {
         }
         service.depends_on.clear();
         service.profiles.clear();
+        // docker compose forgets the mode once it knows the container.
+        for from in &mut service.volumes_from {
+            if let Some((id, _)) = from.split_once(':').filter(|(id, _)| is_id(id)) {
+                *from = id.to_owned();
+            }
+        }
         sha256(&go_json(&service))
     }
 }
@@ -39,6 +45,11 @@ impl Volume {
         }
         sha256(&go_json(&volume))
     }
+}
+
+/// The id of a container, which no service is called.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn sha256(text: &str) -> String {

@@ -430,7 +430,10 @@ pub(crate) fn resolve_with<E>(
         let mut parts = from.split(':');
         match parts.next().unwrap_or_default() {
             "container" => *from = parts.next().unwrap_or_default().to_owned(),
-            name => *from = id(name)?,
+            name => {
+                let mode = parts.next().map(|mode| format!(":{mode}")).unwrap_or_default();
+                *from = id(name)? + &mode;
+            }
         }
     }
     for mode in [&mut service.network_mode, &mut service.ipc, &mut service.pid] {

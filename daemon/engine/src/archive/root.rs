@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::path::link_target;
-use crate::containers::{Container, MountKind, subtree};
+use crate::containers::{Container, MountKind, Writing, subtree};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::fsutil;
@@ -22,6 +22,8 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug)]
 pub(super) struct Root {
     fd: OwnedFd,
+    /// What is written through it may come after the container has ended.
+    _writing: Writing,
 }
 
 impl AsFd for Root {
@@ -49,6 +51,7 @@ impl Root {
 impl Engine {
     /// Opens the root of a container. Blocking.
     pub(super) fn open_root(&self, container: &Container) -> Result<Root> {
+        let writing = container.weight.writing();
         let status = container.status();
         if status.phase.is_alive() {
             let path = format!("/proc/{}/root", status.pid);
@@ -57,10 +60,10 @@ impl Engine {
             // The process may have ended, and its number be somebody else's, between the two.
             let now = container.status();
             if now.phase.is_alive() && now.pid == status.pid {
-                return Ok(Root { fd });
+                return Ok(Root { fd, _writing: writing });
             }
         }
-        let root = Root { fd: self.store.snapshots().mount(&container.id)? };
+        let root = Root { fd: self.store.snapshots().mount(&container.id)?, _writing: writing };
         let definition = container.definition();
         if !status.ever_started {
             self.write_files_unstarted(&definition)?;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::machine::{Change, Phase};
 use super::record::{Definition, Status};
+use super::weight::Weight;
 use crate::db::Db;
 use crate::error::{EngineError, Result};
 
@@ -24,6 +25,8 @@ pub(crate) struct Container {
     live: Mutex<Live>,
     /// Held by whoever starts, stops, changes or removes it. The end of its process is noted without it.
     pub(crate) operation: tokio::sync::Mutex<()>,
+    /// What its writable layer weighs.
+    pub(crate) weight: Arc<Weight>,
 }
 
 /// What a daemon holds of a container, and the next one does not.
@@ -52,6 +55,7 @@ impl Container {
             status: watch::Sender::new(status),
             live: Mutex::default(),
             operation: tokio::sync::Mutex::default(),
+            weight: Arc::default(),
         }
     }
 

@@ -113,19 +113,7 @@ impl Engine {
         if wanted.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
-        let image = self.store.images().resolve(wanted)?;
-        if !platform.is_empty() {
-            let platform = berth_oci::Platform::parse(platform)
-                .map_err(|error| EngineError::invalid(error.to_string()))?;
-            let offered = self.store.images().config_of(&image.id)?.platform();
-            if !platform.matches(&offered) {
-                return Err(EngineError::not_found(format!(
-                    "image with reference {wanted} was found but does not match the specified platform: wanted \
-                     {platform}, actual: {offered}"
-                )));
-            }
-        }
-        Ok(image)
+        self.image_for(wanted, platform)
     }
 
     /// `container:<name>` is kept as `container:<id>`, so that a rename changes nothing.
@@ -197,7 +185,9 @@ impl Engine {
         let mut inherited = Vec::new();
         for spec in specs {
             let (name, mode) = mounts::parse_volumes_from(spec)?;
-            let donor = self.containers.find(name)?.definition();
+            // Not "not found": the docker CLI would take that for the image, and pull it.
+            let donor = self.containers.find(name).map_err(|error| EngineError::invalid(error.message()))?;
+            let donor = donor.definition();
             inherited.extend(donor.mounts.iter().filter(|plan| !plan.is_in_memory()).cloned().map(|plan| {
                 MountPlan {
                     read_only: plan.read_only || mode == Some("ro"),

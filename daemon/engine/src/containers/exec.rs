@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_api::exec::{ExecConfig, ExecInspect, ExecProcessConfig};
 use berth_runtime_client::Shim;
@@ -52,6 +52,8 @@ struct State {
     running: bool,
     pid: i32,
     exit_code: Option<i32>,
+    /// When it ended; of one that ended before the daemon began, nobody knows.
+    ended: Option<Instant>,
 }
 
 impl Exec {
@@ -83,6 +85,7 @@ impl Exec {
             running: pid.is_some(),
             pid: pid.unwrap_or(0),
             exit_code: kept.exit_code,
+            ended: None,
         };
         Self {
             id,
@@ -100,6 +103,7 @@ impl Exec {
         let mut state = self.state();
         state.running = false;
         state.exit_code.get_or_insert(code);
+        state.ended.get_or_insert_with(Instant::now);
         drop(state);
         self.code.send_replace(Some(code));
     }
@@ -359,12 +363,14 @@ impl Engine {
 
     fn forget_old_execs(&self, container: &str) {
         let mut execs = self.execs();
-        let ended: Vec<String> = execs
+        let mut ended: Vec<(Option<Instant>, String)> = execs
             .values()
             .filter(|exec| exec.container == container && exec.state().exit_code.is_some())
-            .map(|exec| exec.id.clone())
+            .map(|exec| (exec.state().ended, exec.id.clone()))
             .collect();
-        for id in ended.iter().take(ended.len().saturating_sub(REMEMBERED)) {
+        // The oldest first: who has just started one asks how it ended.
+        ended.sort_unstable();
+        for (_, id) in ended.iter().take(ended.len().saturating_sub(REMEMBERED)) {
             execs.remove(id);
             self.drop_kept_exec(container, id);
         }

@@ -97,12 +97,8 @@ impl Engine {
     ) -> Result<()> {
         let names = resolve_files::own_names(definition.hostname(), &definition.config.domainname);
         let links = self.link_lines(definition);
-        let own = endpoints
-            .flat_map(|endpoint| {
-                let v6 = endpoint.ipv6.map(|(address, _)| IpAddr::V6(address));
-                std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(v6)
-            })
-            .map(|address| HostLine { address, names: names.clone() });
+        let own =
+            endpoints.flat_map(Endpoint::addresses).map(|address| HostLine { address, names: names.clone() });
         let lines: Vec<HostLine> = links.into_iter().chain(own).collect();
         let extra = definition.host.extra_hosts.as_deref().unwrap_or_default();
         let gateway =

@@ -1,6 +1,7 @@
 //! Inspect: a container in full.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_api::Time;
 use berth_api::container::{ContainerInspect, ContainerState, GraphDriver, MountPoint, NetworkSettings};
@@ -27,12 +28,25 @@ impl Engine {
         Ok(self.show(&container, sizes))
     }
 
-    /// Finds the bytes of the writable layer, and with the image's.
+    /// Finds the bytes of the writable layer, and with the image's. Of a container that does not run they are remembered.
     pub(crate) fn weigh(&self, container: &Container) -> JoinHandle<Result<(i64, i64)>> {
-        let (store, id) = (self.store.clone(), container.id.clone());
+        let (store, id, weight) = (self.store.clone(), container.id.clone(), Arc::clone(&container.weight));
+        // In this order: a start that comes between is seen by one or the other.
+        let moment = weight.moment();
+        let rests = container.operation.try_lock().is_ok() && !container.phase().is_alive();
+        let moment = moment.filter(|_| rests);
         let image = container.definition().image_id.clone();
         tokio::task::spawn_blocking(move || {
-            let own = store.snapshots().size(&id)?;
+            let own = match (weight.bytes(), moment) {
+                (Some(known), Some(_)) => known,
+                (_, moment) => {
+                    let found = store.snapshots().size(&id)?;
+                    if let Some(moment) = moment {
+                        weight.remember(moment, found);
+                    }
+                    found
+                }
+            };
             // An image that was removed by force is not counted.
             let below = store.images().resolve(&image).map_or(0, |image| image.size);
             let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);

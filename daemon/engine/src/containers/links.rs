@@ -147,7 +147,9 @@ impl Engine {
                     "Cannot link to /{name}, as it does not belong to the default network"
                 )));
             };
-            list.extend(environment(&link.alias, &path, IpAddr::V4(endpoint.ipv4), &other.definition()));
+            if let Some(address) = endpoint.addresses().next() {
+                list.extend(environment(&link.alias, &path, address, &other.definition()));
+            }
         }
         Ok(list)
     }
@@ -155,13 +157,13 @@ impl Engine {
     /// Lines of /etc/hosts for the links: alias, host name and name of the other.
     pub(super) fn link_lines(&self, definition: &Definition) -> Vec<HostLine> {
         let line = |(link, other): (&Link, Arc<Container>)| {
-            let endpoint = other.status().endpoints.get(BRIDGE).cloned()?;
+            let address = other.status().endpoints.get(BRIDGE)?.addresses().next()?;
             let other = other.definition();
             let mut names = vec![link.alias.clone(), other.hostname().to_owned()];
             if link.alias != other.name {
                 names.push(other.name.clone());
             }
-            Some(HostLine { address: IpAddr::V4(endpoint.ipv4), names })
+            Some(HostLine { address, names })
         };
         self.links(definition).filter_map(line).collect()
     }

@@ -37,6 +37,7 @@ mod top;
 mod update;
 pub(crate) mod validate;
 mod wait;
+mod weight;
 
 pub use attach::PreparedAttach;
 pub(crate) use container::Container;
@@ -49,3 +50,4 @@ pub(crate) use sources::subtree;
 pub(crate) use start::bare;
 pub use stats::StatsStream;
 pub(crate) use validate::OWN_RUNTIMES;
+pub(crate) use weight::Writing;

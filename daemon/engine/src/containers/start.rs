@@ -142,6 +142,7 @@ impl Engine {
         made: &mut Made,
     ) -> Result<(), (EngineError, i32)> {
         let host = |error: EngineError| (error, START_FAILED_CODE);
+        container.weight.forget();
         let definition = container.definition();
         let run_dir = self.run_dir(&container.id);
         std::fs::create_dir_all(&run_dir).during("create", &run_dir).map_err(host)?;

@@ -16,11 +16,16 @@ impl Engine {
     /// An image in full, with what else its index holds if `manifests`.
     ///
     /// # Errors
-    /// When there is no such image.
-    pub async fn inspect_image(self: &Arc<Self>, name: &str, manifests: bool) -> Result<ImageInspect> {
-        let name = name.to_owned();
+    /// When there is no such image, or it is for another platform than the one given.
+    pub async fn inspect_image(
+        self: &Arc<Self>,
+        name: &str,
+        platform: &str,
+        manifests: bool,
+    ) -> Result<ImageInspect> {
+        let (name, platform) = (name.to_owned(), platform.to_owned());
         self.blocking(move |engine| {
-            let image = engine.store.images().resolve(&name)?;
+            let image = engine.image_for(&name, &platform)?;
             let config = engine.store.images().config_of(&image.id)?;
             let manifests = manifests.then(|| engine.manifests(&image)).transpose()?;
             Ok(ImageInspect {
@@ -54,11 +59,11 @@ impl Engine {
     /// How an image came to be, the newest step first.
     ///
     /// # Errors
-    /// When there is no such image.
-    pub async fn image_history(self: &Arc<Self>, name: &str) -> Result<Vec<HistoryItem>> {
-        let name = name.to_owned();
+    /// When there is no such image, or it is for another platform than the one given.
+    pub async fn image_history(self: &Arc<Self>, name: &str, platform: &str) -> Result<Vec<HistoryItem>> {
+        let (name, platform) = (name.to_owned(), platform.to_owned());
         self.blocking(move |engine| {
-            let image = engine.store.images().resolve(&name)?;
+            let image = engine.image_for(&name, &platform)?;
             let history = engine.store.images().history(&image.id)?;
             let item = |entry: berth_store::HistoryEntry| {
                 let tags = familiar(&entry.tags);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use berth_api::registry::AuthConfig;
 use berth_oci::{Digest, ImageId, Platform, Reference};
 use berth_registry::Credentials;
+use berth_store::Image;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -81,6 +82,22 @@ pub(crate) fn platform(text: &str) -> Result<Platform> {
 }
 
 impl Engine {
+    /// An image by its name, which is to be one for the platform, if one is given.
+    pub(crate) fn image_for(&self, name: &str, platform_text: &str) -> Result<Image> {
+        let image = self.store.images().resolve(name)?;
+        if !platform_text.is_empty() {
+            let wanted = platform(platform_text)?;
+            let offered = self.store.images().config_of(&image.id)?.platform();
+            if !wanted.matches(&offered) {
+                return Err(EngineError::not_found(format!(
+                    "image with reference {name} was found but does not match the specified platform: wanted \
+                     {wanted}, actual: {offered}"
+                )));
+            }
+        }
+        Ok(image)
+    }
+
     pub(crate) fn image_event(&self, action: &str, id: &str, name: &str) {
         let mut attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         if let Ok(id) = Digest::parse(id)

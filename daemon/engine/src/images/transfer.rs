@@ -270,15 +270,13 @@ impl Engine {
     /// An archive with these images.
     ///
     /// # Errors
-    /// When one of them is not there.
-    pub async fn save_images(self: &Arc<Self>, names: Vec<String>) -> Result<ByteStream> {
+    /// When one of them is not there, or is for another platform than the one given.
+    pub async fn save_images(self: &Arc<Self>, names: Vec<String>, platform: &str) -> Result<ByteStream> {
         for name in &names {
             // A repository's name alone means all its tags, which need not include `latest`.
-            let known = self.store.images().resolve(name);
-            if let Err(error) = known
-                && !self.is_repository(name)?
-            {
-                return Err(error.into());
+            let known = self.store.images().resolve(name).is_ok();
+            if known || !self.is_repository(name)? {
+                self.image_for(name, platform)?;
             }
         }
         for name in &names {

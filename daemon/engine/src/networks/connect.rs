@@ -8,7 +8,7 @@ use berth_api::network::{EndpointSettings, NetworkConnectRequest, NetworkDisconn
 use berth_network::{Endpoint, EndpointRequest, NetworkId};
 
 use super::by_preference;
-use super::endpoint::{check_endpoint, request_of};
+use super::endpoint::{check_addresses, check_endpoint, request_of};
 use crate::containers::{Container, Definition};
 use crate::dns;
 use crate::engine::Engine;
@@ -29,7 +29,9 @@ impl Engine {
             check_endpoint(&network.name, &settings)?;
             let definition = container.definition();
             refuse_shared(&definition, &network)?;
-            if definition.networks.contains_key(&network.name) {
+            check_addresses(&network, &settings)?;
+            // One that does not run is only to join another way.
+            if container.phase().is_alive() && definition.networks.contains_key(&network.name) {
                 return Err(EngineError::forbidden(format!(
                     "endpoint with name {} already exists in network {}",
                     definition.name, network.name
@@ -98,12 +100,16 @@ impl Engine {
         let netns = netns_of(container)?;
         let id = container.id.clone();
         self.blocking(move |engine| {
-            let networks = by_preference(&definition).into_iter();
-            let order: Vec<NetworkId> =
-                networks.filter_map(|(name, _)| engine.network.network(name).ok()).map(|n| n.id).collect();
+            let order = engine.in_order(&definition);
             Ok(engine.network.choose_way_out(netns.as_fd(), &id, &order)?)
         })
         .await
+    }
+
+    /// A container's networks, the one that is best for the way out first.
+    fn in_order(&self, definition: &Definition) -> Vec<NetworkId> {
+        let networks = by_preference(definition).into_iter();
+        networks.filter_map(|(name, _)| self.network.network(name).ok()).map(|network| network.id).collect()
     }
 
     async fn disconnect_running(
@@ -184,13 +190,14 @@ impl Engine {
         if !container.phase().is_alive() || shares {
             return Ok(());
         }
+        let netns = netns_of(container).ok();
+        let netns = netns.as_ref().map(OwnedFd::as_fd);
         for endpoint in self.network.container_endpoints(&container.id) {
-            if definition.networks.contains_key(&endpoint.network_name) {
+            let wished = definition.networks.contains_key(&endpoint.network_name);
+            if wished && netns.is_none_or(|netns| self.network.is_plugged(netns, &endpoint)) {
                 continue;
             }
             tracing::info!(container = container.id, network = endpoint.network_name, "undoing a connection");
-            let netns = netns_of(container).ok();
-            let netns = netns.as_ref().map(OwnedFd::as_fd);
             for error in
                 self.network.detach(&container.id, &endpoint.network, netns).err().unwrap_or_default()
             {
@@ -209,6 +216,10 @@ impl Engine {
         }
         if container.status().endpoints != there {
             container.note(&self.db, |status| status.endpoints = there)?;
+            if let Some(netns) = netns {
+                let order = self.in_order(&container.definition());
+                self.network.choose_way_out(netns, &container.id, &order)?;
+            }
         }
         self.refresh_hosts(&container.id);
         Ok(())

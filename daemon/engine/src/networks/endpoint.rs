@@ -35,6 +35,12 @@ pub(crate) fn check_endpoint(network: &str, settings: &EndpointSettings) -> Resu
     Ok(())
 }
 
+/// Checks the fixed addresses against those that the network has.
+pub(super) fn check_addresses(network: &berth_network::Network, settings: &EndpointSettings) -> Result<()> {
+    let wanted = [ipv4(settings)?.map(IpAddr::V4), ipv6(settings)?.map(IpAddr::V6)];
+    Ok(wanted.into_iter().flatten().try_for_each(|address| network.check_address(address))?)
+}
+
 fn ipv4(settings: &EndpointSettings) -> Result<Option<Ipv4Addr>> {
     let text = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv4_address.as_str());
     if text.is_empty() {
@@ -109,7 +115,7 @@ pub(crate) fn endpoint_settings(
     let Some(endpoint) = endpoint else { return settings };
     settings.endpoint_id.clone_from(&endpoint.id);
     settings.network_id = endpoint.network.to_string();
-    settings.ip_address = endpoint.ipv4.to_string();
+    settings.ip_address = endpoint.ipv4.map(|address| address.to_string()).unwrap_or_default();
     settings.ip_prefix_len = endpoint.prefix_len;
     settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
     settings.mac_address = endpoint.mac.to_string();

@@ -68,8 +68,7 @@ impl Engine {
             ..EndpointRequest::default()
         };
         let endpoint = self.network.attach(pins.open(Pin::Network)?.as_fd(), &network.id, request)?;
-        let second = endpoint.ipv6.map(|(address, _)| IpAddr::V6(address));
-        Ok([IpAddr::V4(endpoint.ipv4)].into_iter().chain(second).collect())
+        Ok(endpoint.addresses().collect())
     }
 
     /// Takes the pod off the network; may be called again after a failure.

@@ -79,7 +79,7 @@ async fn changes_commit_and_export() {
         ..Commit::default()
     };
     let id = lab.engine.commit(options).await.unwrap();
-    let image = lab.engine.inspect_image("made", false).await.unwrap();
+    let image = lab.engine.inspect_image("made", "", false).await.unwrap();
     assert_eq!((image.id, image.author.as_str()), (id.clone(), "me"));
     assert_eq!(image.root_fs.layers.len(), 2);
     let started = lab.start("dd", r#"{"Image":"made"}"#).await;

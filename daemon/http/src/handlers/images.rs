@@ -32,12 +32,16 @@ pub(super) async fn list(context: Context) -> ApiResult<Response<Body>> {
 }
 
 pub(super) async fn inspect(context: Context) -> ApiResult<Response<Body>> {
-    let inspect = context.engine().inspect_image(context.name(), context.query.flag("manifests")).await?;
+    let (platform, manifests) = (context.query.get("platform"), context.query.flag("manifests"));
+    let inspect = context.engine().inspect_image(context.name(), platform, manifests).await?;
     Ok(body::json(StatusCode::OK, &shape::shape(context.version, Kind::ImageInspect, &inspect)))
 }
 
 pub(super) async fn history(context: Context) -> ApiResult<Response<Body>> {
-    Ok(body::json(StatusCode::OK, &context.engine().image_history(context.name()).await?))
+    Ok(body::json(
+        StatusCode::OK,
+        &context.engine().image_history(context.name(), context.query.get("platform")).await?,
+    ))
 }
 
 pub(super) async fn tag(context: Context) -> ApiResult<Response<Body>> {

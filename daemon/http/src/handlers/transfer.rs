@@ -94,11 +94,13 @@ pub(super) async fn load(mut context: Context) -> ApiResult<Response<Body>> {
 
 pub(super) async fn save(context: Context) -> ApiResult<Response<Body>> {
     let names = context.query.all("names").to_vec();
-    Ok(body::stream(body::TAR, context.engine().save_images(names).await?))
+    let platform = context.query.get("platform");
+    Ok(body::stream(body::TAR, context.engine().save_images(names, platform).await?))
 }
 
 pub(super) async fn save_one(context: Context) -> ApiResult<Response<Body>> {
-    Ok(body::stream(body::TAR, context.engine().save_images(vec![context.name().to_owned()]).await?))
+    let (name, platform) = (context.name().to_owned(), context.query.get("platform"));
+    Ok(body::stream(body::TAR, context.engine().save_images(vec![name], platform).await?))
 }
 
 #[cfg(test)]

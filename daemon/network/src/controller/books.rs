@@ -15,6 +15,7 @@ use crate::types::{
 };
 
 use super::options::{BridgeOptions, Gateway};
+use super::sub_links::SubOptions;
 
 /// What keeps a published port ours.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ impl Books {
                 created: jiff::Timestamp::now(),
                 internal: false,
                 attachable: false,
+                enable_ipv4: true,
                 enable_ipv6: false,
                 ipam,
                 options,
@@ -188,17 +190,11 @@ impl Books {
         if let Some(mac) = request.mac.filter(|mac| !mac.is_unicast()) {
             return Err(NetworkError::InvalidMac(mac));
         }
-        let pool =
-            network.pool().ok_or_else(|| NetworkError::NoEndpoints(network.name.clone(), network.driver))?;
-        let ipv4 = self.lease(network, pool, request.ipv4.map(IpAddr::V4))?;
-        let ipv6_pool = network.ipv6_pool().filter(|_| network.enable_ipv6);
-        let ipv6 = match (ipv6_pool, request.ipv6) {
-            (Some(pool), wanted) => Some((self.lease(network, pool, wanted.map(IpAddr::V6))?, pool)),
-            (None, Some(address)) => {
-                return Err(NetworkError::NoIpv6 { network: network.name.clone(), address: address.into() });
-            }
-            (None, None) => None,
-        };
+        let ipv4 = self.lease_of(network, network.pool(), request.ipv4.map(IpAddr::V4))?;
+        let ipv6 = self.lease_of(network, network.ipv6_pool(), request.ipv6.map(IpAddr::V6))?;
+        if ipv4.is_none() && ipv6.is_none() {
+            return Err(NetworkError::NoEndpoints(network.name.clone(), network.driver));
+        }
         if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
             return Err(NetworkError::NotLinkLocal(*address));
         }
@@ -209,11 +205,11 @@ impl Books {
             let names: BTreeSet<&str> = siblings().map(|e| e.ifname.as_str()).collect();
             (0..).map(|n| format!("eth{n}")).find(|name| !names.contains(name.as_str()))
         };
-        let gateway = |pool: &IpamPool| pool.gateway.filter(|_| !network.internal);
-        let ipv4_gateway = gateway(pool).and_then(v4);
-        let ipv6_gateway = ipv6.and_then(|(_, pool)| gateway(pool)).and_then(v6);
-        let leads = !request.no_default_route;
-        let endpoint = Endpoint {
+        let direct = has_no_gateways(network)?;
+        let gateway = |lease: Option<(IpAddr, &IpamPool)>| {
+            lease.and_then(|(_, pool)| pool.gateway).filter(|_| !network.internal && !direct)
+        };
+        let mut endpoint = Endpoint {
             host_ifname: match network.driver {
                 Driver::Bridge => format!("veth{}", &id[..8]),
                 _ => String::new(),
@@ -221,22 +217,29 @@ impl Books {
             network: network.id.clone(),
             network_name: network.name.clone(),
             ifname: request.ifname.clone().or_else(free_name).unwrap_or_default(),
-            default_route: leads && ipv4_gateway.is_some() && !siblings().any(|s| s.default_route),
-            default_ipv6_route: leads && ipv6_gateway.is_some() && !siblings().any(|s| s.default_ipv6_route),
+            default_route: false,
+            default_ipv6_route: false,
             container_id: request.container_id.clone(),
             container_name: request.container_name,
-            ipv4: v4(ipv4).ok_or_else(|| NetworkError::NoEndpoints(network.name.clone(), network.driver))?,
-            prefix_len: pool.subnet.prefix_len(),
-            gateway: ipv4_gateway,
+            ipv4: ipv4.and_then(|(address, _)| v4(address)),
+            prefix_len: ipv4.map_or(0, |(_, pool)| pool.subnet.prefix_len()),
+            gateway: gateway(ipv4).and_then(v4),
+            direct: direct && !network.internal,
             mac: request.mac.unwrap_or_else(MacAddress::random),
             ipv6: ipv6.and_then(|(address, pool)| Some((v6(address)?, pool.subnet.prefix_len()))),
-            ipv6_gateway,
+            ipv6_gateway: gateway(ipv6).and_then(v6),
             link_local: request.link_local,
             aliases: request.aliases,
             ports: held.iter().map(|h| h.port).collect(),
             id,
         };
-        for address in std::iter::once(ipv4).chain(ipv6.map(|(address, _)| address)) {
+        let leads = |ipv6| !request.no_default_route && endpoint.way_out(ipv6).is_some();
+        let routes = (
+            leads(false) && !siblings().any(|s| s.default_route),
+            leads(true) && !siblings().any(|s| s.default_ipv6_route),
+        );
+        (endpoint.default_route, endpoint.default_ipv6_route) = routes;
+        for address in endpoint.addresses() {
             self.last_address.insert((network.id.clone(), address.is_ipv6()), address);
         }
         self.joined.insert(endpoint.id.clone(), Joined { endpoint: endpoint.clone(), holds: Vec::new() });
@@ -263,6 +266,19 @@ impl Books {
         })
     }
 
+    /// An address of a family, if the network has it.
+    fn lease_of<'n>(
+        &self,
+        network: &Network,
+        pool: Option<&'n IpamPool>,
+        wanted: Option<IpAddr>,
+    ) -> Result<Option<(IpAddr, &'n IpamPool)>, NetworkError> {
+        if let Some(address) = wanted {
+            network.check_address(address)?;
+        }
+        pool.map(|pool| Ok((self.lease(network, pool, wanted)?, pool))).transpose()
+    }
+
     fn lease(
         &self,
         network: &Network,
@@ -272,17 +288,12 @@ impl Books {
         let members = self.endpoints().filter(|e| e.network == network.id);
         let mut owners: BTreeMap<IpAddr, String> = BTreeMap::new();
         for member in members {
-            let owner = || format!("container {}", member.container_name);
-            owners.insert(member.ipv4.into(), owner());
-            owners.extend(member.ipv6.map(|(address, _)| (address.into(), owner())));
+            let owner = format!("container {}", member.container_name);
+            owners.extend(member.addresses().map(|address| (address, owner.clone())));
         }
         owners.extend(pool.aux_addresses.iter().map(|(name, a)| (*a, format!("auxiliary address {name}"))));
         owners.extend(pool.gateway.map(|gateway| (gateway, "the gateway".to_owned())));
         if let Some(address) = wanted {
-            if !ipam::is_host(pool.subnet, address) {
-                let network = network.name.clone();
-                return Err(NetworkError::AddressOutside { address, network, pool: pool.subnet });
-            }
             return match owners.remove(&address) {
                 None => Ok(address),
                 Some(owner) => {
@@ -307,8 +318,8 @@ impl Books {
             let members = self.endpoints().filter(|e| e.container_id == container_id && leads(e));
             members.min_by_key(|e| (place(e).is_none(), place(e))).map(|e| e.id.clone())
         };
-        let v4 = best(&|e| e.gateway.is_some());
-        let v6 = best(&|e| e.ipv6_gateway.is_some());
+        let v4 = best(&|e| e.way_out(false).is_some());
+        let v6 = best(&|e| e.way_out(true).is_some());
         let mut changed = Vec::new();
         for joined in self.joined.values_mut().filter(|j| j.endpoint.container_id == container_id) {
             let endpoint = &mut joined.endpoint;
@@ -338,6 +349,11 @@ impl Books {
     pub(super) fn remove_endpoint(&mut self, endpoint_id: &str) {
         self.joined.remove(endpoint_id);
     }
+}
+
+/// Whether the links of a network find everybody by themselves.
+fn has_no_gateways(network: &Network) -> Result<bool, NetworkError> {
+    Ok(network.driver == Driver::Ipvlan && SubOptions::of(network.driver, &network.options)?.routes())
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -1,6 +1,6 @@
 //! Endpoints: a container's way into a network and out again.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
@@ -81,11 +81,7 @@ impl NetworkController {
         settings.extend(sysctls.iter().map(|(name, value)| (named(name), value.clone())));
         let mut inside = sandbox::configured_socket(netns, &settings)?;
         let link = inside_link(&mut inside, endpoint)?;
-        let gateways = [
-            endpoint.gateway.filter(|_| endpoint.default_route).map(IpAddr::V4),
-            endpoint.ipv6_gateway.filter(|_| endpoint.default_ipv6_route).map(IpAddr::V6),
-        ];
-        inside.configure(&link, &addresses(endpoint), &gateways.into_iter().flatten().collect::<Vec<_>>())?;
+        inside.configure(&link, &addresses(endpoint), &endpoint.ways_out())?;
         if network.driver == Driver::Bridge {
             lock(&self.links).socket.settle(&[&endpoint.host_ifname, &network.bridge])?;
         }
@@ -127,14 +123,17 @@ impl NetworkController {
         for endpoint in &changed {
             self.state.write_endpoint(endpoint)?;
             let link = inside_link(&mut inside, endpoint)?;
-            if let Some(gateway) = endpoint.gateway.filter(|_| endpoint.default_route) {
-                inside.reroute(&link, gateway.into())?;
-            }
-            if let Some(gateway) = endpoint.ipv6_gateway.filter(|_| endpoint.default_ipv6_route) {
-                inside.reroute(&link, gateway.into())?;
+            for way in endpoint.ways_out() {
+                inside.reroute(&link, way)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether an endpoint's link is there inside; so it is taken to be when nobody can tell.
+    pub fn is_plugged(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> bool {
+        let link = sandbox::route_socket(netns).map(|mut inside| inside.link(&endpoint.ifname));
+        !matches!(link, Ok(Ok(None)))
     }
 
     /// Makes the veth pair; a bridge that somebody deleted meanwhile is made again.
@@ -176,10 +175,11 @@ impl NetworkController {
         forget_flows(endpoint, sent_before);
         let mut holds = Vec::with_capacity(held.len());
         for HeldPort { port, socket } in held {
-            let target = SocketAddrV4::new(endpoint.ipv4, port.container_port);
+            let Some(address) = endpoint.addresses().next() else { continue };
+            let target = SocketAddr::new(address, port.container_port);
             holds.push(match socket {
                 // Over IPv4 the kernel translates; what arrives here is nothing that could be relayed better.
-                HeldSocket::Udp(socket) if port.host_ip.is_ipv4() => Hold::Bound(socket),
+                HeldSocket::Udp(socket) if port.host_ip.is_ipv4() && address.is_ipv4() => Hold::Bound(socket),
                 HeldSocket::Udp(socket) => {
                     Hold::Relayed(self.proxy.serve_udp(socket, target).map_err(NetworkError::Relay)?)
                 }
@@ -284,7 +284,8 @@ fn inside_link(inside: &mut RouteSocket, endpoint: &Endpoint) -> Result<Link, Ne
 /// All addresses of an endpoint with their networks.
 fn addresses(endpoint: &Endpoint) -> Vec<(IpAddr, Subnet)> {
     let with_subnet = |ip: IpAddr, bits: u8| (ip, Subnet::containing(ip, bits));
-    let mut addresses = vec![with_subnet(endpoint.ipv4.into(), endpoint.prefix_len)];
+    let v4 = endpoint.ipv4.map(|ip| with_subnet(ip.into(), endpoint.prefix_len));
+    let mut addresses: Vec<_> = v4.into_iter().collect();
     addresses.extend(endpoint.ipv6.map(|(ip, bits)| with_subnet(ip.into(), bits)));
     let link_local = |ip: &IpAddr| with_subnet(*ip, if ip.is_ipv4() { 16 } else { 64 });
     addresses.extend(endpoint.link_local.iter().map(link_local));
@@ -307,7 +308,7 @@ fn forget_flows(endpoint: &Endpoint, of: impl Fn(&Endpoint, &PublishedPort) -> V
 
 /// Flows from before the port was published, which reach nobody.
 fn sent_before(endpoint: &Endpoint, port: &PublishedPort) -> Vec<Flows> {
-    let reaches = port.host_ip.is_ipv4() || endpoint.ipv6.is_some();
+    let reaches = endpoint.addresses().any(|address| address.is_ipv4() == port.host_ip.is_ipv4());
     let translated = reaches && port.host_port != ports::ROUTED;
     let hosts = if port.host_ip.is_unspecified() { sandbox::own_addresses() } else { vec![port.host_ip] };
     let same_family = hosts.into_iter().filter(|ip| translated && ip.is_ipv4() == port.host_ip.is_ipv4());
@@ -316,17 +317,15 @@ fn sent_before(endpoint: &Endpoint, port: &PublishedPort) -> Vec<Flows> {
 
 /// Flows to the container, which is about to be gone.
 fn answered_by(endpoint: &Endpoint, port: &PublishedPort) -> Vec<Flows> {
-    let v4 = Flows::AnsweredBy(endpoint.ipv4.into(), port.container_port);
-    let v6 = endpoint.ipv6.map(|(ip, _)| Flows::AnsweredBy(ip.into(), port.container_port));
-    std::iter::once(v4).chain(v6).collect()
+    endpoint.addresses().map(|address| Flows::AnsweredBy(address, port.container_port)).collect()
 }
 
-/// The rules of an endpoint's ports. What the kernel cannot translate is the relay's business: IPv6 clients of an IPv4
-/// container, and those on the host's ::1.
+/// The rules of an endpoint's ports. What the kernel cannot translate is the relay's business: clients of
+/// one family of a container that has only the other, and those on the host's ::1.
 pub(super) fn port_rules(endpoint: &Endpoint) -> Vec<PortRule> {
     let rule = |port: &PublishedPort| {
         let container_ip = match port.host_ip {
-            IpAddr::V4(_) => IpAddr::V4(endpoint.ipv4),
+            IpAddr::V4(_) => IpAddr::V4(endpoint.ipv4?),
             IpAddr::V6(ip) if ip.is_loopback() => return None,
             IpAddr::V6(_) => IpAddr::V6(endpoint.ipv6?.0),
         };

@@ -20,7 +20,8 @@ use super::{Links, NetworkController};
 impl NetworkController {
     /// Makes a network: the record first, then, for the driver `bridge`, the bridge and its rules.
     ///
-    /// Options understood: `parent`, `macvlan_mode`, `ipvlan_mode`, `com.docker.network.bridge.{name,enable_icc,enable_ip_masquerade,host_binding_ipv4,gateway_mode_ipv4,gateway_mode_ipv6}` and
+    /// Options understood: `parent`, `macvlan_mode`, `ipvlan_mode`, `ipvlan_flag`,
+    /// `com.docker.network.bridge.{name,enable_icc,enable_ip_masquerade,host_binding_ipv4,gateway_mode_ipv4,gateway_mode_ipv6}` and
     /// `com.docker.network.driver.mtu`; all others are recorded only.
     ///
     /// # Errors
@@ -70,7 +71,13 @@ impl NetworkController {
         }
         let mut links = lock(&self.links);
         let mut ipam = spec.ipam;
-        ipam.pools = self.plan_pools(driver, ipam.pools, spec.enable_ipv6, &books, &mut links.socket)?;
+        ipam.pools = self.plan_pools(
+            driver,
+            ipam.pools,
+            [spec.enable_ipv4, spec.enable_ipv6],
+            &books,
+            &mut links.socket,
+        )?;
         let id = NetworkId::random();
         if let Some(name) = options.name.as_ref() {
             let ours = books.networks().any(|network| network.bridge == *name);
@@ -84,6 +91,7 @@ impl NetworkController {
             created: jiff::Timestamp::now(),
             internal: spec.internal,
             attachable: spec.attachable,
+            enable_ipv4: spec.enable_ipv4,
             enable_ipv6: spec.enable_ipv6,
             ipam,
             options: spec.options,
@@ -117,6 +125,7 @@ impl NetworkController {
             created: jiff::Timestamp::now(),
             internal: spec.internal,
             attachable: spec.attachable,
+            enable_ipv4: spec.enable_ipv4,
             enable_ipv6: spec.enable_ipv6,
             ipam: spec.ipam,
             options: spec.options,
@@ -140,6 +149,7 @@ impl NetworkController {
         }
         let said = !spec.ipam.pools.is_empty()
             || spec.internal
+            || !spec.enable_ipv4
             || spec.enable_ipv6
             || !spec.options.is_empty()
             || !spec.labels.is_empty();
@@ -154,6 +164,7 @@ impl NetworkController {
         Ok(NetworkSpec {
             ipam: template.ipam.clone(),
             internal: template.internal,
+            enable_ipv4: template.enable_ipv4,
             enable_ipv6: template.enable_ipv6,
             options: template.options.clone(),
             labels: template.labels.clone(),
@@ -167,7 +178,7 @@ impl NetworkController {
         &self,
         driver: Driver,
         mut pools: Vec<IpamPool>,
-        ipv6: bool,
+        [ipv4, ipv6]: [bool; 2],
         books: &Books,
         host: &mut RouteSocket,
     ) -> Result<Vec<IpamPool>, NetworkError> {
@@ -175,11 +186,18 @@ impl NetworkController {
         if families(false) > 1 || families(true) > 1 {
             return Err(NetworkError::InvalidPool("a network takes one IPv4 and one IPv6 subnet".into()));
         }
+        if !ipv4 && !ipv6 {
+            return Err(NetworkError::InvalidPool("IPv4 or IPv6 must be enabled".into()));
+        }
+        if families(false) > 0 && !ipv4 {
+            let why = "an IPv4 subnet needs a network with IPv4 (leave out --ipv4=false)";
+            return Err(NetworkError::InvalidPool(why.into()));
+        }
         if families(true) > 0 && !ipv6 {
             let why = "an IPv6 subnet needs a network with IPv6 (--ipv6)";
             return Err(NetworkError::InvalidPool(why.into()));
         }
-        let (no_ipv4, no_ipv6) = (families(false) == 0, ipv6 && families(true) == 0);
+        let (no_ipv4, no_ipv6) = (ipv4 && families(false) == 0, ipv6 && families(true) == 0);
         for pool in &pools {
             let mut taken = books.taken(host, true)?;
             if driver != Driver::Bridge {
@@ -307,9 +325,11 @@ pub(super) fn bridge_rule(network: &Network) -> Result<BridgeRule, NetworkError>
 fn make_bridge(links: &mut Links, network: &Network) -> Result<u32, NetworkError> {
     let name = &network.bridge;
     let options = BridgeOptions::of(&network.options)?;
-    let missing = || NetworkError::NoEndpoints(network.name.clone(), network.driver);
-    let pool = network.pool().ok_or_else(missing)?;
-    let gateway = pool.gateway.ok_or_else(missing)?;
+    let pools = network.ipam.pools.iter();
+    let mut addresses: Vec<_> = pools.filter_map(|pool| Some((pool.gateway?, pool.subnet))).collect();
+    if addresses.is_empty() {
+        return Err(NetworkError::NoEndpoints(network.name.clone(), network.driver));
+    }
     let link = match links.socket.link(name)? {
         Some(link) if link.is_bridge => link,
         Some(_) => return Err(NetworkError::LinkTaken { name: name.clone() }),
@@ -318,21 +338,21 @@ fn make_bridge(links: &mut Links, network: &Network) -> Result<u32, NetworkError
             links.socket.link(name)?.ok_or_else(|| NetworkError::LinkTaken { name: name.clone() })?
         }
     };
-    let mut addresses = vec![(gateway, pool.subnet)];
-    if network.enable_ipv6
-        && let Some(pool) = network.ipv6_pool()
-        && let Some(gateway) = pool.gateway
-    {
-        addresses.push((gateway, pool.subnet));
+    if network.enable_ipv6 {
         sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
         // Containers are no routers to believe (CVE-2020-13401).
         sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        // The host asks for neighbours under the bridge's link-local address, and would wait a second for it to be its own:
+        // the first packets from outside would be lost.
+        sysctl::ensure(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
         sysctl::forward_ipv6()?;
     }
     addresses.retain(|(address, _)| options.gateway(address.is_ipv6()) != Gateway::Isolated);
     links.socket.configure(&link, &addresses, &[])?;
-    sysctl::ensure("ipv4/ip_forward", "1")?;
-    // Answers to connections from 127.0.0.1 come back through the bridge; the guard chain drops all else.
-    sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+    if network.enable_ipv4 {
+        sysctl::ensure("ipv4/ip_forward", "1")?;
+        // Answers to connections from 127.0.0.1 come back through the bridge; the guard chain drops all else.
+        sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+    }
     Ok(link.index)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use netlink_packet_route::link::{IpVlanMode, MacVlanMode};
+use netlink_packet_route::link::{IpVlanFlags, IpVlanMode, MacVlanMode};
 use nix::errno::Errno;
 
 use crate::error::NetworkError;
@@ -14,6 +14,7 @@ use crate::types::Driver;
 const PARENT: &str = "parent";
 const MACVLAN_MODE: &str = "macvlan_mode";
 const IPVLAN_MODE: &str = "ipvlan_mode";
+const IPVLAN_FLAG: &str = "ipvlan_flag";
 const MTU: &str = "com.docker.network.driver.mtu";
 
 /// The options of such a network that mean something to us.
@@ -36,10 +37,20 @@ impl SubOptions {
         let parent = parent.cloned().ok_or(NetworkError::ParentNeeded { driver })?;
         let mode = |option: &str| options.get(option).map_or("", String::as_str);
         let kind = match driver {
-            Driver::Ipvlan => match mode(IPVLAN_MODE) {
-                "" | "l2" => SubKind::Ipvlan(IpVlanMode::L2),
-                _ => return Err(invalid(IPVLAN_MODE, "l2 is served")),
-            },
+            Driver::Ipvlan => {
+                let flags = match mode(IPVLAN_FLAG) {
+                    "" | "bridge" => IpVlanFlags::empty(),
+                    "private" => IpVlanFlags::Private,
+                    "vepa" => IpVlanFlags::Vepa,
+                    _ => return Err(invalid(IPVLAN_FLAG, "bridge, private or vepa is expected")),
+                };
+                match mode(IPVLAN_MODE) {
+                    "" | "l2" => SubKind::Ipvlan(IpVlanMode::L2, flags),
+                    "l3" => SubKind::Ipvlan(IpVlanMode::L3, flags),
+                    "l3s" => SubKind::Ipvlan(IpVlanMode::L3S, flags),
+                    _ => return Err(invalid(IPVLAN_MODE, "l2, l3 or l3s is expected")),
+                }
+            }
             _ => SubKind::Macvlan(match mode(MACVLAN_MODE) {
                 "" | "bridge" => MacVlanMode::Bridge,
                 "private" => MacVlanMode::Private,
@@ -54,6 +65,11 @@ impl SubOptions {
             Some(_) => return Err(invalid(MTU, "a number from 68 to 65535 is expected")),
         };
         Ok(Self { parent, driver, kind, mtu })
+    }
+
+    /// Whether the parent routes for its links: they have no neighbours, and so no gateway.
+    pub(super) fn routes(&self) -> bool {
+        matches!(self.kind, SubKind::Ipvlan(IpVlanMode::L3 | IpVlanMode::L3S, _))
     }
 
     /// Makes a container's link.
@@ -94,7 +110,12 @@ mod tests {
             SubKind::Macvlan(MacVlanMode::Vepa)
         );
         assert_eq!(of(Driver::Macvlan, "x", "y").unwrap().kind, SubKind::Macvlan(MacVlanMode::Bridge));
-        assert_eq!(of(Driver::Ipvlan, "x", "y").unwrap().kind, SubKind::Ipvlan(IpVlanMode::L2));
+        let plain = SubKind::Ipvlan(IpVlanMode::L2, IpVlanFlags::empty());
+        assert_eq!(of(Driver::Ipvlan, "x", "y").unwrap().kind, plain);
+        assert!(of(Driver::Ipvlan, IPVLAN_MODE, "l3s").unwrap().routes());
+        let private = SubKind::Ipvlan(IpVlanMode::L2, IpVlanFlags::Private);
+        assert_eq!(of(Driver::Ipvlan, IPVLAN_FLAG, "private").unwrap().kind, private);
+        assert!(of(Driver::Ipvlan, IPVLAN_FLAG, "x").unwrap_err().to_string().contains("vepa"));
         assert!(of(Driver::Macvlan, MACVLAN_MODE, "l2").unwrap_err().to_string().contains("passthru"));
         assert!(of(Driver::Ipvlan, IPVLAN_MODE, "l9").is_err());
         assert!(options(Driver::Macvlan, &[]).unwrap_err().to_string().contains("parent=LINK"));

@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortData,
-    InfoPortKind, InfoVeth, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, State,
+    InfoPortKind, InfoVeth, IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    MacVlanMode, State,
 };
 
 use crate::mac::MacAddress;
@@ -117,14 +118,14 @@ pub(crate) struct SubLink<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SubKind {
     Macvlan(MacVlanMode),
-    Ipvlan(IpVlanMode),
+    Ipvlan(IpVlanMode, IpVlanFlags),
 }
 
 impl SubKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Macvlan(_) => "macvlan",
-            Self::Ipvlan(_) => "ipvlan",
+            Self::Ipvlan(..) => "ipvlan",
         }
     }
 }
@@ -133,7 +134,10 @@ impl SubLink<'_> {
     pub(super) fn message(&self) -> LinkMessage {
         let (kind, data) = match self.kind {
             SubKind::Macvlan(mode) => (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)])),
-            SubKind::Ipvlan(mode) => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(mode)])),
+            SubKind::Ipvlan(mode, flags) => {
+                let info = vec![InfoIpVlan::Mode(mode), InfoIpVlan::Flags(flags)];
+                (InfoKind::IpVlan, InfoData::IpVlan(info))
+            }
         };
         let mut message = LinkMessage::default();
         message.attributes = vec![

@@ -19,6 +19,7 @@ use nix::sys::socket::SockProtocol;
 use super::link::{BridgeLink, Link, PortFlags, SubLink, VethLink, named, up};
 use super::{NetlinkError, Socket, messages};
 use crate::subnet::Subnet;
+use crate::types::WayOut;
 
 const SETTLE_PATIENCE: Duration = Duration::from_millis(200);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
@@ -152,7 +153,7 @@ impl RouteSocket {
         &mut self,
         link: &Link,
         addresses: &[(IpAddr, Subnet)],
-        gateways: &[IpAddr],
+        ways_out: &[WayOut],
     ) -> Result<(), NetlinkError> {
         let mut raise = up();
         raise.header.index = link.index;
@@ -169,13 +170,13 @@ impl RouteSocket {
             flags: 0,
             operation: format!("bring up {}", link.name),
         });
-        requests.extend(gateways.iter().map(|gateway| lead_out(link, *gateway, NLM_F_EXCL)));
+        requests.extend(ways_out.iter().map(|way| lead_out(link, *way, NLM_F_EXCL)));
         self.change(requests)
     }
 
-    /// Leads the namespace's default route through this gateway, wherever it led before.
-    pub(crate) fn reroute(&mut self, link: &Link, gateway: IpAddr) -> Result<(), NetlinkError> {
-        let family = if gateway.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    /// Leads the namespace's default route this way, wherever it led before.
+    pub(crate) fn reroute(&mut self, link: &Link, way: WayOut) -> Result<(), NetlinkError> {
+        let family = family_of(way);
         let mut old = RouteMessage::default();
         old.header.address_family = family;
         old.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -190,7 +191,7 @@ impl RouteSocket {
             Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::ENOENT) => {}
             other => other?,
         }
-        self.change(vec![lead_out(link, gateway, NLM_F_REPLACE)])
+        self.change(vec![lead_out(link, way, NLM_F_REPLACE)])
     }
 
     /// Routes of the host, default routes and those of single links left out.
@@ -270,11 +271,22 @@ impl RouteSocket {
     }
 }
 
-fn lead_out(link: &Link, gateway: IpAddr, flag: u16) -> Request {
+fn lead_out(link: &Link, way: WayOut, flag: u16) -> Request {
+    let via = match way {
+        WayOut::Gateway(gateway) => format!("via {gateway} "),
+        WayOut::Link { .. } => String::new(),
+    };
     Request {
-        message: RouteNetlinkMessage::NewRoute(default_route(link.index, gateway)),
+        message: RouteNetlinkMessage::NewRoute(default_route(link.index, way)),
         flags: NLM_F_CREATE | flag,
-        operation: format!("add the default route via {gateway} on {}", link.name),
+        operation: format!("add the default route {via}on {}", link.name),
+    }
+}
+
+fn family_of(way: WayOut) -> AddressFamily {
+    match way {
+        WayOut::Gateway(IpAddr::V4(_)) | WayOut::Link { ipv6: false } => AddressFamily::Inet,
+        WayOut::Gateway(IpAddr::V6(_)) | WayOut::Link { ipv6: true } => AddressFamily::Inet6,
     }
 }
 
@@ -297,18 +309,23 @@ fn address_message(link: u32, address: IpAddr, subnet: Subnet) -> AddressMessage
     message
 }
 
-fn default_route(link: u32, gateway: IpAddr) -> RouteMessage {
+fn default_route(link: u32, way: WayOut) -> RouteMessage {
     let mut message = RouteMessage::default();
-    let (family, gateway) = match gateway {
-        IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip)),
-        IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip)),
-    };
-    message.header.address_family = family;
+    message.header.address_family = family_of(way);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
-    message.header.scope = RouteScope::Universe;
+    message.header.scope = match way {
+        WayOut::Link { ipv6: false } => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(link)];
+    let gateway = match way {
+        WayOut::Gateway(IpAddr::V4(ip)) => Some(RouteAddress::Inet(ip)),
+        WayOut::Gateway(IpAddr::V6(ip)) => Some(RouteAddress::Inet6(ip)),
+        WayOut::Link { .. } => None,
+    };
+    message.attributes = gateway.map(RouteAttribute::Gateway).into_iter().collect();
+    message.attributes.push(RouteAttribute::Oif(link));
     message
 }
 

@@ -11,20 +11,23 @@
 //! ```
 //!
 //! That opens nothing: our own table still drops what is not published, and its drop is final. Rules that `iptables` shows
-//! and saves must be such as it knows, so that sets are out of the question. Other tables (firewalld's, an administrator's)
-//! are not touched; who has one is told what to do.
+//! and saves must be such as it knows, so that sets are out of the question. firewalld is asked to trust the bridges
+//! ([`super::firewalld`]). Other tables (an administrator's) are not touched; who has one is told what to do.
 
 use std::collections::BTreeSet;
 
 use nix::errno::Errno;
 
 use super::expression::{Rule, Verdict};
+use super::firewalld;
 use super::wire::{Attributes, Batch, Family};
 use crate::netlink::{NetlinkError, Socket, messages};
 
 const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
 const FIREWALLD: &str = "firewalld";
+/// What firewalld puts in its own place while it reloads.
+const FIREWALLD_RELOADS: &str = "firewalld_policy_drop";
 /// `NF_DROP`.
 const DROP: u32 = 0;
 
@@ -46,6 +49,11 @@ impl ForwardChain {
             libc::NFPROTO_IPV6 if known => Some(Family::Ipv6),
             _ => None,
         }
+    }
+
+    /// As `nft` names it.
+    fn place(&self) -> String {
+        format!("{} {} {}", self.family_name(), self.table, self.chain)
     }
 
     fn family_name(&self) -> &'static str {
@@ -76,7 +84,7 @@ fn forward_chains(socket: &mut Socket, own: &str) -> Result<Vec<ForwardChain>, N
         let table = attribute(payload, TABLE).map(text).unwrap_or_default();
         let forward = hook.map(number) == Some(libc::NF_INET_FORWARD as u32);
         let filter = attribute(payload, TYPE).map(text).as_deref() == Some("filter");
-        if forward && filter && table != own {
+        if forward && filter && table != own && table != FIREWALLD_RELOADS {
             found.push(ForwardChain {
                 family,
                 table,
@@ -116,18 +124,21 @@ fn rules_of(socket: &mut Socket, family: u8, table: &str) -> Result<Vec<Listed>,
 }
 
 /// Makes a way for the bridges through the forward chains of others, or takes it away when there is no bridge. Answers
-/// what is left for the user to do.
+/// what is left for the user to do. `trusted` are the links that firewalld was told of, and is told of afterwards.
 pub(super) fn settle(
     socket: &mut Socket,
     own_table: &str,
     instance: &str,
     bridges: &BTreeSet<&str>,
+    trusted: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, NetlinkError> {
     let mut warnings = Vec::new();
     for chain in forward_chains(socket, own_table)? {
         let rules = rules_of(socket, chain.family, &chain.table)?;
         if let Some(family) = chain.family_of_iptables() {
             open_way(socket, family, &chain, instance, bridges, &rules)?;
+        } else if chain.table == FIREWALLD {
+            warnings.extend(through_firewalld(&chain, bridges, &rules, trusted));
         } else if !bridges.is_empty() {
             warnings.extend(warning(&chain, bridges, &rules));
         }
@@ -184,24 +195,58 @@ fn open_way(
     super::commit(socket, batch, "let containers through the forward chain of iptables")
 }
 
-/// What is told of a chain that drops and that is not ours to change.
-fn warning(chain: &ForwardChain, bridges: &BTreeSet<&str>, rules: &[Listed]) -> Option<String> {
-    let place = format!("{} {} {}", chain.family_name(), chain.table, chain.chain);
+/// Bridges that no rule names.
+fn unknown<'a>(bridges: &BTreeSet<&'a str>, rules: &[Listed]) -> Vec<&'a str> {
     let known = |bridge: &&&str| rules.iter().any(|rule| mentions(&rule.bytes, bridge));
-    let unknown: Vec<&str> = bridges.iter().filter(|bridge| !known(bridge)).copied().collect();
-    if unknown.is_empty() {
+    bridges.iter().filter(|bridge| !known(bridge)).copied().collect()
+}
+
+/// Has firewalld trust the bridges that it does not know, and forget those that are gone; who it does not listen to
+/// is told what to do.
+fn through_firewalld(
+    chain: &ForwardChain,
+    bridges: &BTreeSet<&str>,
+    rules: &[Listed],
+    trusted: &mut BTreeSet<String>,
+) -> Option<String> {
+    let new = unknown(bridges, rules);
+    let gone: Vec<String> = trusted.iter().filter(|link| !bridges.contains(link.as_str())).cloned().collect();
+    if new.is_empty() && gone.is_empty() {
         return None;
     }
-    let list = unknown.join(", ");
-    if chain.table == FIREWALLD {
-        let options: Vec<String> = unknown.iter().map(|bridge| format!("--add-interface={bridge}")).collect();
-        return Some(format!(
-            "firewalld (table {place}) rejects what containers on {list} send and receive; let them through: \
-             firewall-cmd --permanent --zone=trusted {} && firewall-cmd --reload",
-            options.join(" ")
-        ));
+    match firewalld::trust(new.iter().copied(), gone.iter().map(String::as_str)) {
+        Ok(()) => {
+            trusted.retain(|link| !gone.contains(link));
+            trusted.extend(new.into_iter().map(str::to_owned));
+            None
+        }
+        Err(error) => {
+            if !firewalld::is_absent(&error) {
+                tracing::warn!(%error, "firewalld does not take the bridges into its zone trusted");
+            }
+            told_of_firewalld(chain, &new)
+        }
     }
-    chain.drops.then(|| {
+}
+
+fn told_of_firewalld(chain: &ForwardChain, unknown: &[&str]) -> Option<String> {
+    let options: Vec<String> = unknown.iter().map(|bridge| format!("--add-interface={bridge}")).collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "firewalld (table {}) rejects what containers on {} send and receive; let them through: \
+             firewall-cmd --permanent --zone=trusted {} && firewall-cmd --reload",
+            chain.place(),
+            unknown.join(", "),
+            options.join(" ")
+        )
+    })
+}
+
+/// What is told of a chain that drops and that is not ours to change.
+fn warning(chain: &ForwardChain, bridges: &BTreeSet<&str>, rules: &[Listed]) -> Option<String> {
+    let unknown = unknown(bridges, rules);
+    let (place, list) = (chain.place(), unknown.join(", "));
+    (chain.drops && !unknown.is_empty()).then(|| {
         format!(
             "the forward chain {place} drops what containers on {list} send and receive, and an accept elsewhere does \
              not help; let them through: nft insert rule {place} iifname \"{0}\" accept, nft insert rule {place} \
@@ -354,9 +399,10 @@ mod tests {
         assert!(told.contains("nft insert rule inet mine forward iifname \"br-1\" accept"), "{told}");
         assert_eq!(warning(&chain(libc::NFPROTO_INET, "mine", "forward", false), &bridges, &[]), None);
         let firewalld = chain(libc::NFPROTO_INET, "firewalld", "filter_FORWARD", false);
-        let told = warning(&firewalld, &bridges, &[listed("x", b"br-1\0")]).unwrap();
+        let new = unknown(&bridges, &[listed("x", b"br-1\0")]);
+        let told = told_of_firewalld(&firewalld, &new).unwrap();
         assert!(told.contains("--zone=trusted --add-interface=br-2 &&"), "{told}");
         let all = [listed("x", b"br-1\0"), listed("y", b"br-2\0")];
-        assert_eq!(warning(&firewalld, &bridges, &all), None);
+        assert_eq!(told_of_firewalld(&firewalld, &unknown(&bridges, &all)), None);
     }
 }

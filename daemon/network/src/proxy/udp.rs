@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -17,7 +17,7 @@ const TURN: usize = 64;
 /// The relay's sockets, by their tokens in the epoll set.
 #[derive(Debug, Default)]
 pub(super) struct UdpRelay {
-    published: HashMap<u64, (UdpSocket, SocketAddrV4)>,
+    published: HashMap<u64, (UdpSocket, SocketAddr)>,
     clients: HashMap<u64, Client>,
     by_client: HashMap<(u64, SocketAddr), u64>,
 }
@@ -32,7 +32,7 @@ struct Client {
 }
 
 impl UdpRelay {
-    pub(super) fn serve(&mut self, token: u64, socket: UdpSocket, target: SocketAddrV4) {
+    pub(super) fn serve(&mut self, token: u64, socket: UdpSocket, target: SocketAddr) {
         self.published.insert(token, (socket, target));
     }
 
@@ -81,7 +81,12 @@ impl UdpRelay {
             Some(client) => *client,
             None => {
                 self.make_room();
-                let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+                let any: IpAddr = if target.is_ipv4() {
+                    Ipv4Addr::UNSPECIFIED.into()
+                } else {
+                    Ipv6Addr::UNSPECIFIED.into()
+                };
+                let socket = UdpSocket::bind((any, 0))?;
                 socket.set_nonblocking(true)?;
                 socket.connect(target)?;
                 let own = *next_token;

@@ -1,17 +1,17 @@
 //! `docker load`: docker-archives (manifest.json) and OCI layouts (index.json), and archives that are both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
 use berth_oci::{
     Descriptor, DiffId, Digest, Document, ImageConfig, ImageId, Index, MAX_DOCUMENT, Manifest, Platform,
-    Reference,
+    Reference, media_type,
 };
 
 use crate::archive::ahead::Unpacked;
 use crate::archive::spool::Spool;
-use crate::archive::{IMAGE_NAME, Item};
+use crate::archive::{CHOSEN_FROM, IMAGE_NAME, Item};
 use crate::compression::Compression;
 use crate::error::{Result, StoreError};
 use crate::images::NewImage;
@@ -65,6 +65,12 @@ struct Found {
     descriptor: Descriptor,
     manifest: Manifest,
     index: Option<Descriptor>,
+}
+
+/// What an entry of index.json leads to.
+struct Entry {
+    /// The images, first the one that is meant here.
+    images: Vec<Found>,
     references: Vec<Reference>,
 }
 
@@ -74,10 +80,10 @@ pub(crate) fn load(
     progress: &(dyn Fn(LoadEvent) + Sync),
 ) -> Result<Vec<Loaded>> {
     let spool = Spool::read(store, from)?;
-    let manifests = manifests(store, &spool)?;
+    let entries = entries(store, &spool)?;
     let pending = match spool.document("manifest.json") {
-        Some(bytes) => from_items(store, &spool, bytes, &manifests)?,
-        None => from_manifests(store, &spool, manifests)?,
+        Some(bytes) => from_items(store, &spool, bytes, &entries)?,
+        None => from_entries(store, &spool, entries)?,
     };
     if pending.is_empty() {
         return Err(StoreError::Archive(
@@ -104,7 +110,7 @@ pub(crate) fn load(
 }
 
 /// Images of manifest.json.
-fn from_items(store: &Store, spool: &Spool, bytes: &[u8], manifests: &[Found]) -> Result<Vec<Pending>> {
+fn from_items(store: &Store, spool: &Spool, bytes: &[u8], entries: &[Entry]) -> Result<Vec<Pending>> {
     let items: Vec<Item> = serde_json::from_slice(bytes)
         .map_err(|source| StoreError::Json { what: "manifest.json of the archive".to_owned(), source })?;
     let mut pending = Vec::with_capacity(items.len());
@@ -115,7 +121,9 @@ fn from_items(store: &Store, spool: &Spool, bytes: &[u8], manifests: &[Found]) -
         let references = item.repo_tags.unwrap_or_default();
         let references =
             references.iter().map(|name| Ok(Reference::parse(name)?)).collect::<Result<Vec<_>>>()?;
-        let found = manifests.iter().find(|found| found.manifest.config.digest == id);
+        // Which platform is meant, the item says.
+        let mut images = entries.iter().flat_map(|entry| &entry.images);
+        let found = images.find(|found| found.manifest.config.digest == id);
         let manifest = found.map(|found| found.descriptor.clone());
         let index = found.and_then(|found| found.index.clone());
         pending.push(Pending { manifest, index, references, ..image(store, (id, size), blobs)? });
@@ -123,10 +131,11 @@ fn from_items(store: &Store, spool: &Spool, bytes: &[u8], manifests: &[Found]) -
     Ok(pending)
 }
 
-/// Images of index.json, one for each manifest; several names of one image are joined.
-fn from_manifests(store: &Store, spool: &Spool, manifests: Vec<Found>) -> Result<Vec<Pending>> {
+/// Images of index.json, one for each entry; several names of one image are joined.
+fn from_entries(store: &Store, spool: &Spool, entries: Vec<Entry>) -> Result<Vec<Pending>> {
     let mut pending: Vec<Pending> = Vec::new();
-    for Found { descriptor, manifest, index, references } in manifests {
+    for Entry { images, references } in entries {
+        let Some(Found { descriptor, manifest, index }) = images.into_iter().next() else { continue };
         if let Some(known) = pending.iter_mut().find(|p| p.id == manifest.config.digest) {
             known.references.extend(references);
             continue;
@@ -256,39 +265,63 @@ fn keeps_manifest(store: &Store, descriptor: &Descriptor) -> bool {
     }
 }
 
-/// All image manifests that index.json leads to, with the names it gives them.
-fn manifests(store: &Store, spool: &Spool) -> Result<Vec<Found>> {
+/// All that index.json leads to, with the names it gives.
+fn entries(store: &Store, spool: &Spool) -> Result<Vec<Entry>> {
     let Some(bytes) = spool.document("index.json") else { return Ok(Vec::new()) };
     let index: Index = serde_json::from_slice(bytes)
         .map_err(|source| StoreError::Json { what: "index.json of the archive".to_owned(), source })?;
     let mut found = Vec::new();
     for entry in &index.manifests {
-        found.extend(follow(store, entry, 0)?.map(|image| Found { references: names(entry), ..image }));
+        let images = follow(store, entry, 0, &mut HashSet::new())?;
+        found.push(Entry { images, references: names(entry) });
     }
     Ok(found)
 }
 
-/// The image that an entry means on this platform.
-fn follow(store: &Store, entry: &Descriptor, depth: usize) -> Result<Option<Found>> {
-    if entry.is_attestation() || depth > MAX_DEPTH || !store.content().contains(&entry.digest) {
-        return Ok(None);
+/// The images of the archive that an entry leads to, first the one for this platform if it is there. An archive without
+/// one is of another platform because somebody chose it. What was `seen` is not followed again.
+fn follow(store: &Store, entry: &Descriptor, depth: usize, seen: &mut HashSet<Digest>) -> Result<Vec<Found>> {
+    let passed_over = entry.is_attestation() || depth > MAX_DEPTH || !store.content().contains(&entry.digest);
+    if passed_over || !seen.insert(entry.digest.clone()) {
+        return Ok(Vec::new());
     }
     let bytes = store.content().read(&entry.digest, MAX_DOCUMENT as u64)?;
-    match Document::parse(&bytes, Some(&entry.media_type))? {
+    let document = Document::parse(&bytes, Some(&entry.media_type))?;
+    let described = |media_type: &str| Descriptor::new(media_type, entry.digest.clone(), bytes.len() as u64);
+    let index = match document {
         Document::Manifest(manifest) if manifest.is_image() => {
-            let descriptor = Descriptor::new(manifest.media_type(), entry.digest.clone(), bytes.len() as u64);
-            Ok(Some(Found { descriptor, manifest, index: None, references: Vec::new() }))
+            let index = chosen_from(store, entry)?;
+            return Ok(vec![Found { descriptor: described(manifest.media_type()), manifest, index }]);
         }
-        Document::Manifest(_) => Ok(None),
-        Document::Index(index) => match Platform::host().choose(&index.manifests) {
-            Some(best) => {
-                let here = Descriptor::new(&entry.media_type, entry.digest.clone(), bytes.len() as u64);
-                let found = follow(store, best, depth + 1)?;
-                Ok(found.map(|image| Found { index: image.index.or(Some(here)), ..image }))
-            }
-            None => Ok(None),
-        },
+        Document::Manifest(_) => return Ok(Vec::new()),
+        Document::Index(index) => index,
+    };
+    let mut offered: Vec<&Descriptor> = index.manifests.iter().collect();
+    if let Some(best) = Platform::host().choose(&index.manifests) {
+        offered.sort_by_key(|entry| !std::ptr::eq(*entry, best));
     }
+    let mut images = Vec::new();
+    for child in offered {
+        images.extend(follow(store, child, depth + 1, seen)?.into_iter().map(|image| Found {
+            index: image.index.or_else(|| Some(described(&entry.media_type))),
+            ..image
+        }));
+    }
+    Ok(images)
+}
+
+/// The index that the annotation of a manifest tells of, if it is here and names the manifest.
+fn chosen_from(store: &Store, manifest: &Descriptor) -> Result<Option<Descriptor>> {
+    let stated = manifest.annotation(CHOSEN_FROM).and_then(|text| Digest::parse(text).ok());
+    let Some(digest) = stated.filter(|digest| store.content().contains(digest)) else { return Ok(None) };
+    let bytes = store.content().read(&digest, MAX_DOCUMENT as u64)?;
+    Ok(match Document::parse(&bytes, None) {
+        Ok(Document::Index(index)) if index.manifests.iter().any(|entry| entry.digest == manifest.digest) => {
+            let media_type = index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX);
+            Some(Descriptor::new(media_type, digest, bytes.len() as u64))
+        }
+        _ => None,
+    })
 }
 
 /// Names in the annotations; a lone tag (`latest`) names nothing.

@@ -20,6 +20,10 @@ pub(crate) use save::save;
 /// Annotation with an image's full name, as containerd and docker write it.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 
+/// Annotation with the digest of the index that an image was chosen from, where the archive has not all that this names.
+/// (An entry that led to such an index would stop tools that look for the missing images.)
+pub(crate) const CHOSEN_FROM: &str = "berth.chosen-from";
+
 /// One image of manifest.json (docker-archive, v1.2).
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -11,7 +11,7 @@ use berth_oci::{
 };
 
 use crate::archive::names::choose;
-use crate::archive::{IMAGE_NAME, Item};
+use crate::archive::{CHOSEN_FROM, IMAGE_NAME, Item};
 use crate::error::{Result, StoreError};
 use crate::images::Image;
 use crate::index::REF_NAME;
@@ -45,8 +45,7 @@ impl Plan {
     fn add(&mut self, store: &Store, id: &ImageId, references: &[Reference]) -> Result<()> {
         let image = store.images().required(id)?;
         let (descriptor, manifest) = self.manifest(store, &image)?;
-        // An index whose images are all here goes along, with its attestations; readers choose from it as we did.
-        let descriptor = self.index(store, &image)?.unwrap_or(descriptor);
+        let descriptor = self.index(store, &image, descriptor)?;
         let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
         let sources = image.layers.iter().zip(&manifest.layers);
         self.items.push(Item {
@@ -72,8 +71,18 @@ impl Plan {
         Ok(())
     }
 
-    fn index(&mut self, store: &Store, image: &Image) -> Result<Option<Descriptor>> {
-        let Some(whole) = store.images().whole_index(&image.id)? else { return Ok(None) };
+    /// An index whose images are all here goes along, with its attestations; readers choose from it as we did. Of
+    /// another one its own bytes go along, and the manifest tells of it.
+    fn index(&mut self, store: &Store, image: &Image, mut manifest: Descriptor) -> Result<Descriptor> {
+        let Some(whole) = store.images().whole_index(&image.id)? else {
+            if let Some(index) = store.images().original_index(&image.id)?
+                && index.document.manifests.iter().any(|entry| entry.digest == manifest.digest)
+            {
+                manifest.annotate(CHOSEN_FROM, index.descriptor.digest.to_string());
+                self.document(&index.descriptor, index.bytes);
+            }
+            return Ok(manifest);
+        };
         for child in whole.children {
             for blob in child.document.layers.iter().chain([&child.document.config]) {
                 if store.content().contains(&blob.digest) {
@@ -83,7 +92,7 @@ impl Plan {
             self.document(&child.descriptor, child.bytes);
         }
         self.document(&whole.index.descriptor, whole.index.bytes);
-        Ok(Some(whole.index.descriptor))
+        Ok(whole.index.descriptor)
     }
 
     fn document(&mut self, descriptor: &Descriptor, bytes: Vec<u8>) {

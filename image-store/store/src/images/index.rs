@@ -97,8 +97,7 @@ impl Images {
     /// # Errors
     /// If a blob cannot be read.
     pub fn whole_index(&self, id: &ImageId) -> Result<Option<WholeIndex>> {
-        let Some(descriptor) = self.index_of(id)? else { return Ok(None) };
-        let Some(index) = self.index(&descriptor)? else { return Ok(None) };
+        let Some(index) = self.original_index(id)? else { return Ok(None) };
         let mut children = Vec::with_capacity(index.document.manifests.len());
         for entry in &index.document.manifests {
             let Some(child) = self.child(entry)? else { return Ok(None) };
@@ -113,8 +112,7 @@ impl Images {
     /// # Errors
     /// If there is no such image, or a blob cannot be read.
     pub fn offered(&self, id: &ImageId) -> Result<Vec<(Descriptor, Option<Manifest>)>> {
-        let index = self.index_of(id)?.map(|descriptor| self.index(&descriptor)).transpose()?.flatten();
-        let entries = match index {
+        let entries = match self.original_index(id)? {
             Some(index) => index.document.manifests,
             None => self.required(id)?.manifest.into_iter().collect(),
         };
@@ -124,6 +122,14 @@ impl Images {
             offered.push((entry, manifest));
         }
         Ok(offered)
+    }
+
+    /// The index that the image was chosen from, with its bytes; what it names need not be here.
+    ///
+    /// # Errors
+    /// If a blob cannot be read.
+    pub(crate) fn original_index(&self, id: &ImageId) -> Result<Option<Ready<Index>>> {
+        Ok(self.index_of(id)?.map(|descriptor| self.index(&descriptor)).transpose()?.flatten())
     }
 
     fn index(&self, descriptor: &Descriptor) -> Result<Option<Ready<Index>>> {

@@ -7,6 +7,7 @@ use rusqlite::OptionalExtension;
 use crate::error::{Result, StoreError};
 use crate::images::{Image, Images, NewImage};
 use crate::index;
+use crate::pins::RELEASE;
 
 impl Images {
     /// Records an image; idempotent: an image that is there gets the manifest and the parent if it had none.
@@ -45,6 +46,8 @@ impl Images {
                     (id.as_str(), digest.as_str()),
                 )?;
             }
+            // What an interrupted pull had left for this one: from now on the image alone keeps it.
+            tx.execute(RELEASE, [id.as_str()])?;
             Ok(())
         })?;
         if manifest.is_some() {

@@ -1,6 +1,6 @@
 use std::fs;
 
-use berth_oci::{Digest, Reference};
+use berth_oci::{Descriptor, Digest, ImageId, Index, Platform, Reference, media_type};
 use berth_store::{CheckOptions, Compression, LoadEvent};
 
 use crate::support::{Fixture, Tar, compress, run};
@@ -135,4 +135,54 @@ fn skopeo_reads_what_we_save_and_we_load_what_it_writes() {
     assert_eq!(loaded[0].references, [reference("name/x:7")]);
     assert_eq!(g.merged(&g.store.images().resolve("name/x:7").unwrap().layers), tree_here);
     assert_ne!(pulled, built);
+}
+
+/// An index of the images for these platforms, remembered with each of them.
+fn indexed(f: &Fixture, images: &[(&ImageId, &str)], absent: Option<&str>) -> Digest {
+    let mut entries = Vec::new();
+    for (id, platform) in images {
+        let mut entry = f.store.images().get(id).unwrap().unwrap().manifest.unwrap();
+        entry.platform = Some(platform.parse::<Platform>().unwrap());
+        entries.push(entry);
+    }
+    if let Some(platform) = absent {
+        let mut entry = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(platform.as_bytes()), 100);
+        entry.platform = Some(platform.parse::<Platform>().unwrap());
+        entries.push(entry);
+    }
+    let bytes = serde_json::to_vec(&Index::oci(entries)).unwrap();
+    let digest = f.store.content().put(&bytes).unwrap();
+    let index = Descriptor::new(media_type::OCI_INDEX, digest.clone(), bytes.len() as u64);
+    for (id, _) in images {
+        f.store.images().add_index(id, &index).unwrap();
+    }
+    digest
+}
+
+#[test]
+fn an_image_of_another_platform_keeps_its_manifest_and_its_index() {
+    for whole in [true, false] {
+        let f = Fixture::new();
+        let here = f.image(&[Tar::default().file("a", "here").end()], Compression::Gzip);
+        let there = f.image(&[Tar::default().file("a", "there").end()], Compression::Gzip);
+        let (ours, theirs) = (Platform::host().to_string(), "linux/s390x");
+        let index = match whole {
+            true => indexed(&f, &[(&here, &ours), (&there, theirs)], None),
+            false => indexed(&f, &[(&there, theirs)], Some(&ours)),
+        };
+        let manifest = f.store.images().get(&there).unwrap().unwrap().manifest;
+        f.store.images().tag(&reference("there:1"), &there).unwrap();
+        let mut archive = Vec::new();
+        f.store.save(&["there:1"], &mut archive).unwrap();
+        let g = Fixture::new();
+        let loaded = g.store.load(&archive[..], &|_| {}).unwrap();
+        assert_eq!(loaded[0].id, there);
+        let image = g.store.images().get(&there).unwrap().unwrap();
+        assert_eq!(image.manifest, manifest, "whole: {whole}");
+        assert_eq!(g.store.images().index_of(&there).unwrap().map(|d| d.digest), Some(index), "{whole}");
+        let mut again = Vec::new();
+        g.store.save(&["there:1"], &mut again).unwrap();
+        assert!(whole || again == archive, "saved again, it is the same archive");
+        assert!(g.store.check(CheckOptions { deep: true, repair: false }).unwrap().problems.is_empty());
+    }
 }

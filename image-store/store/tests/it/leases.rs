@@ -72,3 +72,17 @@ fn a_cancelled_pull_keeps_what_it_fetched() {
     drop(ingest);
     assert_eq!(f.leftovers(), [] as [std::path::PathBuf; 0]);
 }
+
+#[test]
+fn what_became_an_image_is_kept_by_the_image_alone() {
+    let f = Fixture::new();
+    let tar = Tar::default().file("half", "1").end();
+    let lease = f.store.lease();
+    let layer = f.layer(&tar);
+    lease.linger(Duration::from_secs(3600)).unwrap();
+    assert!(f.store.gc().unwrap().layers.is_empty());
+    // The next attempt succeeds.
+    let image = f.image(&[tar], Compression::Gzip);
+    f.store.images().remove(image.as_str(), false, false).unwrap();
+    assert!(!f.store.layers().contains(&layer), "its removal frees what it was made of");
+}

@@ -3,12 +3,12 @@
 //! There systemd owns `devices.allow`: each time it touches the unit it writes the rules it knows. (On version 2 the
 //! rules are a BPF program of ours beside systemd's, which it leaves alone as long as it has no rules itself.)
 
+use berth_dbus::Value;
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::properties::Property;
-use super::wire::Value;
 
 /// Type letter, major and minor; `None` is any.
 type Device = (char, Option<i64>, Option<i64>);

@@ -14,10 +14,10 @@ mod devices;
 mod placeholder;
 mod properties;
 mod text;
-mod wire;
 
 use std::path::{Path, PathBuf};
 
+use berth_dbus::Value;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,6 @@ use bus::{Bus, BusError, Instance};
 pub(crate) use placeholder::Placeholder;
 pub(crate) use properties::rounded;
 use properties::{Property, at_start, depends_on_version, of_limits, of_scope};
-use wire::Value;
 
 /// The prefix of a scope's name when config.json gives none.
 const DEFAULT_PREFIX: &str = "berth";

@@ -3,10 +3,10 @@
 //! systemd writes to the same control files as the plan does, whenever it likes: what it knows a property for, it must
 //! know. The plan goes on to write everything, for the rest systemd has no property.
 
+use berth_dbus::Value;
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
 use super::devices;
-use super::wire::Value;
 use crate::plan::pids_max;
 use crate::{CgroupError, v2};
 

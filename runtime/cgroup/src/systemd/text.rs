@@ -2,8 +2,8 @@
 //! (`uint64 5`, `'word'`, `true`, `['a', 'b']`), as far as properties of a scope need it.
 
 use super::properties::Property;
-use super::wire::Value;
 use crate::CgroupError;
+use berth_dbus::Value;
 
 const PREFIX: &str = "org.systemd.property.";
 

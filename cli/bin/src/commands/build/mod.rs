@@ -1,7 +1,7 @@
 //! `berth build`. To an engine on this machine directories go as descriptors ([`local`]); any other gets the context
 //! packed as an archive, as docker does it.
 
-mod check;
+pub(crate) mod check;
 pub(super) mod local;
 pub(super) mod options;
 mod show;

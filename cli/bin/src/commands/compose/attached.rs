@@ -41,7 +41,7 @@ pub(super) async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let watching = match up.watch {
-        true => Some(super::watch::spawn(engine.clone(), project.clone(), Vec::new(), maker)?),
+        true => Some(super::watch::spawn(engine.clone(), project.clone(), Vec::new(), maker, true)?),
         false => None,
     };
     let mut ending = Ending { engine, project, up, exit: None, asked: false, stops: JoinSet::new() };

@@ -1,6 +1,7 @@
 //! `berth compose build`, `pull`, `push`; and how images come about for all other commands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
@@ -10,7 +11,9 @@ use berth_compose::model::Project;
 use clap::Args;
 use futures_util::future::BoxFuture;
 
+use super::bake;
 use super::project::{ProjectArgs, Reading};
+use crate::commands::build::check;
 use crate::commands::pull;
 use crate::credentials;
 use crate::exit::Exit;
@@ -90,11 +93,75 @@ pub(crate) struct Build {
     /// Memory limit of a step
     #[arg(short, long, value_name = "BYTES", value_parser = units::parse_memory)]
     memory: Option<i64>,
+    /// SSH agent for RUN --mount=type=ssh: default, ID=SOCKET
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    ssh: Vec<String>,
+    /// Only say what is wrong with the Dockerfiles
+    #[arg(long)]
+    check: bool,
+    /// Only print the builds as a file for `docker buildx bake`
+    #[arg(long)]
+    print: bool,
+    /// Attestation of how an image was made: only false, for none is made
+    #[arg(long, value_name = "KIND")]
+    provenance: Option<String>,
+    /// Attestation of what is in an image: only false, for none is made
+    #[arg(long, value_name = "KIND")]
+    sbom: Option<String>,
+    /// Of no effect: there is one builder
+    #[arg(long, value_name = "NAME")]
+    builder: Option<String>,
     /// Of no effect: images are always built at the same time
     #[arg(long, hide = true)]
     parallel: bool,
     /// Services
     services: Vec<String>,
+}
+
+impl Build {
+    /// Puts what the flags say of every build into the project.
+    fn adjust(&self, project: &mut Project) -> Result<()> {
+        for (flag, value) in [("provenance", &self.provenance), ("sbom", &self.sbom)] {
+            if let Some(value) = value.as_deref().filter(|value| !["", "false", "0"].contains(value)) {
+                anyhow::bail!(
+                    "--{flag}={value}: builds make no attestations; give --{flag}=false or leave it out"
+                );
+            }
+        }
+        let builds = project.services.values_mut().filter_map(|service| service.build.as_mut());
+        for build in builds {
+            for key in &self.ssh {
+                let (id, path) =
+                    key.split_once('=').map_or((key.as_str(), None), |(id, path)| (id, Some(path)));
+                build.ssh.0.insert(id.to_owned(), path.map(str::to_owned));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the Dockerfiles of services.
+    fn examine(&self, project: &Project, names: &[String]) -> Result<Exit> {
+        let mut exit = Exit::Success;
+        for name in names {
+            let Some(build) = &project.service(name)?.build else { continue };
+            let mut given = build.args.0.clone();
+            given.extend(build_args(&self.build_arg));
+            let given = given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            let (file, text) = match build.dockerfile_inline.as_str() {
+                "" => check::read(
+                    &build.context,
+                    Some(&build.dockerfile).filter(|name| !name.is_empty()).map(Path::new),
+                )?,
+                inline => (format!("services.{name}.build.dockerfile_inline"), inline.to_owned()),
+            };
+            println!("{name}:");
+            if let Err(error) = check::examine(&file, &text, &build.context, &given, &build.target) {
+                eprintln!("{error:#}");
+                exit = Exit::Code(1);
+            }
+        }
+        Ok(exit)
+    }
 }
 
 pub(super) fn build_args(flags: &[String]) -> BTreeMap<String, Option<String>> {
@@ -108,13 +175,7 @@ pub(super) fn build_args(flags: &[String]) -> BTreeMap<String, Option<String>> {
 pub(crate) async fn run_build(session: &Session, args: &ProjectArgs, build: Build) -> Result<Exit> {
     let (_, mut project) = args.load(&build.services, Reading::FULL)?;
     project.apply_platforms(false)?;
-    let engine = args.engine(session, build.quiet).await?;
-    let maker = Maker {
-        no_cache: build.no_cache,
-        pull_base: build.pull,
-        memory: build.memory.unwrap_or(0),
-        ..Maker::new(&engine.client, false, build.quiet)
-    };
+    build.adjust(&mut project)?;
     let named =
         |name: &String| build.with_dependencies || build.services.is_empty() || build.services.contains(name);
     let buildable = project.services.iter().filter(|(name, service)| named(name) && service.build.is_some());
@@ -123,6 +184,20 @@ pub(crate) async fn run_build(session: &Session, args: &ProjectArgs, build: Buil
         eprintln!("warning: No services to build");
         return Ok(Exit::Success);
     }
+    if build.print {
+        println!("{}", bake::text(&project, &names, &build.build_arg, build.push)?);
+        return Ok(Exit::Success);
+    }
+    if build.check {
+        return build.examine(&project, &names);
+    }
+    let engine = args.engine(session, build.quiet).await?;
+    let maker = Maker {
+        no_cache: build.no_cache,
+        pull_base: build.pull,
+        memory: build.memory.unwrap_or(0),
+        ..Maker::new(&engine.client, false, build.quiet)
+    };
     engine.build(&project, &names, &maker, &build_args(&build.build_arg)).await?;
     if build.push {
         for name in names.iter().filter(|name| !project.services[*name].image.is_empty()) {

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::project::ProjectArgs;
-use super::words;
 use crate::commands::ps::{self, short, truncated};
 use crate::commands::stats;
 use crate::exit::Exit;
@@ -399,34 +398,22 @@ pub(crate) async fn run_volumes(session: &Session, args: &ProjectArgs, volumes: 
 /// Show the use of resources
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
-    /// Also containers that do not run
-    #[arg(short, long)]
-    all: bool,
-    /// Format: table, json or a template
-    #[arg(long)]
-    format: Option<String>,
-    /// Only once
-    #[arg(long)]
-    no_stream: bool,
-    /// Whole ids
-    #[arg(long)]
-    no_trunc: bool,
+    #[command(flatten)]
+    look: stats::Look,
     /// Service
     service: Option<String>,
 }
 
 pub(crate) async fn run_stats(session: &Session, args: &ProjectArgs, wanted: Stats) -> Result<Exit> {
     let client = session.client().await?;
-    let mut containers = observe::containers(&client, &args.name()?, OneOff::Include, wanted.all).await?;
+    let mut containers =
+        observe::containers(&client, &args.name()?, OneOff::Include, wanted.look.all).await?;
     containers
         .retain(|container| wanted.service.as_ref().is_none_or(|service| service == container.service()));
     if containers.is_empty() {
         bail!("no containers for this project run");
     }
-    let mut line: Vec<String> = Vec::new();
-    line.extend(wanted.format.map(|format| format!("--format={format}")));
-    line.extend(wanted.no_stream.then(|| "--no-stream".to_owned()));
-    line.extend(wanted.no_trunc.then(|| "--no-trunc".to_owned()));
-    line.extend(containers.into_iter().map(|container| container.short_name().to_owned()));
-    stats::run(session, words::<stats::Stats>("stats", line)?).await
+    let names: Vec<String> =
+        containers.into_iter().map(|container| container.short_name().to_owned()).collect();
+    stats::show(&client, &wanted.look, &names).await
 }

@@ -1,6 +1,7 @@
 //! `berth compose`: projects of several containers.
 
 mod attached;
+mod bake;
 mod build;
 mod config;
 mod images;

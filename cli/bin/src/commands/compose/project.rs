@@ -61,7 +61,7 @@ pub(crate) struct ProjectArgs {
     #[arg(long)]
     pub(super) all_resources: bool,
     /// Show what would be done
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(super) dry_run: bool,
 }
 

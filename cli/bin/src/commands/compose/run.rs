@@ -394,6 +394,9 @@ pub(crate) struct Commit {
     /// Comment
     #[arg(short, long)]
     message: Option<String>,
+    /// Pause the container meanwhile
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pause: bool,
     /// Service
     service: String,
     /// Name of the image
@@ -412,6 +415,7 @@ pub(crate) async fn run_commit(session: &Session, args: &ProjectArgs, wanted: Co
     line.extend(wanted.author.map(|author| format!("--author={author}")));
     line.extend(wanted.change.into_iter().map(|change| format!("--change={change}")));
     line.extend(wanted.message.map(|message| format!("--message={message}")));
+    line.push(format!("--pause={}", wanted.pause));
     line.push(container.id);
     line.extend(wanted.image);
     commit::run(session, words::<commit::Commit>("commit", line)?).await

@@ -111,7 +111,8 @@ pub(crate) struct Up {
     /// Bring changes of files into the containers
     #[arg(short, long, conflicts_with_all = ["detach", "wait"])]
     pub(super) watch: bool,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    /// Of no effect: there are no shortcuts on the keyboard
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     menu: Option<bool>,
     /// Services
     pub(super) services: Vec<String>,

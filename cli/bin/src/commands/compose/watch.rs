@@ -26,8 +26,9 @@ pub(crate) struct Watch {
     /// Keep the output of builds to itself
     #[arg(long)]
     quiet: bool,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    prune: Option<bool>,
+    /// Remove the images that a rebuild leaves without a name
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    prune: bool,
     /// Services
     services: Vec<String>,
 }
@@ -41,7 +42,7 @@ pub(crate) async fn run(session: &Session, args: &ProjectArgs, watch: Watch) -> 
         engine.prepare_images(&project, &steps, &maker, &BTreeMap::new()).await?;
         bring_up(&engine, &project, Recreate::Diverged).await?;
     }
-    let watching = spawn(engine, project, watch.services, maker)?;
+    let watching = spawn(engine, project, watch.services, maker, watch.prune)?;
     tokio::select! {
         ended = watching => ended??,
         _ = tokio::signal::ctrl_c() => {}
@@ -69,6 +70,7 @@ pub(super) fn spawn(
     project: Project,
     services: Vec<String>,
     maker: Maker,
+    prune: bool,
 ) -> Result<JoinHandle<Result<()>>> {
     let mut watcher = Watcher::new(engine.clone(), project.clone(), &services)?;
     println!("Watch enabled");
@@ -83,7 +85,12 @@ pub(super) fn spawn(
                         println!("Rebuilding service(s) {names:?} after changes were detected...");
                         // A mistake in the sources is mended by the next change.
                         match engine.build(&project, &names, &maker, &BTreeMap::new()).await {
-                            Ok(()) => bring_up(&engine, &project, Recreate::Diverged).await?,
+                            Ok(()) => {
+                                bring_up(&engine, &project, Recreate::Diverged).await?;
+                                if prune {
+                                    engine.drop_nameless_images(&project).await?;
+                                }
+                            }
                             Err(error) => eprintln!("{error}"),
                         }
                     }

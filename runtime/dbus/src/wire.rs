@@ -1,37 +1,57 @@
 //! Messages of D-Bus (dbus.freedesktop.org/doc/dbus-specification.html, "Message Protocol"): values, their encoding, and
 //! what is read back. Little-endian, which every peer takes.
 
-/// A value, with as many types as systemd's properties have.
+/// A value, by its signature.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// `y`.
     Byte(u8),
+    /// `b`.
     Bool(bool),
+    /// `n`.
     Int16(i16),
+    /// `q`.
     Uint16(u16),
+    /// `i`.
     Int32(i32),
+    /// `u`.
     Uint32(u32),
+    /// `x`.
     Int64(i64),
+    /// `t`.
     Uint64(u64),
+    /// `d`.
     Double(f64),
+    /// `s`.
     Text(String),
+    /// `o`.
     Path(String),
+    /// `g`.
     Signature(String),
     /// The elements' signature, and the elements.
     Array(String, Vec<Value>),
+    /// `(…)`.
     Struct(Vec<Value>),
+    /// `v`.
     Variant(Box<Value>),
 }
 
 impl Value {
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    /// A text.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    pub(crate) fn variant(self) -> Self {
+    /// The value in a variant.
+    #[must_use]
+    pub fn variant(self) -> Self {
         Self::Variant(Box::new(self))
     }
 
-    pub(crate) fn as_text(&self) -> Option<&str> {
+    /// The text, of a path and of a variant too.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Path(text) | Self::Signature(text) => Some(text),
             Self::Variant(inner) => inner.as_text(),
@@ -39,7 +59,9 @@ impl Value {
         }
     }
 
-    pub(crate) fn signature(&self) -> String {
+    /// The signature of its type.
+    #[must_use]
+    pub fn signature(&self) -> String {
         match self {
             Self::Byte(_) => "y".into(),
             Self::Bool(_) => "b".into(),
@@ -134,6 +156,9 @@ const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
 const SIGNAL: u8 = 4;
 
+/// A peer that does not run is not started.
+const NO_AUTO_START: u8 = 2;
+
 // Header fields.
 const PATH: u8 = 1;
 const INTERFACE: u8 = 2;
@@ -159,7 +184,7 @@ impl Call<'_> {
             let signature = self.arguments.iter().map(Value::signature).collect();
             fields.push(field(SIGNATURE, Value::Signature(signature)));
         }
-        let mut out = vec![b'l', METHOD_CALL, 0, 1];
+        let mut out = vec![b'l', METHOD_CALL, NO_AUTO_START, 1];
         Value::Uint32(length(body.len())).encode(&mut out);
         Value::Uint32(serial).encode(&mut out);
         Value::Array("(yv)".into(), fields).encode(&mut out);
@@ -193,7 +218,7 @@ const MAX_DEPTH: usize = 32;
 /// The length of a message that begins with these [`PREFIX`] bytes.
 pub(crate) fn message_length(prefix: &[u8; PREFIX]) -> Result<usize, Malformed> {
     if prefix[0] != b'l' {
-        // Both peers we speak to run on this machine and answer in its byte order.
+        // Our peers run on this machine and answer in its byte order.
         return Err(Malformed);
     }
     let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
@@ -354,7 +379,7 @@ mod tests {
     #[test]
     fn header_is_as_the_specification_has_it() {
         let bytes = call(&[Value::text("x")]);
-        let expected = b"l\x01\x00\x01\x06\0\0\0\x07\0\0\0\x45\0\0\0\
+        let expected = b"l\x01\x02\x01\x06\0\0\0\x07\0\0\0\x45\0\0\0\
             \x01\x01o\0\x02\0\0\0/a\0\0\0\0\0\0\
             \x02\x01s\0\x03\0\0\0i.f\0\0\0\0\0\
             \x03\x01s\0\x01\0\0\0M\0\0\0\0\0\0\0\
