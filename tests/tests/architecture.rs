@@ -55,7 +55,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("berth-http", &["berth-api", "berth-engine", "berth-oci"]),
     ("berth-cri", &["berth-api", "berth-engine"]),
-    ("berthd", &["berth-api", "berth-cgroup", "berth-cri", "berth-dns", "berth-engine", "berth-http"]),
+    ("berth-nri", &["berth-engine", "berth-spec"]),
+    (
+        "berthd",
+        &["berth-api", "berth-cgroup", "berth-cri", "berth-dns", "berth-engine", "berth-http", "berth-nri"],
+    ),
     ("berth-client", &["berth-api"]),
     ("berth-yaml", &[]),
     ("berth-compose", &["berth-client", "berth-yaml"]),

@@ -9,6 +9,7 @@
 //! what went wrong. What a client asks for outlives its patience: the engine finishes it, and a retry joins it.
 
 mod convert;
+mod deadline;
 mod failure;
 mod images;
 mod metrics;

@@ -498,7 +498,7 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        self.engine.sandbox(&request.into_inner().pod_sandbox_id).map_err(status)?;
+        self.engine.update_sandbox(&request.into_inner().pod_sandbox_id).await.map_err(status)?;
         answer(v1::UpdatePodSandboxResourcesResponse {})
     }
 }

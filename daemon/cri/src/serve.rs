@@ -9,6 +9,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::deadline::Deadlines;
 use crate::images::Images;
 use crate::runtime::Runtime;
 use crate::v1::image_service_server::ImageServiceServer;
@@ -70,7 +71,8 @@ impl CriServer {
         let images = ImageServiceServer::new(Images::new(Arc::clone(&self.engine)))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let server = tonic::transport::Server::builder().add_service(runtime).add_service(images);
+        let server =
+            tonic::transport::Server::builder().layer(Deadlines).add_service(runtime).add_service(images);
         let until = stop.clone();
         let serve = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
             until.cancelled().await;

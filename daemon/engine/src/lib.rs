@@ -61,9 +61,9 @@ pub use events::EventStream;
 pub use items::{ByteStream, Items, Progress};
 pub use logs::{LogItem, LogStream};
 pub use pods::{
-    CniDirs, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput, IdMapping,
-    InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMount,
-    PodNamespaces, PodPort, PodProcess, PodResources, PodSecurity, PodUsage, ProcessCounts, ProcessUser,
-    Propagation, SandboxSpec, SandboxView, SecurityProfile, StoreUsage, Streams,
+    CniDirs, ContainerMoment, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput,
+    IdMapping, InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMoment,
+    PodMount, PodNamespaces, PodPlugins, PodPort, PodProcess, PodResources, PodSecurity, PodUsage,
+    ProcessCounts, ProcessUser, Propagation, SandboxSpec, SandboxView, SecurityProfile, StoreUsage, Streams,
 };
 pub use users::{IdRange, UserRange};

@@ -58,6 +58,12 @@ pub(crate) fn is_cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether huge pages can be limited: by the unified hierarchy, when it has the controller.
+pub(crate) fn limits_huge_pages() -> bool {
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    controllers.split_whitespace().any(|controller| controller == "hugetlb")
+}
+
 /// Name and version of the distribution, from os-release(5).
 fn distribution() -> (String, String) {
     let text = std::fs::read_to_string("/etc/os-release")

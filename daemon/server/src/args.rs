@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) cri_pinned_image: Vec<String>,
 
+    /// Socket for plugins of the Node Resource Interface [default: <run-root>/nri.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) nri_socket: Option<PathBuf>,
+
     /// The program berth-shim [default: beside berthd itself]
     #[arg(long, value_name = "FILE")]
     pub(crate) shim: Option<PathBuf>,

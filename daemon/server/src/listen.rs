@@ -94,8 +94,8 @@ impl Bound {
     }
 }
 
-/// Binds the socket of the CRI, for root alone.
-pub(crate) fn bind_cri(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+/// Binds a socket for root alone: of the CRI, of the NRI.
+pub(crate) fn bind_private(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     bind_file(path).with_context(|| format!("listening on unix://{}", path.display()))
 }
 

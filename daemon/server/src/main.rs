@@ -26,6 +26,7 @@ use anyhow::Context as _;
 use berth_cri::CriServer;
 use berth_engine::{CniDirs, Engine, EngineConfig};
 use berth_http::{Server, ShutdownMode};
+use berth_nri::{NriServer, Timeouts};
 use clap::Parser as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -94,7 +95,9 @@ fn run(args: &Args, further: &Further) -> anyhow::Result<()> {
         .iter()
         .map(|host| listen::bind(host, args.group.as_deref(), &tls))
         .collect::<anyhow::Result<_>>()?;
-    let cri = listen::bind_cri(&args.run_root.join("cri.sock"))?;
+    let cri = listen::bind_private(&args.run_root.join("cri.sock"))?;
+    let nri = args.nri_socket.clone().unwrap_or_else(|| args.run_root.join("nri.sock"));
+    let nri = listen::bind_private(&nri)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_keep_alive(IDLE_THREAD)
@@ -102,17 +105,20 @@ fn run(args: &Args, further: &Further) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let ended = runtime.block_on(serve(args, further, bound, cri));
+    let ended = runtime.block_on(serve(args, further, bound, (cri, nri)));
     // What still blocks belongs to streams whose clients are gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
+/// A socket for root alone.
+type Private = (UnixListener, SocketFile);
+
 async fn serve(
     args: &Args,
     further: &Further,
     bound: Vec<Bound>,
-    cri: (UnixListener, SocketFile),
+    (cri, nri): (Private, Private),
 ) -> anyhow::Result<()> {
     // From here on signals wait for us, so that a start under way is not cut.
     let mut signals = Signals::new().context("waiting for signals")?;
@@ -162,23 +168,31 @@ async fn serve(
         server.listen(listener);
         sockets.push(socket);
     }
+    // Plugins before pods: what comes first through the CRI is theirs as well.
+    let (listener, nri_socket) = nri;
+    let listener = asynchronous(listener).context("listening for the NRI")?;
+    let nri = NriServer::listen(&engine, listener, Timeouts::default());
     let (listener, cri_socket) = cri;
-    listener.set_nonblocking(true).context("listening for the CRI")?;
-    let listener = tokio::net::UnixListener::from_std(listener).context("listening for the CRI")?;
+    let listener = asynchronous(listener).context("listening for the CRI")?;
     let cri = CriServer::new(engine.clone()).listen(listener);
     if let Some(fd) = args.ready_fd {
         ready::tell(fd)?;
     }
     let mode = signals.or_asked(&mut asked).await;
     tracing::info!(?mode, "ending");
-    tokio::join!(server.stop(), cri.stop());
-    drop((sockets, cri_socket));
+    tokio::join!(server.stop(), cri.stop(), nri.stop());
+    drop((sockets, cri_socket, nri_socket));
     let all = mode == ShutdownMode::StopContainers;
     let ended = engine.shutdown(all).await.context("ending the engine");
     if all {
         prune_cgroups();
     }
     ended
+}
+
+fn asynchronous(listener: UnixListener) -> std::io::Result<tokio::net::UnixListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::UnixListener::from_std(listener)
 }
 
 /// The cgroups that build steps and containers are below unless they ask for another, children first.

@@ -282,3 +282,34 @@ async fn a_pod_with_users_of_its_own() {
     assert!(cri.says(&box_, "ip link show lo").await.contains("LOOPBACK,UP"));
     cri.remove_pod(&id).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_kubelets_limits_of_huge_pages_keep_nothing_from_running() {
+    let cri = Cri::start();
+    let id = cri.run(pod("huge", cri.logs())).await.unwrap();
+    let mut config = container("box", "exec sleep 1000");
+    let none = |size: &str| v1::HugepageLimit { page_size: size.to_owned(), limit: 0 };
+    config.linux.as_mut().unwrap().resources = Some(v1::LinuxContainerResources {
+        cpu_shares: 512,
+        hugepage_limits: vec![none("1GB"), none("2MB")],
+        ..Default::default()
+    });
+    let made = cri.create(&id, config).await.unwrap();
+    cri.start_container(&made).await.unwrap();
+    let limits = cri.status(&made).await.unwrap().resources.unwrap().linux.unwrap();
+    assert_eq!((limits.cpu_shares, limits.hugepage_limits.len()), (512, 2));
+    let change = v1::LinuxContainerResources {
+        cpu_shares: 256,
+        hugepage_limits: vec![none("2MB")],
+        ..Default::default()
+    };
+    let request = v1::UpdateContainerResourcesRequest {
+        container_id: made.clone(),
+        linux: Some(change),
+        ..Default::default()
+    };
+    cri.runtime().update_container_resources(request).await.unwrap();
+    let limits = cri.status(&made).await.unwrap().resources.unwrap().linux.unwrap();
+    assert_eq!(limits.cpu_shares, 256);
+    cri.remove_pod(&id).await.unwrap();
+}

@@ -4,5 +4,7 @@ mod cni;
 mod forward;
 mod harness;
 mod lives;
+mod nri;
+mod plugin;
 mod restart;
 mod streams;

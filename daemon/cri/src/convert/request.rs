@@ -198,6 +198,7 @@ pub(crate) fn resources(wanted: v1::LinuxContainerResources) -> PodResources {
         oom_score_adj: wanted.oom_score_adj,
         hugepages: wanted.hugepage_limits.into_iter().map(|limit| (limit.page_size, limit.limit)).collect(),
         unified: wanted.unified.into_iter().collect(),
+        ..PodResources::default()
     }
 }
 

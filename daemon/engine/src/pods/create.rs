@@ -6,6 +6,7 @@ use berth_runtime_client::bundle;
 use jiff::Timestamp;
 
 use super::events::PodChange;
+use super::hooks::ContainerMoment;
 use super::model::{ContainerSpec, PidScope};
 use super::record::{ContainerPhase, ContainerRecord, ContainerStatus, ProcessUser};
 use super::registry::{PodContainer, Sandbox};
@@ -34,6 +35,7 @@ impl Engine {
         let name = format!("{}/{}_{}", sandbox.id, spec.name, spec.attempt);
         let engine = Arc::clone(self);
         let make = move || async move {
+            let _joining = Arc::clone(&engine.pods.joining).read_owned().await;
             engine.blocking(move |engine| engine.make_pod_container(&sandbox, spec)).await
         };
         self.pods.make_once(&self.tasks, name, make).await
@@ -56,12 +58,15 @@ impl Engine {
                 return Err(error);
             }
         };
-        self.pods.add_container(Arc::new(PodContainer::new(record)));
+        let container = Arc::new(PodContainer::new(record));
+        self.pods.add_container(Arc::clone(&container));
         if !sandbox.is_ready() {
             // Stopped meanwhile: whoever stopped it may not have seen this container.
             tracing::debug!(container = id, "made in a sandbox that was stopped meanwhile");
         }
         self.tell(&sandbox.id, &id, PodChange::Created);
+        let told = self.container_moment_told(ContainerMoment::Created, &container);
+        tokio::runtime::Handle::current().block_on(told);
         Ok(id)
     }
 
@@ -71,7 +76,11 @@ impl Engine {
         let twin = all.find(|record| record.spec.name == spec.name && record.spec.attempt == spec.attempt);
         match twin {
             None => Ok(None),
-            Some(twin) if *twin.spec == *spec && twin.status.phase == ContainerPhase::Created => {
+            // Limits may have been changed meanwhile, by plugins for instance.
+            Some(twin)
+                if *twin.spec == ContainerSpec { resources: twin.spec.resources.clone(), ..spec.clone() }
+                    && twin.status.phase == ContainerPhase::Created =>
+            {
                 Ok(Some(twin.id))
             }
             Some(twin) => Err(EngineError::conflict(format!(
@@ -130,6 +139,12 @@ impl Engine {
             sources,
             target,
         })?;
+        let given = built.linux().as_ref().map(|linux| linux.resources().clone());
+        let built = self.ask_about_creation(sandbox, (&record).into(), built)?;
+        if built.linux().as_ref().map(|linux| linux.resources().clone()) != given {
+            let resources = super::spec::limits(&built, &record.spec.resources);
+            Arc::make_mut(&mut record.spec).resources = resources;
+        }
         self.store.snapshots().create(id, &image.layers)?;
         bundle::write(&self.pod_run_dir(&sandbox.id, id), &built)?;
         self.db.put_pod_container(&record)?;

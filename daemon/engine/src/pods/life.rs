@@ -12,6 +12,7 @@ use berth_runtime_client::{ClientError, EventStream, Shim, bundle};
 use jiff::Timestamp;
 
 use super::events::PodChange;
+use super::hooks::ContainerMoment;
 use super::namespaces::Pin;
 use super::record::{ContainerPhase, ContainerRecord};
 use super::registry::PodContainer;
@@ -55,8 +56,14 @@ impl Engine {
             if !sandbox.is_ready() {
                 return Err(EngineError::conflict(format!("sandbox {} is not ready", sandbox.id)));
             }
-            let Err(error) = engine.run_pod_container(&container).await else {
+            let _joining = engine.pods.joining.read().await;
+            let started = match engine.container_moment(ContainerMoment::Start, &container).await {
+                Ok(()) => engine.run_pod_container(&container).await,
+                refused => refused,
+            };
+            let Err(error) = started else {
                 engine.tell(&container.sandbox, &container.id, PodChange::Started);
+                engine.container_moment_told(ContainerMoment::Started, &container).await;
                 return Ok(());
             };
             container.set_shim(None);
@@ -68,6 +75,7 @@ impl Engine {
                 status.message = error.message().to_owned();
             })?;
             engine.tell(&container.sandbox, &container.id, PodChange::Stopped);
+            engine.tell_end(&container).await;
             Err(error)
         })
         .await
@@ -168,7 +176,10 @@ impl Engine {
                     Some(Event::Oom) => {
                         engine.note(container.change_status(&engine.db, |status| status.oom_killed = true));
                     }
-                    Some(Event::Exited(record)) => return engine.pod_container_ended(&container, record),
+                    Some(Event::Exited(record)) => {
+                        engine.pod_container_ended(&container, record);
+                        return engine.tell_end(&container).await;
+                    }
                     Some(Event::ExecExited(record)) => {
                         // Who runs it waits for it; records that nobody asks for any more go with the container.
                         tracing::trace!(exec = record.exec_id, code = record.code, "an exec has ended");
@@ -187,6 +198,7 @@ impl Engine {
                 }
             };
             engine.pod_container_ended(&container, record);
+            engine.tell_end(&container).await;
         });
     }
 
@@ -216,7 +228,12 @@ impl Engine {
     pub async fn stop_pod_container(self: &Arc<Self>, id: &str, patience: Duration) -> Result<()> {
         let Some(container) = known(self.pods.container(id))? else { return Ok(()) };
         let engine = Arc::clone(self);
-        self.detached(async move { engine.end_container(&container, patience).await }).await
+        self.detached(async move {
+            engine.end_container(&container, patience).await?;
+            engine.tell_end(&container).await;
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn end_container(
@@ -284,6 +301,9 @@ impl Engine {
         }
         // It may have been started meanwhile.
         self.end_container(container, Duration::ZERO).await?;
+        self.tell_end(container).await;
+        let _joining = self.pods.joining.read().await;
+        self.container_moment_told(ContainerMoment::Remove, container).await;
         let (id, sandbox) = (container.id.clone(), container.sandbox.clone());
         let errors = self.blocking(move |engine| Ok(engine.take_pod_container_apart(&id, &sandbox))).await?;
         let failed = EngineError::collect(&format!("removing container {}", container.id), errors);

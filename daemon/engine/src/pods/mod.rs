@@ -9,6 +9,7 @@ mod create;
 mod events;
 mod files;
 mod holder;
+mod hooks;
 mod images;
 mod life;
 mod model;
@@ -26,6 +27,7 @@ mod users;
 
 pub use cni::CniDirs;
 pub use events::{PodChange, PodEvent};
+pub use hooks::{ContainerMoment, PodMoment, PodPlugins};
 pub use images::PodImage;
 pub use model::{
     ContainerSpec, IdMapping, Pairs, PidScope, PodDevice, PodDns, PodMount, PodNamespaces, PodPort,

@@ -217,6 +217,10 @@ pub struct PodResources {
     pub memory: i64,
     /// Bytes of memory and swap together.
     pub memory_swap: i64,
+    /// Bytes of memory that are left to it when memory is short.
+    pub memory_reservation: i64,
+    /// Processes and threads.
+    pub pids: i64,
     /// Whom the kernel kills first, -1000 to 1000.
     pub oom_score_adj: i64,
     /// Page size (`2MB`) → bytes.

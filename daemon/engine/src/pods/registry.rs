@@ -1,16 +1,17 @@
 //! All pods and their containers, live; and what is being made right now, so that a retry joins it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use berth_runtime_client::Shim;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OnceCell, broadcast, watch};
 use tokio_util::task::TaskTracker;
 
 use super::events::PodEvent;
+use super::hooks::PodPlugins;
 use super::namespaces::Pin;
 use super::record::{
     ContainerPhase, ContainerRecord, ContainerStatus, ContainerView, SandboxPhase, SandboxRecord, SandboxView,
@@ -30,6 +31,9 @@ pub(crate) struct Pods {
     /// Held by whoever looks whether the directory of all pods is a mount.
     directory: Mutex<()>,
     pub(super) events: broadcast::Sender<PodEvent>,
+    pub(super) plugins: OnceLock<Arc<dyn PodPlugins>>,
+    /// Shared by whoever makes, starts or removes something; held alone while a plugin is shown all there is.
+    pub(super) joining: Arc<tokio::sync::RwLock<()>>,
 }
 
 type Making = Shared<BoxFuture<'static, Result<String>>>;
@@ -57,6 +61,8 @@ pub(crate) struct PodContainer {
     pub(super) operation: tokio::sync::Mutex<()>,
     /// It was sent its stop signal.
     pub(super) asked_to_end: std::sync::atomic::AtomicBool,
+    /// Plugins know that it has ended.
+    pub(super) end_told: OnceCell<()>,
     /// Bytes and files of its writable layer, and when they were counted.
     measured: Mutex<Option<(Instant, (u64, u64))>>,
 }
@@ -69,6 +75,8 @@ impl Default for Pods {
             making: Mutex::default(),
             directory: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
+            plugins: OnceLock::new(),
+            joining: Arc::default(),
         }
     }
 }
@@ -204,7 +212,10 @@ impl Sandbox {
 
 impl PodContainer {
     pub(super) fn new(record: ContainerRecord) -> Self {
+        // One that ended under an earlier daemon was told by that one.
+        let ended = record.status.phase == ContainerPhase::Exited;
         Self {
+            end_told: OnceCell::new_with(ended.then_some(())),
             id: record.id.clone(),
             sandbox: record.sandbox.clone(),
             record: watch::Sender::new(record),

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::events::PodChange;
+use super::hooks::PodMoment;
 use super::model::{PidScope, SandboxSpec};
 use super::namespaces::{Pins, Wanted};
 use super::record::{SandboxPhase, SandboxRecord};
@@ -37,7 +38,12 @@ impl Engine {
         let sandbox = Arc::new(Sandbox::new(SandboxRecord::new(ids::random(), spec)));
         self.db.put_sandbox(&sandbox.record())?;
         let _operation = sandbox.operation.lock().await;
-        match self.make_sandbox(&sandbox).await {
+        let _joining = self.pods.joining.read().await;
+        let made = match self.make_sandbox(&sandbox).await {
+            Ok(()) => self.pod_moment(PodMoment::Run, &sandbox).await,
+            failed => failed,
+        };
+        match made {
             Ok(()) => {
                 self.pods.add_sandbox(Arc::clone(&sandbox));
                 self.tell(&sandbox.id, &sandbox.id, PodChange::Created);
@@ -160,6 +166,12 @@ impl Engine {
             containers.iter().map(|container| self.end_container(container, std::time::Duration::ZERO));
         let mut errors: Vec<EngineError> =
             futures_util::future::join_all(stops).await.into_iter().filter_map(Result::err).collect();
+        for container in &containers {
+            self.tell_end(container).await;
+        }
+        if was_ready {
+            self.pod_moment_told(PodMoment::Stop, sandbox).await;
+        }
         errors.extend(self.leave_pod_network(sandbox).await.err());
         errors.extend(self.end_holder(sandbox).await.err());
         if errors.is_empty() {
@@ -190,7 +202,9 @@ impl Engine {
             for container in engine.pods.containers_of(&sandbox.id) {
                 errors.extend(engine.remove_known_container(&container).await.err());
             }
+            let _joining = engine.pods.joining.read().await;
             if errors.is_empty() {
+                engine.pod_moment_told(PodMoment::Remove, &sandbox).await;
                 errors = engine.unmake_sandbox(&sandbox).await;
             }
             if let Some(error) = EngineError::collect(&format!("removing sandbox {}", sandbox.id), errors) {

@@ -253,7 +253,7 @@ fn devices(spec: &ContainerSpec) -> Result<devices::Devices> {
 }
 
 /// Without CAP_SYS_RESOURCE the value cannot go below our own: then it is ours.
-fn oom_score_adj(wanted: i64, bounding: u64) -> i32 {
+pub(super) fn oom_score_adj(wanted: i64, bounding: u64) -> i32 {
     const SYS_RESOURCE: u64 = 1 << 24;
     let wanted = i32::try_from(wanted.clamp(-1000, 1000)).unwrap_or(0);
     let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
@@ -327,17 +327,56 @@ pub(super) fn resources(wanted: &PodResources) -> oci::LinuxResources {
     let mut memory = oci::LinuxMemory::default();
     memory.set_limit((wanted.memory != 0).then_some(wanted.memory));
     memory.set_swap((wanted.memory_swap != 0).then_some(wanted.memory_swap));
+    memory.set_reservation((wanted.memory_reservation != 0).then_some(wanted.memory_reservation));
     resources.set_memory((memory != oci::LinuxMemory::default()).then_some(memory));
+    if wanted.pids != 0 {
+        let mut pids = oci::LinuxPids::default();
+        pids.set_limit(wanted.pids);
+        resources.set_pids(Some(pids));
+    }
     let hugepages = wanted.hugepages.iter().filter_map(|(size, limit)| {
         let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
         oci::LinuxHugepageLimitBuilder::default().page_size(size.clone()).limit(limit).build().ok()
     });
     let hugepages: Vec<_> = hugepages.collect();
-    resources.set_hugepage_limits((!hugepages.is_empty()).then_some(hugepages));
+    // A kubelet names every size of page, with 0 unless more is asked for. Where nothing can be limited that must not
+    // keep containers from running.
+    let limited = !hugepages.is_empty() && crate::system::limits_huge_pages();
+    resources.set_hugepage_limits(limited.then_some(hugepages));
     let unified: std::collections::HashMap<_, _> =
         wanted.unified.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     resources.set_unified((!unified.is_empty()).then_some(unified));
     resources
+}
+
+/// Limits that config.json has; what it does not say stays as it is in `given`.
+pub(super) fn limits(config: &oci::Spec, given: &PodResources) -> PodResources {
+    let mut found = given.clone();
+    let Some(resources) = config.linux().as_ref().and_then(|linux| linux.resources().as_ref()) else {
+        return found;
+    };
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    if let Some(cpu) = resources.cpu() {
+        found.cpu_shares = cpu.shares().map_or(found.cpu_shares, signed);
+        found.cpu_period = cpu.period().map_or(found.cpu_period, signed);
+        found.cpu_quota = cpu.quota().unwrap_or(found.cpu_quota);
+        found.cpuset_cpus = cpu.cpus().clone().unwrap_or(found.cpuset_cpus);
+        found.cpuset_mems = cpu.mems().clone().unwrap_or(found.cpuset_mems);
+    }
+    if let Some(memory) = resources.memory() {
+        found.memory = memory.limit().unwrap_or(found.memory);
+        found.memory_swap = memory.swap().unwrap_or(found.memory_swap);
+        found.memory_reservation = memory.reservation().unwrap_or(found.memory_reservation);
+    }
+    found.pids = resources.pids().as_ref().map_or(found.pids, |pids| pids.limit());
+    for limit in resources.hugepage_limits().iter().flatten() {
+        found.hugepages.insert(limit.page_size().clone(), u64::try_from(limit.limit()).unwrap_or(0));
+    }
+    found.unified.extend(resources.unified().clone().unwrap_or_default());
+    if let Some(score) = config.process().as_ref().and_then(|process| process.oom_score_adj()) {
+        found.oom_score_adj = score.into();
+    }
+    found
 }
 
 /// Devices by name: those asked for, and those that annotations name (CDI, `cdi.k8s.io/…`), each once.

@@ -8,6 +8,7 @@ use berth_runtime_client::protocol::{Stats, files};
 use berth_spec::oci;
 use jiff::Timestamp;
 
+use super::hooks::ContainerMoment;
 use super::model::PodResources;
 use super::namespaces::{Pin, Pins};
 use super::record::{ContainerPhase, ContainerView};
@@ -157,6 +158,19 @@ impl Engine {
     /// When there is no such container, it has ended, or the kernel refuses a value: then nothing has changed.
     pub async fn update_pod_container(self: &Arc<Self>, id: &str, change: PodResources) -> Result<()> {
         let container = self.pods.container(id)?;
+        // Before the container is locked: plugins change other containers.
+        let change = self.ask_about_update(&container, change).await?;
+        self.change_limits(&container.id, change).await?;
+        self.container_moment_told(ContainerMoment::Updated, &container).await;
+        Ok(())
+    }
+
+    /// The same, and nobody is asked: plugins themselves want it.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn change_limits(self: &Arc<Self>, id: &str, change: PodResources) -> Result<()> {
+        let container = self.pods.container(id)?;
         let engine = Arc::clone(self);
         self.detached(async move {
             let _operation = container.operation.lock().await;
@@ -227,6 +241,8 @@ fn merged(old: &PodResources, new: PodResources) -> PodResources {
         cpuset_mems: text(&old.cpuset_mems, new.cpuset_mems),
         memory: number(old.memory, new.memory),
         memory_swap: number(old.memory_swap, new.memory_swap),
+        memory_reservation: number(old.memory_reservation, new.memory_reservation),
+        pids: number(old.pids, new.pids),
         oom_score_adj: old.oom_score_adj,
         hugepages: old.hugepages.clone().into_iter().chain(new.hugepages).collect(),
         unified: old.unified.clone().into_iter().chain(new.unified).collect(),
