@@ -3,7 +3,8 @@
 //! * `tmp/` and `trash/` are emptied, anonymous partial blobs removed; keyed partials stay for a day.
 //! * Layer directories without a row, rows without a directory, snapshots of one without the other: removed.
 //! * After another boot: blobs that were not synced and are damaged are removed, and partial ones with them; trees that
-//!   were not synced are dropped and unpacked again from their blobs.
+//!   were not synced are dropped and unpacked again from their blobs; images that were not named yet go with trees that
+//!   have no blob.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,6 +35,7 @@ pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
         durability::leave_mark(shared, begun)?;
     }
     unsynced_layers(shared)?;
+    unfinished_images(shared)?;
     stray_layers(shared)?;
     stray_snapshots(shared)
 }
@@ -121,6 +123,19 @@ fn unsynced_layers(shared: &Arc<Shared>) -> Result<()> {
         }
     }
     if suspects.is_empty() { Ok(()) } else { durability::sync_all(shared) }
+}
+
+/// An image is durable once it has a name. Before that the database may have kept it, and the file system not its layers.
+fn unfinished_images(shared: &Shared) -> Result<()> {
+    const UNFINISHED: &str = "DELETE FROM images WHERE id NOT IN (SELECT id FROM tags UNION SELECT id FROM repo_digests)
+        AND id IN (SELECT id FROM image_layers WHERE diff_id NOT IN (SELECT diff_id FROM layers)) RETURNING id";
+    let gone: Vec<String> = shared.db.with("drop images that were not named yet", |db| {
+        db.prepare(UNFINISHED)?.query_map([], |row| row.get(0))?.collect()
+    })?;
+    for id in gone {
+        tracing::info!(%id, "dropped an image that was not yet named before an unclean end");
+    }
+    Ok(())
 }
 
 /// Takes a layer's tree and row away; what is known of its blobs stays.

@@ -81,6 +81,29 @@ fn trees_that_were_not_synced_before_a_power_cut_are_unpacked_again() {
 }
 
 #[test]
+fn an_image_that_was_not_named_before_a_power_cut_goes_with_its_layer() {
+    let f = Fixture::new();
+    let of_step = |key: &str, name: &str| {
+        f.store.snapshots().create(key, &[]).unwrap();
+        fs::write(f.store.snapshots().get(key).unwrap().unwrap().upper.join(name), "made here").unwrap();
+        f.store.snapshots().commit(key, None).unwrap().diff_id
+    };
+    let named = f.built("named", &[of_step("one", "a")], None);
+    f.store.images().tag(&"named:1".parse().unwrap(), &named).unwrap();
+    let layer = of_step("two", "b");
+    let unfinished = f.built("unfinished", std::slice::from_ref(&layer), None);
+    // The database was written, the directory's new name was not.
+    fs::remove_dir_all(f.store.layers().path(&layer)).unwrap();
+    let db = rusqlite::Connection::open(f.root().join("store.db")).unwrap();
+    db.execute("UPDATE layers SET boot = 'another'", []).unwrap();
+    drop(db);
+    let f = f.reopen();
+    assert!(f.store.images().get(&unfinished).unwrap().is_none());
+    assert!(f.store.images().get(&named).unwrap().is_some());
+    assert!(f.store.check(DEEP).unwrap().problems.is_empty());
+}
+
+#[test]
 fn blobs_that_were_lost_in_a_power_cut_are_no_blobs() {
     let f = Fixture::new();
     let id = f.image(&[Tar::default().file("a", "good").end()], Compression::Gzip);
