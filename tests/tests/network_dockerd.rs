@@ -202,6 +202,10 @@ const OTHERWISE: &[(&str, &str)] = &[
         "run --rm --mount type=bind,source=/tmp,target=/x,readonly,bind-propagation=rslave",
         "a source whose mount is private has nothing to propagate: no reason to refuse it",
     ),
+    (
+        "run --rm --mount type=volume,source=opt,target=/x,volume-driver=nosuch",
+        "a missing driver is no missing image, for which the command line takes dockerd's answer and pulls",
+    ),
 ];
 
 fn run(cli: &Cli, line: &str) -> (i32, String, String) {
