@@ -35,7 +35,6 @@ pub(crate) fn recover(shared: &Arc<Shared>) -> Result<()> {
         durability::leave_mark(shared, begun)?;
     }
     unsynced_layers(shared)?;
-    unfinished_images(shared)?;
     stray_layers(shared)?;
     stray_snapshots(shared)
 }
@@ -112,6 +111,10 @@ fn unsynced_layers(shared: &Arc<Shared>) -> Result<()> {
     let layers = Layers { shared: shared.clone() };
     for diff_id in &suspects {
         let blobs = layers.blobs(diff_id)?;
+        if blobs.is_empty() {
+            // Before the layer: what is left of a recovery that is cut short is found by the next one.
+            drop_unnamed(shared, diff_id)?;
+        }
         forget(shared, diff_id)?;
         let again = blobs.first().map(|blob| layers.unpack_blob(blob, diff_id));
         match again {
@@ -125,12 +128,12 @@ fn unsynced_layers(shared: &Arc<Shared>) -> Result<()> {
     if suspects.is_empty() { Ok(()) } else { durability::sync_all(shared) }
 }
 
-/// An image is durable once it has a name. Before that the database may have kept it, and the file system not its layers.
-fn unfinished_images(shared: &Shared) -> Result<()> {
-    const UNFINISHED: &str = "DELETE FROM images WHERE id NOT IN (SELECT id FROM tags UNION SELECT id FROM repo_digests)
-        AND id IN (SELECT id FROM image_layers WHERE diff_id NOT IN (SELECT diff_id FROM layers)) RETURNING id";
+/// An image is durable once it has a name. Before that the database may have kept it, and the file system not this layer.
+fn drop_unnamed(shared: &Shared, diff_id: &DiffId) -> Result<()> {
+    const UNNAMED: &str = "DELETE FROM images WHERE id IN (SELECT id FROM image_layers WHERE diff_id = ?1)
+        AND id NOT IN (SELECT id FROM tags UNION SELECT id FROM repo_digests) RETURNING id";
     let gone: Vec<String> = shared.db.with("drop images that were not named yet", |db| {
-        db.prepare(UNFINISHED)?.query_map([], |row| row.get(0))?.collect()
+        db.prepare(UNNAMED)?.query_map([diff_id.as_str()], |row| row.get(0))?.collect()
     })?;
     for id in gone {
         tracing::info!(%id, "dropped an image that was not yet named before an unclean end");
