@@ -151,7 +151,7 @@ impl Daemon {
     pub fn terminate(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal berthd");
-        assert!(self.ends_within(Duration::from_secs(15)), "berthd did not end on SIGTERM; {}", self.log());
+        assert!(self.ends_within(Duration::from_secs(60)), "berthd did not end on SIGTERM; {}", self.log());
     }
 
     fn ends_within(&mut self, limit: Duration) -> bool {
@@ -205,7 +205,7 @@ impl Daemon {
     fn wait_until_it_serves(&self) {
         let begin = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "berthd does not serve; {}", self.log());
+            assert!(begin.elapsed() < Duration::from_secs(60), "berthd does not serve; {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -247,7 +247,7 @@ fn spawn(dir: &Path, host: Option<u32>, arguments: &[String], environment: &[(St
 impl Drop for Daemon {
     fn drop(&mut self) {
         let answer = self.ask_to_shut_down();
-        let ended = self.ends_within(Duration::from_secs(15));
+        let ended = self.ends_within(Duration::from_secs(60));
         if !ended {
             self.child.kill().ok();
             self.child.wait().ok();

@@ -171,7 +171,9 @@ impl Shim {
         // Without CONFIG_PROC_CHILDREN there is no such file; then orphans stay zombies until we end.
         let Ok(children) = procfs::read_text(format!("/proc/self/task/{pid}/children")) else { return };
         for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
-            let known = self.container.as_ref().is_some_and(|container| container.pid() == child)
+            let helps = self.hub.helper().is_some_and(|helper| u32::try_from(child) == Ok(helper));
+            let known = helps
+                || self.container.as_ref().is_some_and(|container| container.pid() == child)
                 || self.execs.values().any(|exec| exec.ended.is_none() && exec.pid() == child);
             if !known {
                 // Nobody asks how it ended.

@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::process::Stdio;
-use std::time::Duration;
 
 use super::Fixture;
 
@@ -145,11 +144,10 @@ pub fn attach(f: &Fixture) {
 /// Events tell the life of a container in docker's words.
 pub fn events(f: &Fixture) {
     f.cli.ok(&["run", "--rm", "--name", "told", "busybox", "true"]);
-    std::thread::sleep(Duration::from_millis(1100));
     let since =
-        ["events", "--since", "1m", "--until", "0s", "--filter", "container=told", "--format", "{{.Action}}"];
-    let actions = f.cli.ok(&since);
+        ["events", "--since", "1h", "--until", "0s", "--filter", "container=told", "--format", "{{.Action}}"];
     for action in ["create", "start", "die", "destroy"] {
-        assert!(actions.lines().any(|l| l == action), "no {action} in\n{actions}");
+        // Until now is until this second began.
+        f.cli.eventually(action, |cli| cli.ok(&since).lines().any(|line| line == action));
     }
 }
