@@ -338,6 +338,26 @@ fn tcp_with_mutual_tls() {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("over tls\n", "err\n"));
     drop(cli.ok(&["run", "-d", "--name", "stays", "busybox", "sleep", "100"]));
     assert_eq!(client(&["exec", "-i", "stays", "cat"]).success(), "over tls");
+    // The same by Berth's own command line, with a context that has the files.
+    let berth = |words: &[&str]| {
+        let mut command = Command::new(berth_tests::cli::bin_dir().join("berth"));
+        command.env("DOCKER_CONFIG", path("docker")).env("XDG_CONFIG_HOME", path("config"));
+        command.env_remove("BERTH_HOST").args(words);
+        berth_tests::cli::finish(command, b"over tls\n", words.join(" "))
+    };
+    let files = format!("ca={},cert={},key={}", path("ca.pem"), path("client.pem"), path("client-key.pem"));
+    berth(&["context", "create", "far", "--docker", &format!("host={tcp},{files}")]).success();
+    assert_eq!(berth(&["--context", "far", "exec", "-i", "stays", "cat"]).success(), "over tls");
+    let archive = path("far.dockercontext");
+    berth(&["context", "export", "far", &archive]).success();
+    berth(&["context", "import", "again", &archive]).success();
+    assert_eq!(berth(&["context", "ls", "-q"]).success(), "default\nagain\nfar");
+    berth(&["context", "use", "again"]).success();
+    berth(&["ps"]).expect_text("stays");
+    berth(&["context", "rm", "again"]).expect_code(1).expect_text("is in use");
+    let mut docker = Command::new("docker");
+    docker.env("DOCKER_CONFIG", path("docker")).args(["--context", "far", "ps"]);
+    berth_tests::cli::finish(docker, b"", "docker knows the context".into()).expect_text("stays");
     // Without a certificate, and without TLS.
     let mut bare = Command::new("docker");
     bare.args(["-H", &tcp, "--tlsverify", "--tlscacert", &path("ca.pem"), "version"])

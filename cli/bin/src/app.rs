@@ -1,25 +1,24 @@
 //! The command line's grammar: docker's commands, at the top and in their groups.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, builder, commit, compose, cp, create, df, diff, events, exec, history, images,
-    import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
-    search, start, stats, system, tag, top, update, version, volume,
+    archive, attach, build, builder, commit, completion, compose, context, cp, create, df, diff, events,
+    exec, history, images, import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps,
+    pull, push, rm, rmi, run, search, start, stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
-use crate::session::Session;
+use crate::session::{Session, Wanted};
 
 /// Berth, a container engine
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, propagate_version = false, disable_help_subcommand = true)]
 pub(crate) struct App {
-    /// Engine to talk to: unix:///path/of/socket or tcp://host:port
-    #[arg(short = 'H', long, env = "BERTH_HOST", value_name = "ADDRESS", hide_env_values = true)]
-    host: Option<String>,
+    #[command(flatten)]
+    engine: Wanted,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,12 +53,16 @@ enum Command {
     /// Commands for networks
     #[command(subcommand)]
     Network(NetworkGroup),
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Commands for volumes
     #[command(subcommand)]
     Volume(VolumeGroup),
     /// Commands for the engine
     #[command(subcommand)]
     System(SystemGroup),
+    Completion(completion::Completion),
+    Man(completion::Man),
 }
 
 /// Commands that docker has both at the top and in the group `container`.
@@ -172,7 +175,7 @@ enum SystemGroup {
 impl App {
     /// Does what was asked for.
     pub(crate) async fn run(self) -> Result<Exit> {
-        let session = &Session::new(self.host.as_deref().filter(|host| !host.is_empty()))?;
+        let session = &Session::new(&self.engine)?;
         match self.command {
             Command::Container(command) => container(session, command).await,
             Command::Image(command) => image(session, command).await,
@@ -202,6 +205,9 @@ impl App {
                 ImageGroup::Inspect(what) => inspect::of(session, Some(Kind::Image), what).await,
                 ImageGroup::Prune(args) => prune::images(session, args).await,
             },
+            Command::Completion(args) => Ok(completion::completion(&args, Self::command())),
+            Command::Man(args) => completion::man(&args, Self::command()),
+            Command::Context(command) => context::run(session, command).await,
             Command::Network(command) => networks(session, command).await,
             Command::Volume(command) => match command {
                 VolumeGroup::Create(args) => volume::create(session, args).await,

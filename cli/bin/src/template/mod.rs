@@ -43,6 +43,13 @@ impl Template {
         eval::render(&self.0, data)
     }
 
+    /// The fields it asks for of what it is given, not of parts of it.
+    pub(crate) fn roots(&self) -> Vec<String> {
+        let mut roots = Vec::new();
+        parse::collect_roots(&self.0, &mut roots);
+        roots
+    }
+
     /// The names of the top-level fields it asks for, in order: what a table's header line shows.
     pub(crate) fn fields(&self) -> Vec<String> {
         let mut fields = Vec::new();

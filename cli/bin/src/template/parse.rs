@@ -408,6 +408,18 @@ fn operand(
 
 /// The first names of all fields that `nodes` show.
 pub(super) fn collect_fields(nodes: &[Node], into: &mut Vec<String>) {
+    collect(nodes, &|path| path.last(), into);
+}
+
+/// The names that begin a field's path.
+pub(super) fn collect_roots(nodes: &[Node], into: &mut Vec<String>) {
+    collect(nodes, &|path| path.first(), into);
+}
+
+/// Which name of a field's path is wanted.
+type Which = dyn Fn(&[String]) -> Option<&String>;
+
+fn collect(nodes: &[Node], which: &Which, into: &mut Vec<String>) {
     for node in nodes {
         let (Node::Action { pipe, .. }
         | Node::If { pipe, .. }
@@ -416,11 +428,11 @@ pub(super) fn collect_fields(nodes: &[Node], into: &mut Vec<String>) {
         else {
             continue;
         };
-        collect_from_pipe(pipe, into);
+        collect_from_pipe(pipe, which, into);
     }
 }
 
-fn collect_from_pipe(pipe: &Pipe, into: &mut Vec<String>) {
+fn collect_from_pipe(pipe: &Pipe, which: &Which, into: &mut Vec<String>) {
     for command in pipe {
         let operands = match command {
             Command::Call(_, operands) => operands.as_slice(),
@@ -428,8 +440,8 @@ fn collect_from_pipe(pipe: &Pipe, into: &mut Vec<String>) {
         };
         for operand in operands {
             match operand {
-                Operand::Field(path) => into.extend(path.last().cloned()),
-                Operand::Nested(pipe, _) => collect_from_pipe(pipe, into),
+                Operand::Field(path) => into.extend(which(path).cloned()),
+                Operand::Nested(pipe, _) => collect_from_pipe(pipe, which, into),
                 Operand::Variable(..) | Operand::Literal(_) => {}
             }
         }
