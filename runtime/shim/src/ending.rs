@@ -15,7 +15,13 @@ use std::time::{Duration, Instant};
 use berth_shim_protocol::{Event, ExecRecord, ExitRecord, Failure, Phase, SIGNAL_EXIT_BASE, files};
 use berth_sys::{pidfd::ExitStatus, procfs};
 use jiff::Timestamp;
-use nix::{sys::signal::Signal, sys::wait::WaitPidFlag, sys::wait::waitpid, unistd::Pid};
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
+    },
+    unistd::Pid,
+};
 
 use crate::{machine::Change, record, shim::Shim};
 
@@ -167,6 +173,11 @@ impl Shim {
     /// As a subreaper we inherit what the container's processes leave behind, if it has no pid namespace of its
     /// own. Init and execs are not touched: their status is not lost here.
     pub(crate) fn reap_orphans(&mut self) {
+        // Almost always there is nobody, and that is known sooner than a list is read.
+        let dead = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if matches!(waitid(Id::All, dead), Ok(WaitStatus::StillAlive) | Err(_)) {
+            return;
+        }
         let pid = nix::unistd::getpid();
         // Without CONFIG_PROC_CHILDREN there is no such file; then orphans stay zombies until we end.
         let Ok(children) = procfs::read_text(format!("/proc/self/task/{pid}/children")) else { return };

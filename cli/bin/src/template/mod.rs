@@ -70,6 +70,7 @@ mod tests {
             "State": {"Pid": 42, "Running": true, "Ratio": 0.5},
             "Env": ["A=1", "B=2"],
             "Labels": {"a": "b", "com.x/y": "z"},
+            "Row": {"Labels": "a=1,b=2,3,c=4"},
         })
     }
 
@@ -122,6 +123,7 @@ mod tests {
             ("{{json .Labels}}", r#"{"a":"b","com.x/y":"z"}"#),
             ("{{.Env | json}}", r#"["A=1","B=2"]"#),
             ("{{index .Labels \"com.x/y\"}}", "z"),
+            ("{{.Row.Label \"b\"}}|{{.Row.Label \"no\"}}", "2,3|"),
             ("{{index .Env 1}}", "B=2"),
             ("{{len .Env}}", "2"),
             ("{{join .Env \",\"}}", "A=1,B=2"),

@@ -372,6 +372,10 @@ fn pipe_until(
             (Some(function), _) => Command::Call(function, operands),
             (None, 1) => Command::Value(operands.remove(0)),
             (None, 0) => return Err(error(at, "missing value for command")),
+            (None, 2) => match labelled(&mut operands[0]) {
+                true => Command::Call(Function::Label, operands),
+                false => return Err(error(at, "a value cannot be given arguments")),
+            },
             (None, _) => return Err(error(at, "a value cannot be given arguments")),
         });
         if tokens.get(*position) != Some(&Token::Bar) {
@@ -407,6 +411,14 @@ fn operand(
 }
 
 /// The first names of all fields that `nodes` show.
+/// Docker's rows have a method `.Label`: here it is a function of their field `Labels`.
+fn labelled(operand: &mut Operand) -> bool {
+    let Operand::Field(path) = operand else { return false };
+    let Some(last) = path.last_mut().filter(|name| *name == "Label") else { return false };
+    last.push('s');
+    true
+}
+
 pub(super) fn collect_fields(nodes: &[Node], into: &mut Vec<String>) {
     collect(nodes, &|path| path.last(), into);
 }

@@ -20,8 +20,7 @@ pub(crate) fn escape_into(text: &[u8], output: &mut Vec<u8>) {
 /// bytes at once.
 fn is_plain(text: &[u8]) -> bool {
     let plain = |byte: u8| {
-        (byte >= 0x20)
-            & (byte < 0x80)
+        (0x20..0x80).contains(&byte)
             & (byte != b'"')
             & (byte != b'\\')
             & (byte != b'<')
