@@ -1,7 +1,7 @@
 //! The command line's grammar: docker's commands, at the top and in their groups.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
@@ -24,7 +24,10 @@ pub(crate) struct App {
     command: Command,
 }
 
+// The flags of a command are made when it is called. What a struct of flags says of itself in a doc comment is then shown as
+// what the command does: where several commands share the struct, it says it in an ordinary one.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     #[command(flatten)]
     Container(Container),
@@ -64,6 +67,7 @@ enum Command {
 
 /// Commands that docker has both at the top and in the group `container`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Container {
     Attach(attach::Attach),
     Commit(commit::Commit),
@@ -84,6 +88,7 @@ enum Container {
     Run(Box<run::Run>),
     Start(start::Start),
     Stats(stats::Stats),
+    /// Stop running containers
     Stop(lifecycle::Stop),
     Top(top::Top),
     /// Let frozen containers go on
@@ -95,6 +100,7 @@ enum Container {
 
 /// Commands that docker has both at the top and in the group `image`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Image {
     Build(Box<build::Build>),
     History(history::History),
@@ -107,6 +113,7 @@ enum Image {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum ContainerGroup {
     #[command(flatten)]
     Common(Container),
@@ -119,6 +126,7 @@ enum ContainerGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum ImageGroup {
     #[command(flatten)]
     Common(Image),
@@ -132,6 +140,7 @@ enum ImageGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum NetworkGroup {
     Create(network::Create),
     #[command(visible_alias = "list")]
@@ -147,6 +156,7 @@ enum NetworkGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum VolumeGroup {
     Create(volume::Create),
     #[command(visible_alias = "list")]
@@ -160,6 +170,7 @@ enum VolumeGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum SystemGroup {
     Check(system::Check),
     Df(df::Df),
@@ -170,6 +181,19 @@ enum SystemGroup {
 }
 
 impl App {
+    /// Reads the command line. Only the flags of the command that is called are made, unless something is to be said about
+    /// the others: help, or what was not understood.
+    ///
+    /// # Errors
+    /// What clap says, help and version included.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse().or_else(|_| {
+            let mut whole = Self::command();
+            whole.build();
+            Self::from_arg_matches(&whole.try_get_matches()?)
+        })
+    }
+
     /// Does what was asked for.
     pub(crate) async fn run(self) -> Result<Exit> {
         let session = &Session::new(self.host.as_deref().filter(|host| !host.is_empty()))?;
@@ -276,8 +300,6 @@ async fn networks(session: &Session, command: NetworkGroup) -> Result<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
