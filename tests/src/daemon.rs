@@ -24,7 +24,7 @@ impl Daemon {
     /// Starts one on an empty store.
     ///
     /// # Panics
-    /// If it does not serve within ten seconds.
+    /// If it does not serve within a minute.
     #[must_use]
     pub fn start() -> Self {
         Self::with_arguments(&[])
@@ -53,7 +53,7 @@ impl Daemon {
     /// Starts one with further arguments, on an empty store. They hold also for [`Self::start_again`].
     ///
     /// # Panics
-    /// If it does not serve within ten seconds.
+    /// If it does not serve within a minute.
     #[must_use]
     pub fn with_arguments(arguments: &[&str]) -> Self {
         Self::start_in(None, arguments, &[])
@@ -62,7 +62,7 @@ impl Daemon {
     /// Starts one on a host of its own, with further arguments, on an empty store.
     ///
     /// # Panics
-    /// If it does not serve within ten seconds.
+    /// If it does not serve within a minute.
     #[must_use]
     pub fn on_with_arguments(host: &Host, arguments: &[&str]) -> Self {
         Self::start_in(Some(host.pid()), arguments, &[])
@@ -147,7 +147,7 @@ impl Daemon {
     /// Asks it to end with SIGTERM, and waits until it has.
     ///
     /// # Panics
-    /// If it does not end within fifteen seconds.
+    /// If it does not end within a minute.
     pub fn terminate(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal berthd");
@@ -168,7 +168,7 @@ impl Daemon {
     /// Starts it again on the same roots.
     ///
     /// # Panics
-    /// If it does not serve within ten seconds.
+    /// If it does not serve within a minute.
     pub fn start_again(&mut self) {
         self.child = spawn(self.dir.path(), self.host, &self.arguments, &self.environment);
         self.wait_until_it_serves();

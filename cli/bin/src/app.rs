@@ -1,7 +1,7 @@
 //! The command line's grammar: docker's commands, at the top and in their groups.
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
@@ -23,7 +23,10 @@ pub(crate) struct App {
     command: Command,
 }
 
+// The flags of a command are made when it is called. What a struct of flags says of itself in a doc comment is then shown as
+// what the command does: where several commands share the struct, it says it in an ordinary one.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     #[command(flatten)]
     Container(Container),
@@ -67,6 +70,7 @@ enum Command {
 
 /// Commands that docker has both at the top and in the group `container`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Container {
     Attach(attach::Attach),
     Commit(commit::Commit),
@@ -87,6 +91,7 @@ enum Container {
     Run(Box<run::Run>),
     Start(start::Start),
     Stats(stats::Stats),
+    /// Stop running containers
     Stop(lifecycle::Stop),
     Top(top::Top),
     /// Let frozen containers go on
@@ -98,6 +103,7 @@ enum Container {
 
 /// Commands that docker has both at the top and in the group `image`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Image {
     Build(Box<build::Build>),
     History(history::History),
@@ -110,6 +116,7 @@ enum Image {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum ContainerGroup {
     #[command(flatten)]
     Common(Container),
@@ -122,6 +129,7 @@ enum ContainerGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum ImageGroup {
     #[command(flatten)]
     Common(Image),
@@ -135,6 +143,7 @@ enum ImageGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum NetworkGroup {
     Create(network::Create),
     #[command(visible_alias = "list")]
@@ -150,6 +159,7 @@ enum NetworkGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum VolumeGroup {
     Create(volume::Create),
     #[command(visible_alias = "list")]
@@ -163,6 +173,7 @@ enum VolumeGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum SystemGroup {
     Check(system::Check),
     Df(df::Df),
@@ -173,6 +184,22 @@ enum SystemGroup {
 }
 
 impl App {
+    /// Reads the command line. Only the flags of the command that is called are made, unless something is to be said about
+    /// the others: help, or what was not understood.
+    ///
+    /// # Errors
+    /// What clap says, help and version included.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse().or_else(|_| Self::from_arg_matches(&Self::whole().try_get_matches()?))
+    }
+
+    /// The grammar with the flags of every command.
+    fn whole() -> clap::Command {
+        let mut whole = Self::command();
+        whole.build();
+        whole
+    }
+
     /// Does what was asked for.
     pub(crate) async fn run(self) -> Result<Exit> {
         let session = &Session::new(&self.engine)?;
@@ -205,8 +232,8 @@ impl App {
                 ImageGroup::Inspect(what) => inspect::of(session, Some(Kind::Image), what).await,
                 ImageGroup::Prune(args) => prune::images(session, args).await,
             },
-            Command::Completion(args) => Ok(completion::completion(&args, Self::command())),
-            Command::Man(args) => completion::man(&args, Self::command()),
+            Command::Completion(args) => Ok(completion::completion(&args, Self::whole())),
+            Command::Man(args) => completion::man(&args, Self::whole()),
             Command::Context(command) => context::run(session, command).await,
             Command::Network(command) => networks(session, command).await,
             Command::Volume(command) => match command {
@@ -282,8 +309,6 @@ async fn networks(session: &Session, command: NetworkGroup) -> Result<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

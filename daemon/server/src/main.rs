@@ -152,6 +152,8 @@ async fn serve(
         init: args.init,
         userns_remap: args.userns_remap.as_deref().map(subids::range).transpose()?,
         runtimes: further.runtimes.clone(),
+        cgroup_driver: further.cgroup_driver,
+        cgroup_parent: args.cgroup_parent.clone(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     config.pinned_images.clone_from(&args.cri_pinned_image);
@@ -159,9 +161,6 @@ async fn serve(
         configurations: args.cni_conf_dir.clone(),
         plugins: if args.cni_bin_dir.is_empty() { config.cni.plugins } else { args.cni_bin_dir.clone() },
     };
-    if let Some(parent) = &args.cgroup_parent {
-        config.cgroup_parent.clone_from(parent);
-    }
     let defaults = &mut config.defaults;
     if let Some(runtime) = &args.default_runtime {
         defaults.runtime.clone_from(runtime);

@@ -117,16 +117,3 @@ fn a_process_joins_by_itself() {
     group.remove().unwrap();
     assert!(status.success());
 }
-
-#[test]
-fn making_and_removing_again_and_again() {
-    let layout = detect().unwrap();
-    let start = Instant::now();
-    const ROUNDS: u32 = 5;
-    for round in 0..ROUNDS {
-        let group = Cgroup::create(&layout, &path(&format!("fast{round}")), &resources("{}")).unwrap();
-        group.remove().unwrap();
-    }
-    let each = start.elapsed() / ROUNDS;
-    println!("create and remove: {each:?}");
-}

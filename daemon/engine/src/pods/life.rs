@@ -152,6 +152,7 @@ impl Engine {
                 }),
                 forward: None,
             },
+            systemd_cgroup: self.config.cgroup_driver.is_systemd(),
             runtime: None,
         };
         Ok((create, handed))

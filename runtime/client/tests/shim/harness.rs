@@ -104,6 +104,7 @@ pub(crate) fn container(args: &[&str]) -> Container {
         console_size: None,
         stdin: StdinMode::Closed,
         log: to_file(&log, 0, 1),
+        systemd_cgroup: false,
         runtime: None,
     };
     Container { dir, run, log, cgroup, spec, create }

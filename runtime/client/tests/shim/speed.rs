@@ -1,11 +1,12 @@
 //! How long the shortest life of a container takes. Run it alone and optimised for numbers that mean something:
-//! `cargo test --release -p berth-runtime-client --test shim speed -- --nocapture`.
+//! `cargo test --release -p berth-runtime-client --test shim speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 
 use crate::harness::{container, exec, process, raw, read_text};
 
 #[tokio::test]
+#[ignore = "a measurement"]
 async fn a_short_life_is_short() {
     const RUNS: usize = 20;
     let container = container(&["/bin/true"]);
@@ -26,6 +27,7 @@ async fn a_short_life_is_short() {
 }
 
 #[tokio::test]
+#[ignore = "a measurement"]
 async fn an_exec_is_short() {
     const RUNS: usize = 20;
     let container = container(&["sleep", "1000"]);

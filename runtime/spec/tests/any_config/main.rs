@@ -37,11 +37,12 @@ fn contexts() -> Vec<CompileContext> {
     ]
 }
 
-/// What holds of every plan.
-fn check(plan: &ContainerPlan) {
+/// What holds of every plan of a configuration.
+fn check(plan: &ContainerPlan, spec: &oci::Spec) {
     assert_eq!(plan.steps.last(), Some(&InitStep::Exec));
     assert_eq!(plan.steps.iter().filter(|step| **step == InitStep::Exec).count(), 1);
-    assert!(!plan.process.args.is_empty());
+    // Without a process a container can be created, not started (config.md, "Process").
+    assert_eq!(plan.process.args.is_empty(), spec.process().is_none());
     assert!(plan.process.seccomp.as_ref().is_none_or(|seccomp| (1..=4096).contains(&seccomp.filter.len())));
     for step in &plan.steps {
         let paths: Vec<&Path> = match step {
@@ -81,7 +82,7 @@ fn compiles(text: &[u8]) -> bool {
     for context in contexts() {
         match compile(&spec, &context) {
             Ok(plan) => {
-                check(&plan);
+                check(&plan, &spec);
                 let again = compile(&spec, &context).expect("the same as before");
                 assert_eq!(plan.steps, again.steps, "the order does not depend on chance");
                 possible = true;
@@ -253,6 +254,13 @@ fn plain() -> Value {
     document["linux"].as_object_mut().unwrap().remove("intelRdt");
     document["linux"]["namespaces"][1] = json!({ "type": "network" });
     document
+}
+
+#[test]
+fn a_container_without_a_process_compiles() {
+    let mut document = plain();
+    document.as_object_mut().unwrap().remove("process");
+    assert!(compiles(document.to_string().as_bytes()));
 }
 
 #[test]
