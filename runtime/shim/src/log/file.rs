@@ -77,6 +77,8 @@ impl FileLog {
 
     /// The entries that follow are of this stream and this time.
     pub(super) fn begin(&mut self, stream: Stream, time: &str) {
+        // Once for all of them: asking the kernel for each line would take longer than writing it.
+        self.advance();
         let tail = &mut self.tails[stream.index()];
         tail.clear();
         match self.format {
@@ -150,7 +152,6 @@ impl FileLog {
 
     /// While the last file is being compressed this one grows, up to twice its size; then the other stays as it is.
     fn may_rotate(&mut self, size: u64) -> bool {
-        self.advance();
         let Some(compressor) = &mut self.compressor else { return true };
         if size < self.max_size.saturating_mul(2) {
             return false;
