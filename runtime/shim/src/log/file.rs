@@ -156,7 +156,8 @@ impl FileLog {
         if size < self.max_size.saturating_mul(2) {
             return false;
         }
-        let ended = compressor.kill().and_then(|()| compressor.wait().map(drop));
+        // Whoever reaps orphans reaps it: it may take a while to die, at its priority.
+        let ended = compressor.kill();
         self.compressor = None;
         let cleaned = ended.and_then(|()| gone(compress::clean(&self.numbered(1))));
         self.complain("stop compressing", cleaned);
