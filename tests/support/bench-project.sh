@@ -24,7 +24,7 @@ if [ ! -e "$dir/context" ]; then
     cargo vendor -q --manifest-path "$temporary/fetch/Cargo.toml" "$temporary/vendor" > /dev/null
     mv "$temporary/vendor/$crate" "$temporary/context"
     rm "$temporary/context/.cargo-checksum.json"
-    (cd "$temporary/context" && mkdir -p .cargo && cargo vendor -q --locked vendor > .cargo/config.toml)
+    (cd "$temporary/context" && mkdir -p .cargo && cargo vendor --locked vendor 2> /dev/null > .cargo/config.toml)
     # What Windows needs is most of it, and nothing that Linux compiles.
     printf 'target\n.git\n' > "$temporary/context/.dockerignore"
     cat > "$temporary/context/Dockerfile" <<'EOF'
