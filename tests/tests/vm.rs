@@ -154,8 +154,9 @@ fn add_cases(image: &mut Image) -> Result<usize> {
     Ok(total)
 }
 
-/// A program of this machine.
+/// A program of this machine, an administrator's too.
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(program)).find(|path| path.is_file())
 }
