@@ -43,7 +43,7 @@ services:
     networks: [back]
   migrate:
     image: busybox
-    # It asks once: whoever starts it too early fails.
+    # It asks once: whoever starts it too early fails. It runs again with every up.
     command: wget -q -O - http://db/cgi-bin/begin
     depends_on: {db: {condition: service_healthy}}
     networks: [back]
@@ -66,11 +66,12 @@ secrets: {word: {environment: WORD}}
 /// Scripts: place and what they do after the header.
 const SCRIPTS: [(&str, &str); 6] = [
     ("db/cgi-bin/ready", "test -e /data/ready && echo ready"),
-    ("db/cgi-bin/begin", "echo 0 >/data/count; echo begun"),
+    ("db/cgi-bin/begin", "test -e /data/count || echo 0 >/data/count; echo begun"),
     ("db/cgi-bin/begun", "cat /data/count"),
     (
         "db/cgi-bin/next",
-        "flock /data/ready sh -c 'n=$(cat /data/count); n=$((n + 1)); echo $n >/data/count; echo $n'",
+        "until mkdir /data/lock 2>/dev/null; do sleep 0.01; done; \
+         n=$(cat /data/count); n=$((n + 1)); echo $n >/data/count; rmdir /data/lock; echo $n",
     ),
     ("cache/cgi-bin/word", "cat /run/secrets/word"),
     (
