@@ -48,7 +48,7 @@ impl Containerd {
         while containerd.run(&["version"]).code != 0 {
             let log = containerd.dir.path().join("containerd.log");
             assert!(
-                begin.elapsed() < Duration::from_secs(30),
+                begin.elapsed() < Duration::from_secs(90),
                 "containerd does not serve: {}",
                 std::fs::read_to_string(log).unwrap_or_default()
             );

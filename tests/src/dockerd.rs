@@ -51,7 +51,7 @@ impl Dockerd {
         let dockerd = Self { dir, child };
         let begin = Instant::now();
         while dockerd.cli(Frontend::Docker).run(&["version"]).code != 0 {
-            assert!(begin.elapsed() < Duration::from_secs(30), "dockerd does not serve; {}", dockerd.log());
+            assert!(begin.elapsed() < Duration::from_secs(90), "dockerd does not serve; {}", dockerd.log());
             std::thread::sleep(Duration::from_millis(100));
         }
         dockerd
@@ -92,7 +92,7 @@ impl Drop for Dockerd {
         }
         let begin = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
-            if begin.elapsed() > Duration::from_secs(20) {
+            if begin.elapsed() > Duration::from_secs(60) {
                 self.child.kill().ok();
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -48,7 +48,7 @@ impl Registry {
             .expect("start docker-registry (package docker-registry)");
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "docker-registry does not listen");
+            assert!(begin.elapsed() < Duration::from_secs(60), "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { _dir: dir, child, port }

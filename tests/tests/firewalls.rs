@@ -75,7 +75,7 @@ impl Drop for Firewalld {
 fn wait_for(what: &str, test: impl Fn() -> bool) {
     let begin = Instant::now();
     while !test() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what} does not come");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what} does not come");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -42,7 +42,7 @@ fn within<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
 fn fetch(address: &str) -> Option<String> {
     let address: SocketAddr = address.parse().expect("an address");
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -51,7 +51,7 @@ fn fetch(address: &str) -> Option<String> {
 
 fn served(host: &Host, address: &str) -> bool {
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(10) {
+    while begin.elapsed() < Duration::from_secs(60) {
         if within(host.pid(), || fetch(address)).is_some() {
             return true;
         }
@@ -130,7 +130,7 @@ fn names_under_load() {
                 within(pid, || {
                     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
                     socket.connect("127.0.0.11:53").expect("connect");
-                    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+                    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
                     for n in 0..QUERIES / CLIENTS {
                         let id = u16::try_from(n % 65_536).expect("16 bits");
                         socket.send(&query(id, "server")).expect("send");
@@ -507,7 +507,7 @@ impl Iperf {
             .expect("iperf3 (package iperf3)");
         let begin = Instant::now();
         while within(pid, || TcpStream::connect("127.0.0.1:5201")).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "iperf3 does not serve");
+            assert!(begin.elapsed() < Duration::from_secs(60), "iperf3 does not serve");
             std::thread::sleep(Duration::from_millis(20));
         }
         Self(child)
@@ -529,7 +529,7 @@ impl Iperf {
             match rate {
                 Some(rate) => return rate,
                 // A server ends one test before it takes the next.
-                None => assert!(begin.elapsed() < Duration::from_secs(20), "{server}: {told}"),
+                None => assert!(begin.elapsed() < Duration::from_secs(60), "{server}: {told}"),
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -608,7 +608,7 @@ fn told(query: &[u8], count: usize, truncated: bool) -> Vec<u8> {
 fn ask(pid: u32, name: &str) -> Vec<u8> {
     within(pid, || {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
         socket.connect("127.0.0.11:53").expect("connect");
         socket.send(&query(7, name)).expect("send");
         let mut buffer = [0; 4096];
@@ -655,7 +655,7 @@ fn names_of_the_outside() {
     assert_eq!(short[2] & 2, 2, "the client must be told to come back over TCP: {short:?}");
     let large = within(client, || {
         let mut stream = TcpStream::connect("127.0.0.11:53").expect("connect over TCP");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
         let packet = query(7, "large.example.org");
         let length = u16::try_from(packet.len()).expect("short");
         stream.write_all(&[&length.to_be_bytes()[..], &packet].concat()).expect("send");

@@ -6,20 +6,19 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, builder, commit, compose, cp, create, df, diff, events, exec, history, images,
-    import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
-    search, start, stats, system, tag, top, update, version, volume,
+    archive, attach, build, builder, commit, completion, compose, context, cp, create, df, diff, events,
+    exec, history, images, import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps,
+    pull, push, rm, rmi, run, search, start, stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
-use crate::session::Session;
+use crate::session::{Session, Wanted};
 
 /// Berth, a container engine
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, propagate_version = false, disable_help_subcommand = true)]
 pub(crate) struct App {
-    /// Engine to talk to: unix:///path/of/socket or tcp://host:port
-    #[arg(short = 'H', long, env = "BERTH_HOST", value_name = "ADDRESS", hide_env_values = true)]
-    host: Option<String>,
+    #[command(flatten)]
+    engine: Wanted,
     #[command(subcommand)]
     command: Command,
 }
@@ -57,12 +56,16 @@ enum Command {
     /// Commands for networks
     #[command(subcommand)]
     Network(NetworkGroup),
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Commands for volumes
     #[command(subcommand)]
     Volume(VolumeGroup),
     /// Commands for the engine
     #[command(subcommand)]
     System(SystemGroup),
+    Completion(completion::Completion),
+    Man(completion::Man),
 }
 
 /// Commands that docker has both at the top and in the group `container`.
@@ -187,16 +190,19 @@ impl App {
     /// # Errors
     /// What clap says, help and version included.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        Self::try_parse().or_else(|_| {
-            let mut whole = Self::command();
-            whole.build();
-            Self::from_arg_matches(&whole.try_get_matches()?)
-        })
+        Self::try_parse().or_else(|_| Self::from_arg_matches(&Self::whole().try_get_matches()?))
+    }
+
+    /// The grammar with the flags of every command.
+    fn whole() -> clap::Command {
+        let mut whole = Self::command();
+        whole.build();
+        whole
     }
 
     /// Does what was asked for.
     pub(crate) async fn run(self) -> Result<Exit> {
-        let session = &Session::new(self.host.as_deref().filter(|host| !host.is_empty()))?;
+        let session = &Session::new(&self.engine)?;
         match self.command {
             Command::Container(command) => container(session, command).await,
             Command::Image(command) => image(session, command).await,
@@ -226,6 +232,9 @@ impl App {
                 ImageGroup::Inspect(what) => inspect::of(session, Some(Kind::Image), what).await,
                 ImageGroup::Prune(args) => prune::images(session, args).await,
             },
+            Command::Completion(args) => Ok(completion::completion(&args, Self::whole())),
+            Command::Man(args) => completion::man(&args, Self::whole()),
+            Command::Context(command) => context::run(session, command).await,
             Command::Network(command) => networks(session, command).await,
             Command::Volume(command) => match command {
                 VolumeGroup::Create(args) => volume::create(session, args).await,

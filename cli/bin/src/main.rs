@@ -3,6 +3,7 @@
 mod app;
 mod autostart;
 mod commands;
+mod contexts;
 mod credentials;
 mod exit;
 mod flags;

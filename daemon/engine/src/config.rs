@@ -56,6 +56,8 @@ pub struct EngineConfig {
     pub shim_binary: PathBuf,
     /// The program that becomes the resolver process when its argument is [`crate::DNS_ROLE`], absolute.
     pub dns_program: PathBuf,
+    /// berthd, which shims run to send logs over TLS ([`SYSLOG_ROLE`](crate::SYSLOG_ROLE)).
+    pub relay_program: PathBuf,
     /// Link name of the default bridge; `None` derives one from `root`.
     pub default_bridge: Option<String>,
     /// Registries spoken to over plain HTTP, beside those of this host.
@@ -104,6 +106,7 @@ impl EngineConfig {
             root: root.into(),
             run_root: run_root.into(),
             dns_program: shim_binary.with_file_name("berthd"),
+            relay_program: shim_binary.with_file_name("berthd"),
             shim_binary,
             default_bridge: None,
             insecure_registries: Vec::new(),

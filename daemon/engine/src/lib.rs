@@ -61,7 +61,7 @@ pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;
 pub use items::{ByteStream, Items, Progress};
-pub use logs::{LogItem, LogStream};
+pub use logs::{LogItem, LogStream, SYSLOG_ROLE, SyslogTls, Trust};
 pub use pods::{
     CniDirs, ContainerMoment, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput,
     IdMapping, InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMoment,

@@ -15,6 +15,7 @@ use berth_shim_protocol::{
     Create, Failure, FailureKind, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Rootfs, Runtime, Stats, StdinMode,
     files, oci,
 };
+use berth_spec::ExecFilter;
 use berth_sys::{
     mountfd::{Overlay, overlay},
     pidfd::{self, ExitStatus},
@@ -137,6 +138,7 @@ impl Container {
                     cgroup: &core.cgroup,
                     beside_init: true,
                     spec: &self.spec,
+                    filter: ExecFilter::Compiled(core.filter().cloned()),
                     state: core.state(),
                     process,
                     stdio,

@@ -4,8 +4,8 @@
 use std::path::{Component, Path};
 
 use berth_spec::{
-    COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, ContainerPlan, InitStep, compile,
-    compile_process, oci,
+    COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, ContainerPlan, ExecFilter, InitStep,
+    compile, compile_process, oci,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -91,7 +91,7 @@ fn compiles(text: &[u8]) -> bool {
         }
     }
     if let Some(process) = spec.process()
-        && let Ok((plan, _)) = compile_process(process, &spec, None)
+        && let Ok((plan, _)) = compile_process(process, &spec, ExecFilter::Profile, None)
     {
         assert_eq!(plan.steps.last(), Some(&InitStep::Exec));
     }
