@@ -14,6 +14,9 @@ ENTRY   := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=--entry=berth_ent
 # Its pages are mapped anew for each container: size is time and memory (docs/decisions/0104).
 SMALL   := -C opt-level=s -C lto=fat -C codegen-units=1
 
+# Where shells look for completions.
+COMPLETIONS := bash-completion/completions zsh/site-functions fish/vendor_completions.d
+
 export BERTH_BIN_DIR := $(BIN)
 
 .PHONY: all build demo test test-vm bench lint fmt install packages packages-test clean
@@ -54,6 +57,11 @@ fmt:
 
 install: build
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/berth $(BIN)/berthd $(BIN)/berth-shim $(BIN)/berth-runtime
+	$(BIN)/berth man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS))
+	$(BIN)/berth completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
+	$(BIN)/berth completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_berth
+	$(BIN)/berth completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/berth.fish
 
 clean:
 	$(CARGO) clean

@@ -1,77 +1,25 @@
 //! The crate's front door.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use berth_oci::{Digest, Platform};
 use berth_runtime_client::ShimSpawner;
 use berth_store::Store;
-use tokio_util::sync::CancellationToken;
 
+use crate::cache::CacheRecords;
 use crate::flights::{Flights, Slots};
 use crate::history::{BuildRecord, Recorder};
+use crate::io::{BuildIo, BuiltImage};
 use crate::prune::{CacheEntry, PruneOptions, Pruned};
-use crate::transfer::CacheRecords;
-use crate::{
-    BuildError, BuildRequest, Devices, Event, ImageResolver, Sandboxes, history, prune, start, transfer,
-};
-
-/// Receives progress; called from the build's own threads, several at a time.
-pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
-
-/// Where the builder keeps its things, and how much of them.
-#[derive(Debug, Clone)]
-pub struct BuilderDirs {
-    /// Cache records, cache mounts and contexts in use: `<root>/builds`.
-    pub builds: PathBuf,
-    /// One directory per running step: `<run root>/builds`.
-    pub run: PathBuf,
-    /// Bytes that the cache may take, its records and cache mounts included; none means a fifth of the file system.
-    pub cache_limit: Option<u64>,
-}
-
-/// A build's connections to the outside.
-pub struct BuildIo {
-    /// Finds base images.
-    pub resolver: Arc<dyn ImageResolver>,
-    /// Receives progress.
-    pub events: EventSink,
-    /// Ends the build when cancelled.
-    pub cancel: CancellationToken,
-}
-
-/// A finished build.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BuiltImage {
-    /// The image's id: the digest of its config. Of several, the one for this machine, or else the first.
-    pub id: Digest,
-    /// The image of each platform, in the order in which they were asked for.
-    pub images: Vec<(Platform, Digest)>,
-    /// What the build took from the cache or put into it; see [`Builder::export_cache`].
-    pub records: CacheRecords,
-}
+use crate::shared::{BuilderDirs, Shared};
+use crate::{BuildError, BuildRequest, Devices, Sandboxes, history, prune, start, transfer};
 
 /// Builds images. Cheap to clone; builds may run concurrently.
 #[derive(Clone)]
 pub struct Builder {
     shared: Arc<Shared>,
-}
-
-pub(crate) struct Shared {
-    pub(crate) store: Store,
-    pub(crate) spawner: ShimSpawner,
-    pub(crate) sandboxes: Arc<dyn Sandboxes>,
-    pub(crate) devices: Arc<dyn Devices>,
-    pub(crate) dirs: BuilderDirs,
-    /// Work that is being done, so that nobody does it a second time.
-    pub(crate) flights: Flights,
-    pub(crate) slots: Slots,
-    /// Held while the cache is being pruned.
-    pub(crate) pruning: Mutex<()>,
-    /// Bytes in the cache, as far as is known; 0 means not counted yet.
-    pub(crate) cached: AtomicU64,
 }
 
 impl Builder {
@@ -84,10 +32,11 @@ impl Builder {
         devices: Arc<dyn Devices>,
         dirs: BuilderDirs,
     ) -> Self {
-        // Steps wait for disks and networks as well, so that even one core has use for a few of them.
-        const LEAST: usize = 4;
+        // Steps wait for disks and networks as well, so that every core has use for more than one of them.
+        const EACH: usize = 2;
+        const LEAST: usize = 8;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let slots = Slots::new(cores.max(LEAST));
+        let slots = Slots::new((cores * EACH).max(LEAST));
         let flights = Flights::default();
         let (pruning, cached) = (Mutex::default(), AtomicU64::new(0));
         let shared = Shared { store, spawner, sandboxes, devices, dirs, flights, slots, pruning, cached };

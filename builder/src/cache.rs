@@ -3,6 +3,9 @@
 //! A record is written to a temporary file and renamed, so that readers see all of it or nothing. A record whose layer
 //! is gone from the store is a miss; nothing depends on a record being there. A record's layer is kept from the
 //! store's garbage collection until the record is pruned.
+//!
+//! A use adds one blank at the end of the file, which JSON allows: their number says how often the record was used, and
+//! the file's modification time when. Writing the record anew would cost a cached build most of its time.
 
 use std::fs;
 use std::io::Write;
@@ -43,6 +46,30 @@ pub(crate) struct Record {
     pub(crate) inputs: Vec<(String, String)>,
 }
 
+/// Records of a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheRecords {
+    pub(crate) records: Vec<(Digest, Record)>,
+    /// Names of cache mounts.
+    pub(crate) mounts: Vec<String>,
+}
+
+impl CacheRecords {
+    /// All records of several builds, each once.
+    pub(crate) fn join(all: Vec<Self>) -> Self {
+        let mut joined = Self::default();
+        for one in all {
+            joined.records.extend(one.records);
+            joined.mounts.extend(one.mounts);
+        }
+        joined.records.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        joined.records.dedup_by(|(a, _), (b, _)| a == b);
+        joined.mounts.sort();
+        joined.mounts.dedup();
+        joined
+    }
+}
+
 /// The cache in a directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
@@ -61,8 +88,11 @@ impl Cache {
     /// A record that cannot be read is a miss.
     pub(crate) fn get(&self, key: &Digest) -> Option<Record> {
         let bytes = fs::read(self.path(key)).ok()?;
-        match serde_json::from_slice(&bytes) {
-            Ok(record) => Some(record),
+        match serde_json::from_slice::<Record>(&bytes) {
+            Ok(record) => {
+                let uses = bytes.iter().rev().take_while(|byte| **byte == b' ').count() as u64;
+                Some(Record { uses: record.uses + uses, ..record })
+            }
             Err(error) => {
                 tracing::warn!(%key, %error, "unreadable build cache record");
                 None
@@ -71,10 +101,9 @@ impl Cache {
     }
 
     /// Counts a use.
-    pub(crate) fn touch(&self, key: &Digest, record: &Record) {
-        let now = Timestamp::now();
-        let record = Record { used: now, uses: record.uses + 1, ..record.clone() };
-        if let Err(error) = self.write(key, &record) {
+    pub(crate) fn touch(&self, key: &Digest) {
+        let file = fs::OpenOptions::new().append(true).open(self.path(key));
+        if let Err(error) = file.and_then(|mut file| file.write_all(b" ")) {
             tracing::debug!(%error, "the use of a cache record cannot be noted");
         }
     }
@@ -115,9 +144,11 @@ impl Cache {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(key) = name.strip_suffix(".json") else { continue };
             let Ok(key) = Digest::parse(&format!("sha256:{key}")) else { continue };
-            let Some(record) = self.get(&key) else { continue };
-            let bytes = entry.metadata().map_or(0, |meta| meta.len());
-            found.push((key, record, bytes));
+            let Some(mut record) = self.get(&key) else { continue };
+            let Ok(meta) = entry.metadata() else { continue };
+            let touched = meta.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+            record.used = touched.map_or(record.used, |time| record.used.max(time));
+            found.push((key, record, meta.len()));
         }
         Ok(found)
     }
@@ -194,8 +225,12 @@ mod tests {
         let record = cache.get(&key.digest()).unwrap();
         assert_eq!((&record.layer, record.size), (&DiffId(Digest::of(b"x")), 7));
         assert_eq!(record.inputs.last().unwrap().1, "true");
-        cache.touch(&key.digest(), &record);
-        assert_eq!(cache.list().unwrap()[0].1.uses, 1);
+        for uses in 1..=3 {
+            cache.touch(&key.digest());
+            let (_, listed, _) = cache.list().unwrap().remove(0);
+            assert_eq!((listed.uses, &listed.layer), (uses, &record.layer));
+            assert!(listed.used > record.used);
+        }
         fs::write(cache.path(&key.digest()), "{").unwrap();
         assert!(cache.get(&key.digest()).is_none());
     }

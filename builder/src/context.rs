@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use berth_dockerfile_parser::giturl::GitRef;
 use berth_dockerfile_parser::ignore;
@@ -24,7 +25,7 @@ const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// A context that is ready to be read.
 pub(crate) struct Opened {
-    pub(crate) source: Source,
+    pub(crate) source: Arc<Source>,
     /// Patterns of its `.dockerignore`.
     pub(crate) ignore: Vec<String>,
     pub(crate) dockerfile: String,
@@ -62,7 +63,13 @@ pub(crate) fn open(
     let matcher =
         ignore::Matcher::new(&patterns).map_err(|e| invalid(format!("error reading .dockerignore: {e}")))?;
     let source = source(root, matcher, "the build context".into(), tree.in_place, around)?;
-    Ok(Opened { source, ignore: patterns, dockerfile: text, dockerfile_name: name, _unpacked: tree.unpacked })
+    Ok(Opened {
+        source: Arc::new(source),
+        ignore: patterns,
+        dockerfile: text,
+        dockerfile_name: name,
+        _unpacked: tree.unpacked,
+    })
 }
 
 /// Opens what `--build-context` gives; it has a `.dockerignore` of its own.

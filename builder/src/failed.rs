@@ -5,8 +5,8 @@ use std::fs;
 use berth_oci::Digest;
 use berth_store::NewImage;
 
-use crate::builder::Shared;
 use crate::fault::At;
+use crate::shared::Shared;
 use crate::stage::StageState;
 
 /// Makes the image. That it cannot be made hides no step's own error.

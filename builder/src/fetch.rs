@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::Shared;
 use crate::fault::{At, Fault};
 use crate::request::Secret;
 use crate::rootdir::RootDir;
+use crate::shared::Shared;
 use crate::solve::Solver;
 use crate::source::Source;
 use crate::{BuildError, context};

@@ -8,17 +8,20 @@ use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::instruction::{Add, Copy, Files};
 use berth_dockerfile_parser::syntax::Word;
 use berth_dockerfile_parser::{chmod, ignore};
-use berth_oci::{DiffId, Hasher};
+use berth_oci::{DiffId, Digest, Hasher};
 use berth_store::Snapshot;
+use jiff::Timestamp;
 
 use crate::copy::{Changes, Copier};
 use crate::fault::{At, Fault};
 use crate::fetch::{self, Remote};
 use crate::key::{KeyInputs, field};
+use crate::placed;
 use crate::rootdir::{Kind, RootDir};
+use crate::solve::{Origin, Solver};
 use crate::source::{Selection, Source};
 use crate::stage::StageState;
-use crate::step::StageRun;
+use crate::step::{Product, StageRun};
 use crate::tick;
 use crate::untar::{self, Unpacker};
 use crate::users::Accounts;
@@ -39,33 +42,44 @@ pub(crate) struct Plan {
     pub(crate) created_by: String,
 }
 
-/// A tree, its layers if it never changes, what is asked of it, and whether archives are unpacked.
-type Origin<'a> = (&'a Source, Option<Vec<DiffId>>, Vec<String>, bool);
-
-/// A tree, and what is taken from it.
-struct Taken<'a> {
-    source: &'a Source,
+/// What is asked of a tree.
+struct Asked {
+    origin: Origin,
     arguments: Vec<String>,
-    parents: bool,
-    exclude: &'a ignore::Matcher,
-    /// Layers that the tree consists of, if it never changes.
-    layers: Option<Vec<DiffId>>,
     /// Archives are unpacked.
     unpack: bool,
+}
+
+/// A tree, and what is taken from it. Nothing is opened before somebody looks.
+struct Taken<'a> {
+    solver: &'a Solver<'a>,
+    asked: Asked,
+    parents: bool,
+    exclude: &'a ignore::Matcher,
+    source: OnceCell<Arc<Source>>,
     selections: OnceCell<Vec<Selection>>,
 }
 
 impl Taken<'_> {
+    fn source(&self) -> Result<&Source, Fault> {
+        if let Some(open) = self.source.get() {
+            return Ok(open);
+        }
+        let open = self.solver.open(&self.asked.origin)?;
+        Ok(self.source.get_or_init(|| open))
+    }
+
     fn selections(&self) -> Result<&[Selection], Fault> {
         if let Some(known) = self.selections.get() {
             return Ok(known);
         }
+        let source = self.source()?;
         let mut found = Vec::new();
-        for argument in &self.arguments {
+        for argument in &self.asked.arguments {
             found.extend(if self.parents {
-                self.source.select_parents(argument, self.exclude)?
+                source.select_parents(argument, self.exclude)?
             } else {
-                self.source.select(argument, self.exclude)?
+                source.select(argument, self.exclude)?
             });
         }
         Ok(self.selections.get_or_init(|| found))
@@ -97,16 +111,16 @@ impl StageRun<'_> {
             }
         }
         let arguments = plan.sources.clone();
-        match &copy.from {
-            None => self.put(plan, "COPY", &[(&solver.context.source, None, arguments, false)]),
-            Some(from) if from.text.contains('$') => Err(Fault::said(
-                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
-            )),
-            Some(from) => {
-                let from = solver.source_named(self.index, &from.text, true)?;
-                self.put(plan, "COPY", &[(&from.source, from.layers.clone(), arguments, false)])
+        let origin = match &copy.from {
+            None => solver.context_files(),
+            Some(from) if from.text.contains('$') => {
+                return Err(Fault::said(
+                    "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
+                ));
             }
-        }
+            Some(from) => solver.origin(self.index, &from.text, true)?,
+        };
+        self.put(plan, "COPY", vec![Asked { origin, arguments, unpack: false }])
     }
 
     pub(crate) fn add(&mut self, add: &Add) -> Result<(), Fault> {
@@ -141,35 +155,35 @@ impl StageRun<'_> {
                 Remote::Git(git) => solver.fetch_git(git, checksum.as_deref(), add.keep_git_dir)?,
             });
         }
-        let mut taken = Vec::new();
-        let mut next = fetched.iter();
+        let mut asked = Vec::new();
+        let mut next = fetched.into_iter();
         for (argument, remote) in plan.sources.iter().zip(&remotes) {
             let unpack = add.unpack.unwrap_or(remote.is_none());
-            match remote {
-                None => taken.push((&solver.context.source, None, vec![argument.clone()], unpack)),
+            let (origin, argument) = match remote {
+                None => (solver.context_files(), argument.clone()),
                 Some(_) => {
                     let (source, argument) = next.next().expect("each remote source was fetched");
-                    taken.push((source.as_ref(), None, vec![argument.clone()], unpack));
+                    (Origin::Open(source), argument)
                 }
-            }
+            };
+            asked.push(Asked { origin, arguments: vec![argument], unpack });
         }
-        self.put(plan, "ADD", &taken)
+        self.put(plan, "ADD", asked)
     }
 
-    fn put(&mut self, plan: Plan, instruction: &str, from: &[Origin<'_>]) -> Result<(), Fault> {
+    fn put(&mut self, plan: Plan, instruction: &str, asked: Vec<Asked>) -> Result<(), Fault> {
         let exclude =
             ignore::Matcher::new(&plan.exclude).map_err(|e| Fault::said(format!("--exclude: {e}")))?;
         let mode = plan.chmod.as_deref().map(chmod::Mode::parse).transpose();
         let mode = mode.map_err(|e| Fault::said(format!("--chmod: {e}")))?;
-        let taken: Vec<Taken<'_>> = from
-            .iter()
-            .map(|(source, layers, arguments, unpack)| Taken {
-                source,
-                arguments: arguments.clone(),
+        let taken: Vec<Taken<'_>> = asked
+            .into_iter()
+            .map(|asked| Taken {
+                solver: self.solver,
+                asked,
                 parents: plan.parents,
                 exclude: &exclude,
-                layers: layers.clone(),
-                unpack: *unpack,
+                source: OnceCell::new(),
                 selections: OnceCell::new(),
             })
             .collect();
@@ -181,32 +195,50 @@ impl StageRun<'_> {
         key.add("dest", &plan.dest);
         key.add("chown", plan.chown.as_deref().unwrap_or(""));
         key.add("chmod", plan.chmod.as_deref().unwrap_or(""));
-        key.add("unpack", taken.iter().map(|taken| if taken.unpack { '1' } else { '0' }).collect::<String>());
-        self.add_files(&mut key, &taken, &plan)?;
+        key.add(
+            "unpack",
+            taken.iter().map(|taken| if taken.asked.unpack { '1' } else { '0' }).collect::<String>(),
+        );
+        let newest = self.add_files(&mut key, &taken, &plan)?;
         for (name, data) in &plan.inline {
             key.add(format!("inline {name}"), data);
         }
-        let created_by = plan.created_by.clone();
         let looked_at = taken.iter().filter_map(|taken| taken.selections.get());
         wait_until_past(looked_at.flatten())?;
         let stage_layers = self.state.layers().to_vec();
         let below = if plan.link { &[][..] } else { &stage_layers };
-        self.layer_on(below, &key, created_by, |run, snapshot| {
+        // What is copied alone says what time it is: neither the base nor what else is copied makes a difference.
+        let is_plain = plan.inline.is_empty() && !taken.iter().any(|taken| taken.asked.unpack);
+        let product = Product {
+            time: newest.filter(|_| is_plain),
+            place: &|| match is_plain && !plan.link && newest.is_some() {
+                true => place(below, &key, &plan, &taken),
+                false => Ok(None),
+            },
+            ..Product::new(below, &key, plan.created_by.clone())
+        };
+        self.layer_of_product(&product, |run, snapshot| {
             run.write(snapshot, &stage_layers, &plan, mode, &taken)
         })
     }
 
     /// Adds the files to the key. A tree that never changes is not looked at again for a question that was answered.
-    fn add_files(&mut self, key: &mut KeyInputs, taken: &[Taken<'_>], plan: &Plan) -> Result<(), Fault> {
+    /// Returns the time of the newest of them, unless there is one for all.
+    fn add_files(
+        &mut self,
+        key: &mut KeyInputs,
+        taken: &[Taken<'_>],
+        plan: &Plan,
+    ) -> Result<Option<Timestamp>, Fault> {
         let solver = self.solver;
         let mut all = Hasher::default();
         let mut list = Some(Vec::new());
         let mut newest = 0;
         for taken in taken {
-            let question = taken.layers.as_ref().map(|layers| {
+            let question = taken.asked.origin.layers().map(|layers| {
                 let mut question = KeyInputs::new("select", "");
                 layers.iter().for_each(|layer| question.add("layer", layer.as_str()));
-                taken.arguments.iter().for_each(|argument| question.add("source", argument));
+                taken.asked.arguments.iter().for_each(|argument| question.add("source", argument));
                 plan.exclude.iter().for_each(|pattern| question.add("exclude", pattern));
                 question.add("parents", taken.parents.to_string());
                 question.digest()
@@ -218,7 +250,7 @@ impl StageRun<'_> {
                     known
                 }
                 None => {
-                    let found = taken.source.fingerprint(taken.selections()?)?;
+                    let found = taken.source()?.fingerprint(taken.selections()?)?;
                     let digest = found.digest.as_str().to_owned();
                     if let Some(question) = &question {
                         solver.selected.put(question, &digest, found.newest);
@@ -233,12 +265,13 @@ impl StageRun<'_> {
             field(&mut all, digest.as_bytes());
             newest = newest.max(time);
         }
-        if solver.epoch.is_none() {
-            self.state.advance_clock(newest);
-        }
         let digest = all.finish();
         key.add_files(digest.as_str(), list);
-        Ok(())
+        if solver.epoch.is_some() {
+            return Ok(None);
+        }
+        self.state.advance_clock(newest);
+        Ok(Timestamp::from_second(newest).ok())
     }
 
     /// Writes what is copied into the snapshot.
@@ -268,18 +301,19 @@ impl StageRun<'_> {
         let copier = Copier::new(&root, &changes, &self.solver.stop);
         if let [one] = taken
             && let [selection] = one.selections()?
-            && !one.unpack
+            && !one.asked.unpack
             && plan.inline.is_empty()
         {
             // Nothing comes after it: what is new can do without the overlay, which has to end first.
-            let fresh = copier.begin(one.source, selection, &plan.dest)?;
+            let fresh = copier.begin(one.source()?, selection, &plan.dest)?;
             drop(root);
             return fresh.fill(&RootDir::open_host(&snapshot.upper).at("open", &snapshot.upper)?);
         }
         for taken in taken {
             for selection in taken.selections()? {
-                if !(taken.unpack && self.unpack(&root, owner, taken.source, selection, &plan.dest)?) {
-                    copier.copy(taken.source, selection, &plan.dest)?;
+                let source = taken.source()?;
+                if !(taken.asked.unpack && self.unpack(&root, owner, source, selection, &plan.dest)?) {
+                    copier.copy(source, selection, &plan.dest)?;
                 }
             }
         }
@@ -331,7 +365,8 @@ impl StageRun<'_> {
         wait_until_past(&selections)?;
         let mut key = self.key("tree", "");
         key.add_files(found.digest.as_str(), found.list);
-        let record = self.made(&[], &key, &format!("files of {}", source.name), |run, snapshot| {
+        let product = Product::new(&[], &key, format!("files of {}", source.name));
+        let record = self.made(&product, |run, snapshot| {
             let root = run.root_of(snapshot)?;
             let changes = Changes::default();
             let copier = Copier::new(&root, &changes, &run.solver.stop);
@@ -370,6 +405,30 @@ impl StageRun<'_> {
             }
         })
     }
+}
+
+/// What a copy depends on, if that is less than all of what lies below it.
+fn place(
+    below: &[DiffId],
+    key: &KeyInputs,
+    plan: &Plan,
+    taken: &[Taken<'_>],
+) -> Result<Option<Digest>, Fault> {
+    let Some(Taken { solver, .. }) = taken.first().filter(|_| !below.is_empty()) else { return Ok(None) };
+    let root = RootDir::new(solver.shared.store.snapshots().mount_ro(below)?);
+    let owner = match &plan.chown {
+        None => None,
+        Some(spec) => {
+            let accounts = Accounts::read(&root).at("read", "/etc/passwd")?;
+            Some(accounts.owner(spec).map_err(Fault::said)?)
+        }
+    };
+    let mut selections = Vec::new();
+    for taken in taken {
+        selections.extend(taken.selections()?);
+    }
+    let found = placed::place(&root, key, selections.into_iter(), &plan.dest, owner);
+    Ok(found.at("look at", &plan.dest)?)
 }
 
 /// Waits until the files are older than what a step makes from now on.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::builder::EventSink;
 use crate::fault::At;
+use crate::io::EventSink;
 use crate::start::fresh_id;
 use crate::{BuildError, BuildEvent, BuildRequest, BuiltImage, Event};
 

@@ -153,11 +153,14 @@ impl StageRun<'_> {
         if from.is_empty() {
             return self.context_files(&solver.context.source, wanted);
         }
-        let from = solver.source_named(self.index, from, false)?;
-        let Some(layers) = from.layers else { return self.context_files(&from.source, wanted) };
-        let path = from.source.root.resolve(Path::new(wanted)).at("resolve", wanted)?;
-        if from.source.root.meta(&path).at("look at", wanted)?.is_none() {
-            return Err(Fault::said(format!("\"/{}\": not found in {}", path.display(), from.source.name)));
+        let from = solver.origin(self.index, from, false)?;
+        let source = solver.open(&from)?;
+        let Some(layers) = from.layers().map(<[_]>::to_vec) else {
+            return self.context_files(&source, wanted);
+        };
+        let path = source.root.resolve(Path::new(wanted)).at("resolve", wanted)?;
+        if source.root.meta(&path).at("look at", wanted)?.is_none() {
+            return Err(Fault::said(format!("\"/{}\": not found in {}", path.display(), source.name)));
         }
         Ok(Files { layers, path })
     }

@@ -15,16 +15,16 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::{Statvfs, statvfs};
 
-use crate::builder::Shared;
 use crate::cache::Cache;
 use crate::fault::{At, store};
 use crate::rootdir::RootDir;
+use crate::shared::Shared;
 use crate::{BuildError, failed};
 
 /// Part of the file system that the cache may take if nothing else is said.
 const SHARE: u64 = 5;
 /// What belongs to the cache beside records and cache mounts: all of it can be made again.
-const HELPERS: [&str; 6] = ["lists", "selected", "stats", "fetched", "git", "memory"];
+const HELPERS: [&str; 7] = ["lists", "selected", "placed", "stats", "fetched", "git", "memory"];
 
 /// One thing in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -256,6 +256,7 @@ impl StageRun<'_> {
                 console_size: None,
                 stdin: StdinMode::Closed,
                 log: Log::default(),
+                systemd_cgroup: false,
                 runtime: None,
             },
             netns,

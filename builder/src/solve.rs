@@ -26,18 +26,19 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Arguments;
-use crate::builder::Shared;
-use crate::cache::{Cache, Record, Selected};
+use crate::cache::{Cache, CacheRecords, Record, Selected};
 use crate::context::{self, Opened};
 use crate::fault::{At, Fault, store};
 use crate::graph::{self, Graph};
 use crate::memory::Memory;
+use crate::placed::Placed;
 use crate::rootdir::RootDir;
+use crate::shared::Shared;
 use crate::source::Source;
 use crate::stage::StageState;
 use crate::start::excerpt;
 use crate::step::StageRun;
-use crate::transfer::{self, CacheRecords};
+use crate::transfer;
 use crate::{BuildError, BuildEvent, BuildIo, BuildRequest, Event, Place};
 
 /// So many stages are worked at, at most. How many steps really run at a time is up to the slots.
@@ -57,6 +58,7 @@ pub(crate) struct Solver<'a> {
     pub(crate) named: &'a BTreeMap<String, NamedContext>,
     pub(crate) cache: Cache,
     pub(crate) selected: Selected,
+    pub(crate) placed: Placed,
     pub(crate) memory: Memory,
     pub(crate) platform: Platform,
     /// Stands before the names of stages; of a build for one platform it is empty.
@@ -74,8 +76,10 @@ pub(crate) struct Solver<'a> {
 /// How far a [`Solver`] is.
 pub(crate) struct Work {
     stages: Vec<StageCell>,
-    /// Trees of stages, images and named contexts that files were taken from.
+    /// Trees of stages and images that files were taken from.
     sources: Mutex<HashMap<String, Arc<Source>>>,
+    /// Images by what was asked for; who asks for the same meanwhile waits for the answer.
+    images: Mutex<HashMap<String, Arc<Mutex<Option<ImageId>>>>>,
     /// Cache mounts that steps used.
     cache_mounts: Mutex<BTreeSet<String>>,
     /// What steps of this build made or found.
@@ -85,7 +89,13 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn new(program: &Program) -> Self {
         let stages = program.stages.iter().map(|_| StageCell::default()).collect();
-        Self { stages, sources: Mutex::default(), cache_mounts: Mutex::default(), made: Mutex::default() }
+        Self {
+            stages,
+            sources: Mutex::default(),
+            images: Mutex::default(),
+            cache_mounts: Mutex::default(),
+            made: Mutex::default(),
+        }
     }
 }
 
@@ -323,12 +333,25 @@ impl Solver<'_> {
         }
     }
 
-    /// Finds or pulls an image.
+    /// Finds or pulls an image, once for each build.
     pub(crate) fn image(&self, name: &str, platform: &Platform, pull: bool) -> Result<ImageId, Fault> {
         let name = match self.named.get(name) {
             Some(NamedContext::Image(image)) => image,
             _ => name,
         };
+        let question = format!("{name} {platform} {pull}");
+        let cell = Arc::clone(
+            self.work.images.lock().unwrap_or_else(PoisonError::into_inner).entry(question).or_default(),
+        );
+        let mut answer = cell.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = &*answer {
+            return Ok(id.clone());
+        }
+        let id = self.find_image(name, platform, pull)?;
+        Ok(answer.insert(id).clone())
+    }
+
+    fn find_image(&self, name: &str, platform: &Platform, pull: bool) -> Result<ImageId, Fault> {
         let reference = Reference::parse(name).map_err(|e| Fault::said(format!("{e}: {name}")))?;
         self.handle.block_on(async {
             tokio::select! {
@@ -348,11 +371,10 @@ impl Solver<'_> {
         }
     }
 
-    /// What `--from` names: a named context, a stage before this one, or an image. The layers that it consists of tell
-    /// its content, where there are some.
-    pub(crate) fn source_named(&self, index: usize, name: &str, by_number: bool) -> Result<From, Fault> {
+    /// What `--from` names: a named context, a stage before this one, or an image.
+    pub(crate) fn origin(&self, index: usize, name: &str, by_number: bool) -> Result<Origin, Fault> {
         if let Some(NamedContext::Tree(tree)) = self.named.get(name) {
-            return Ok(From { layers: None, source: Arc::clone(tree) });
+            return Ok(Origin::Open(Arc::clone(tree)));
         }
         let stages = &self.program.stages;
         if !self.named.contains_key(name)
@@ -360,38 +382,64 @@ impl Solver<'_> {
         {
             // A trigger of an image may name a stage that nothing else needs.
             let layers = self.stage(stage)?.layers().to_vec();
-            return self.tree(layers, format!("stage \"{name}\""));
+            return Ok(Origin::Layers { layers, name: format!("stage \"{name}\"") });
         }
         if name == "scratch" {
-            return self.tree(Vec::new(), "scratch".into());
+            return Ok(Origin::Layers { layers: Vec::new(), name: "scratch".into() });
         }
         let id = self.image(name, &self.platform, false)?;
         let layers = self.shared.store.images().config_of(&id)?.diff_ids().to_vec();
-        self.tree(layers, format!("image \"{name}\""))
+        Ok(Origin::Layers { layers, name: format!("image \"{name}\"") })
     }
 
-    fn tree(&self, layers: Vec<DiffId>, name: String) -> Result<From, Fault> {
+    /// The build context.
+    pub(crate) fn context_files(&self) -> Origin {
+        Origin::Open(Arc::clone(&self.context.source))
+    }
+
+    /// The tree itself.
+    pub(crate) fn open(&self, origin: &Origin) -> Result<Arc<Source>, Fault> {
+        let (layers, name) = match origin {
+            Origin::Open(source) => return Ok(Arc::clone(source)),
+            Origin::Layers { layers, name } => (layers, name),
+        };
         let key = layers.iter().fold(name.clone(), |key, layer| format!("{key} {layer}"));
         let mut sources = self.work.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = sources.get(&key) {
-            return Ok(From { layers: Some(layers), source: Arc::clone(known) });
+            return Ok(Arc::clone(known));
         }
         let root = if layers.is_empty() {
             // The directory stays alive through its descriptor.
             let empty = context::scratch_dir(&self.shared.dirs.builds.join("tmp"))?;
             RootDir::open_host(empty.path()).at("open", empty.path())?
         } else {
-            RootDir::new(self.shared.store.snapshots().mount_ro(&layers)?)
+            RootDir::new(self.shared.store.snapshots().mount_ro(layers)?)
         };
-        let source = Arc::new(Source::new(root, ignore::Matcher::default(), true, name));
+        let source = Arc::new(Source::new(root, ignore::Matcher::default(), true, name.clone()));
         sources.insert(key, Arc::clone(&source));
-        Ok(From { layers: Some(layers), source })
+        Ok(source)
     }
 }
 
 /// A tree that files are taken from.
-pub(crate) struct From {
-    /// Its layers, if it is a stage or an image: it never changes.
-    pub(crate) layers: Option<Vec<DiffId>>,
-    pub(crate) source: Arc<Source>,
+#[derive(Clone)]
+pub(crate) enum Origin {
+    /// One that may change.
+    Open(Arc<Source>),
+    /// A stage or an image. It never changes, and is opened only when somebody looks into it: its layers tell its content.
+    Layers {
+        layers: Vec<DiffId>,
+        /// For messages.
+        name: String,
+    },
+}
+
+impl Origin {
+    /// Its layers, if it never changes.
+    pub(crate) fn layers(&self) -> Option<&[DiffId]> {
+        match self {
+            Self::Open(_) => None,
+            Self::Layers { layers, .. } => Some(layers),
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! -> tags
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +19,17 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use crate::arguments::Arguments;
-use crate::builder::Shared;
-use crate::cache::{Cache, Selected};
+use crate::cache::{Cache, CacheRecords, Selected};
 use crate::context::{self, Opened};
 use crate::fault::store;
 use crate::fetch::Fetcher;
 use crate::graph::Graph;
 use crate::memory::Memory;
+use crate::placed::Placed;
 use crate::request::Secret;
+use crate::shared::Shared;
 use crate::solve::{NamedContext, Numbers, Solver, Work};
 use crate::stats::Stats;
-use crate::transfer::CacheRecords;
 use crate::{BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, Event, Excerpt, failed};
 
 /// Does a build. Blocking.
@@ -150,6 +151,7 @@ impl Common<'_> {
             lexer: Lexer::new(escape),
             cache: Cache::new(builds),
             selected: Selected::new(builds),
+            placed: Placed::new(builds),
             memory: Memory::recall(builds, name.as_deref().unwrap_or(&opened.dockerfile_name)),
             platform: platform.clone(),
             prefix: if several { format!("{platform} ") } else { String::new() },
@@ -189,10 +191,15 @@ fn warn(
 ) -> Result<(), BuildError> {
     let images = shared.store.images();
     // Only images that are here already: nothing is pulled for a warning.
-    let image_env = |name: &str| {
+    let look = |name: &str| {
         let image = images.resolve(name).ok()?;
         let config = images.config_of(&image.id).ok()?;
         Some(config.config.map(|config| config.env).unwrap_or_default())
+    };
+    let seen: RefCell<HashMap<String, Option<Vec<String>>>> = RefCell::default();
+    let image_env = |name: &str| {
+        let mut seen = seen.borrow_mut();
+        seen.entry(name.to_owned()).or_insert_with(|| look(name)).clone()
     };
     let environment = lint::Environment {
         build_args: &arguments.given,

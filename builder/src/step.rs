@@ -23,6 +23,28 @@ use crate::start::fresh_id;
 use crate::tick;
 use crate::{BuildError, BuildEvent, Event, Place, failed};
 
+/// A layer that a step wants.
+pub(crate) struct Product<'a> {
+    /// The layers that the work sees below it.
+    pub(crate) below: &'a [DiffId],
+    /// What it is made of.
+    pub(crate) key: &'a KeyInputs,
+    /// The step, as history tells it.
+    pub(crate) description: String,
+    /// The time of what is made; none: that of the stage.
+    pub(crate) time: Option<Timestamp>,
+    /// What it depends on if most of what lies below makes no difference; see [`crate::placed`]. Asked only when
+    /// nothing is remembered by the key.
+    pub(crate) place: &'a dyn Fn() -> Result<Option<Digest>, Fault>,
+}
+
+impl<'a> Product<'a> {
+    /// One that depends on all that lies below.
+    pub(crate) fn new(below: &'a [DiffId], key: &'a KeyInputs, description: String) -> Self {
+        Self { below, key, description, time: None, place: &|| Ok(None) }
+    }
+}
+
 /// One stage under way.
 pub(crate) struct StageRun<'a> {
     pub(crate) solver: &'a Solver<'a>,
@@ -173,7 +195,7 @@ impl<'a> StageRun<'a> {
         work: impl FnOnce(&Self, &Snapshot) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let below = self.state.layers().to_vec();
-        self.layer_on(&below, key, created_by, work)
+        self.layer_of_product(&Product::new(&below, key, created_by), work)
     }
 
     fn finish(&mut self, record: Record, created_by: String) {
@@ -183,31 +205,26 @@ impl<'a> StageRun<'a> {
         self.state.add_layer(record.layer, created_by);
     }
 
-    /// As [`Self::layer`], but the work sees other layers than the stage's own below it (`--link`: none).
-    pub(crate) fn layer_on(
+    /// As [`Self::layer`], of a product that says more about itself.
+    pub(crate) fn layer_of_product(
         &mut self,
-        below: &[DiffId],
-        key: &KeyInputs,
-        created_by: String,
+        product: &Product<'_>,
         work: impl FnOnce(&Self, &Snapshot) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let record = self.made(below, key, &created_by, work)?;
-        self.finish(record, created_by);
+        let record = self.made(product, work)?;
+        self.finish(record, product.description.clone());
         Ok(())
     }
 
     /// What the work makes on top of some layers: remembered, or done now.
     pub(crate) fn made(
         &self,
-        below: &[DiffId],
-        key: &KeyInputs,
-        description: &str,
+        product: &Product<'_>,
         work: impl FnOnce(&Self, &Snapshot) -> Result<(), Fault>,
     ) -> Result<Record, Fault> {
         let solver = self.solver;
-        let digest = key.digest();
+        let digest = product.key.digest();
         let ignores_cache = self.ignores_cache();
-        let memory_name = format!("{}/{}", self.stage_name(), self.instruction.get());
         // Builds that ignore the cache share work within themselves only.
         let flight = if ignores_cache { format!("{} {digest}", solver.id) } else { digest.to_string() };
         let mut waited = false;
@@ -217,9 +234,8 @@ impl<'a> StageRun<'a> {
                 .or_else(|| if ignores_cache { None } else { solver.cache.get(&digest) });
             if let Some(record) = found.filter(|record| solver.shared.store.layers().contains(&record.layer))
             {
-                solver.cache.touch(&digest, &record);
-                solver.note_made(digest, &record);
-                solver.memory.note(&memory_name, key);
+                solver.cache.touch(&digest);
+                self.note(product.key, &record);
                 self.emit(BuildEvent::Cached);
                 return Ok(record);
             }
@@ -236,30 +252,63 @@ impl<'a> StageRun<'a> {
                 return Err(BuildError::Cancelled.into());
             }
         };
-        let reasons = match ignores_cache {
-            true => vec!["the cache is not to be used".to_owned()],
-            false => solver.memory.explain(&memory_name, key),
+        let place = (product.place)()?;
+        let placed = place.as_ref().filter(|_| !ignores_cache).and_then(|place| solver.placed.get(place));
+        let placed = placed.filter(|(layer, ..)| solver.shared.store.layers().contains(layer));
+        let (layer, size, created) = match placed {
+            Some(placed) => {
+                self.emit(BuildEvent::Cached);
+                placed
+            }
+            None => {
+                let (layer, size) = self.make(product, ignores_cache, work)?;
+                (layer, size, product.time.unwrap_or(self.state.clock()))
+            }
         };
-        self.emit(BuildEvent::Missed { reasons });
-        let slot = solver.shared.slots.take(&solver.stop).ok_or(BuildError::Cancelled)?;
-        let (layer, size) = self.work_in_snapshot(below, work)?;
-        drop(slot);
         let record = Record {
             layer,
-            created: self.state.clock(),
+            created,
             size,
-            description: description.to_owned(),
+            description: product.description.clone(),
             made: Timestamp::UNIX_EPOCH,
             used: Timestamp::UNIX_EPOCH,
             uses: 0,
             inputs: Vec::new(),
         };
         solver.make_room(&record)?;
-        let record = solver.cache.put(&solver.shared.store, key, record)?;
-        solver.note_made(digest, &record);
-        solver.memory.note(&memory_name, key);
+        let record = solver.cache.put(&solver.shared.store, product.key, record)?;
+        if let Some(place) = place {
+            solver.placed.put(&place, &record);
+        }
+        self.note(product.key, &record);
         drop(lead);
         Ok(record)
+    }
+
+    /// Remembers what a step was made of and what came of it.
+    fn note(&self, key: &KeyInputs, record: &Record) {
+        self.solver.note_made(key.digest(), record);
+        self.solver.memory.note(&self.memory_name(), key);
+    }
+
+    fn memory_name(&self) -> String {
+        format!("{}/{}", self.stage_name(), self.instruction.get())
+    }
+
+    /// Does the work, when it is its turn.
+    fn make(
+        &self,
+        product: &Product<'_>,
+        ignores_cache: bool,
+        work: impl FnOnce(&Self, &Snapshot) -> Result<(), Fault>,
+    ) -> Result<(DiffId, u64), Fault> {
+        let reasons = match ignores_cache {
+            true => vec!["the cache is not to be used".to_owned()],
+            false => self.solver.memory.explain(&self.memory_name(), product.key),
+        };
+        self.emit(BuildEvent::Missed { reasons });
+        let _slot = self.solver.shared.slots.take(&self.solver.stop).ok_or(BuildError::Cancelled)?;
+        self.work_in_snapshot(product, work)
     }
 
     /// Tells the stages of a file apart, also when others are put before them.
@@ -271,10 +320,10 @@ impl<'a> StageRun<'a> {
         })
     }
 
-    /// What the work of a step makes, begun at `since` and now at its end, gets the stage's time.
-    fn retime(&self, since: Timestamp) -> Retime {
+    /// What the work of a step makes, begun at `since` and now at its end, gets this time.
+    fn retime(&self, since: Timestamp, to: Timestamp) -> Retime {
         let pair = |time: Timestamp| (time.as_second(), i64::from(time.subsec_nanosecond()));
-        let to = self.state.clock().as_second();
+        let to = to.as_second();
         match self.solver.epoch.filter(|_| self.solver.request.rewrite_timestamp) {
             // Then nothing may be newer, whoever made it.
             Some(epoch) => {
@@ -287,15 +336,16 @@ impl<'a> StageRun<'a> {
 
     fn work_in_snapshot(
         &self,
-        below: &[DiffId],
+        product: &Product<'_>,
         work: impl FnOnce(&Self, &Snapshot) -> Result<(), Fault>,
     ) -> Result<(DiffId, u64), Fault> {
+        let to = product.time.unwrap_or(self.state.clock());
         let snapshots = self.solver.shared.store.snapshots();
         let name = format!("build-{}", fresh_id());
         let since = tick::now().at("read", "clock")?;
-        let snapshot = snapshots.create(&name, below)?;
+        let snapshot = snapshots.create(&name, product.below)?;
         let result =
-            work(self, &snapshot).and_then(|()| Ok(snapshots.commit(&name, Some(self.retime(since)))?));
+            work(self, &snapshot).and_then(|()| Ok(snapshots.commit(&name, Some(self.retime(since, to)))?));
         let mut fault = match result {
             Ok(layer) => return Ok((layer.diff_id, layer.size)),
             Err(fault) => fault,

@@ -13,40 +13,16 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::BuildError;
-use crate::builder::Shared;
-use crate::cache::{Cache, Record};
+use crate::cache::{Cache, CacheRecords, Record};
 use crate::copy::{Changes, Copier};
 use crate::fault::{At, Fault, store};
 use crate::rootdir::RootDir;
+use crate::shared::Shared;
 use crate::source::Source;
 use crate::start::fresh_id;
 
 /// Where the config of an image says it.
 const FIELD: &str = "berth.build.cache.v1";
-
-/// Records of a build.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CacheRecords {
-    pub(crate) records: Vec<(Digest, Record)>,
-    /// Names of cache mounts.
-    pub(crate) mounts: Vec<String>,
-}
-
-impl CacheRecords {
-    /// All records of several builds, each once.
-    pub(crate) fn join(all: Vec<Self>) -> Self {
-        let mut joined = Self::default();
-        for one in all {
-            joined.records.extend(one.records);
-            joined.mounts.extend(one.mounts);
-        }
-        joined.records.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        joined.records.dedup_by(|(a, _), (b, _)| a == b);
-        joined.mounts.sort();
-        joined.mounts.dedup();
-        joined
-    }
-}
 
 /// The form in a config.
 #[derive(Debug, Default, Serialize, Deserialize)]

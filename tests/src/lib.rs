@@ -19,4 +19,4 @@ pub mod scene;
 pub mod vm;
 
 /// How long whatever must happen may take: long enough for a machine that does many other things at once.
-pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);

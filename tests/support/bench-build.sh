@@ -4,7 +4,8 @@
 #   bench-build.sh [ROUNDS]      environment: BERTH_BIN_DIR; BUILDKIT_BIN_DIR (buildkitd, buildctl), if there is one;
 #                                BENCH_RECORD=FILE.jsonl takes every measurement too, for `berth lab compare`;
 #                                ONLY="small stages big project" chooses;
-#                                BENCH_PROJECT=DIR is a project of your own: a Dockerfile on `project:1`, of which
+#                                the project is ripgrep, made by bench-project.sh in BENCH_PROJECT_DIR, which is kept;
+#                                BENCH_PROJECT=DIR is one of your own: a Dockerfile on `project:1`, of which
 #                                BENCH_PROJECT_BASE=TAR is the root file system, and BENCH_PROJECT_FILE the file in it
 #                                that changes
 #
@@ -15,7 +16,12 @@ set -euo pipefail
 rounds=${1:-3}
 bin=${BERTH_BIN_DIR:?where berth and berthd are}
 buildkit=${BUILDKIT_BIN_DIR:-}
-cases=${ONLY:-small stages big${BENCH_PROJECT:+ project}}
+cases=${ONLY:-small stages big project}
+if [[ " $cases " == *" project "* ]] && [ -z "${BENCH_PROJECT:-}" ]; then
+    made=${BENCH_PROJECT_DIR:-/var/tmp/berth-bench-project}
+    "$(dirname "$0")/bench-project.sh" "$made"
+    BENCH_PROJECT=$made/context BENCH_PROJECT_BASE=$made/base.tar BENCH_PROJECT_FILE=crates/core/main.rs
+fi
 # In small letters: buildah makes an image's name of it.
 work=/tmp/berth-bench-build.$$
 mkdir "$work"

@@ -5,6 +5,10 @@ cd "$(dirname "$0")/../.."
 
 : "${BERTH_BIN_DIR:?run this through make test}"
 export BERTH_VM_STRICT=1
+# The same tests twice are the same twice: new seeds are for the fuzz targets, and for who sets one.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
+# What a test says is its message; where it says it stands in it.
+export RUST_BACKTRACE=0
 [ "$(id -u)" = 0 ] || { echo "make test needs root: containers, mounts, cgroups and networks are real here" >&2; exit 1; }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/berth-run.XXXXXX")
@@ -31,16 +35,17 @@ step "tests"         cargo test --locked --workspace --no-fail-fast -- --test-th
 counts=$(awk '/^test result: /{p+=$4; f+=$6; i+=$8} END{printf "%d %d %d", p, f, i}' "$log")
 read -r passed failed ignored <<<"$counts"
 
-rm -rf "$work"
-
 printf '\n=== leak check\n'
 tests/support/leaks.sh compare "$before" || failed_steps+=("leak check")
 rm -f "$before"
 
 printf '\n'
 if [ ${#failed_steps[@]} -gt 0 ]; then
+    # What failed, once more and together: the log above is long.
+    awk '/^---- .* stdout ----$/{show=1} /^failures:$|^test result: /{show=0} show' "$log" | tail -n 200
     printf 'failed: %s\n' "${failed_steps[@]}"
     [ "$failed" -gt 0 ] || failed=${#failed_steps[@]}
 fi
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$ignored"
+rm -rf "$work"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

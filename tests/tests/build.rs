@@ -51,7 +51,7 @@ impl GitServer {
         server.commit("two");
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "git daemon does not listen");
+            assert!(begin.elapsed() < Duration::from_secs(60), "git daemon does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
         server

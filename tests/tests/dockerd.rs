@@ -30,6 +30,8 @@ fn berth_drives_dockerd() {
     case("ps", matrix::lifecycle::ps);
     case("steps", matrix::lifecycle::create_start_stop_remove);
     case("logs", matrix::lifecycle::logs_follow);
+    case("stop-as-configured", matrix::lifecycle::stop_as_configured);
+    case("health", matrix::lifecycle::health);
     case("exec", matrix::exec::plain);
     case("exec-stdin", matrix::exec::standard_input);
     case("exec-terminal", matrix::exec::terminal);

@@ -1,10 +1,10 @@
 //! What a daemon is configured to do: other runtimes, log services, devices by name, TLS, settings in a file.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use berth_tests::cli::{Cli, Frontend};
@@ -96,7 +96,7 @@ fn syslog_gets_every_line() {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
     let local = UnixDatagram::bind(&path).expect("bind");
-    local.set_read_timeout(Some(Duration::from_secs(10))).expect("time-out");
+    local.set_read_timeout(Some(Duration::from_secs(60))).expect("time-out");
     let address = format!("syslog-address=unixgram://{}", path.display());
     let run = [
         "run",
@@ -125,7 +125,7 @@ fn syslog_gets_every_line() {
     assert_eq!(cli.ok(&["logs", "told"]), "one");
 
     let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
-    udp.set_read_timeout(Some(Duration::from_secs(10))).expect("time-out");
+    udp.set_read_timeout(Some(Duration::from_secs(60))).expect("time-out");
     let address = format!("syslog-address=udp://{}", udp.local_addr().expect("address"));
     let run = [
         "run",
@@ -157,6 +157,76 @@ fn syslog_gets_every_line() {
     cli.run(&["logs", "many"])
         .expect_code(1)
         .expect_text("configured logging driver does not support reading");
+}
+
+/// A syslog that is spoken to over TLS: each knows the other by a certificate, and messages are counted (RFC 5425).
+#[test]
+fn syslog_over_tls() {
+    let (daemon, cli) = with_busybox(&[]);
+    let dir = daemon.scratch("tls");
+    let path = |name: &str| dir.join(name).display().to_string();
+    authority(&dir);
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-Verify", "1", "-verify_return_error"])
+        .args(["-cert", "server.pem", "-key", "server-key.pem", "-CAfile", "ca.pem"])
+        .current_dir(&dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl s_server");
+    let mut said = BufReader::new(server.stdout.take().expect("piped"));
+    let mut line = String::new();
+    while !line.starts_with("ACCEPT ") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("a line") > 0, "it does not listen");
+    }
+    let address = format!("syslog-address=tcp+tls://{}", line["ACCEPT ".len()..].trim());
+    let options = [
+        address.as_str(),
+        "syslog-format=rfc5424",
+        &format!("syslog-tls-ca-cert={}", path("ca.pem")),
+        &format!("syslog-tls-cert={}", path("client.pem")),
+        &format!("syslog-tls-key={}", path("client-key.pem")),
+    ];
+    let options = options.iter().flat_map(|option| ["--log-opt", option]);
+    let run = ["run", "--rm", "--log-driver", "syslog"].into_iter().chain(options);
+    let run: Vec<&str> = run.chain(["busybox", "sh", "-c", "echo one; echo two"]).collect();
+    assert_eq!(cli.ok(&run), "one\ntwo");
+    let mut text = String::new();
+    while !text.contains(" - two\n") {
+        assert!(said.read_line(&mut text).expect("what was received") > 0, "{text}");
+    }
+    let first = text.lines().find(|line| line.ends_with(" - one")).expect("the first message");
+    let (length, message) = first.split_once(' ').expect("a length");
+    assert!(message.starts_with("<30>1 20"), "{first}");
+    assert_eq!(length.parse(), Ok(message.len() + 1));
+    // s_server ends with its one client, or with its input.
+    drop(server.stdin.take());
+    server.wait().expect("s_server");
+    let missing = ["--log-driver", "syslog", "--log-opt", "syslog-tls-ca-cert=/nosuch", "busybox", "true"];
+    let refused = cli.run(&[&["run", "--rm"], &missing[..]].concat());
+    refused.expect_code(125).expect_text("log opt syslog-tls-ca-cert: /nosuch is no file");
+}
+
+/// Files that were rotated away are compressed, and read as before.
+#[test]
+fn compressed_logs_read_the_same() {
+    let (daemon, cli) = with_busybox(&[]);
+    let options = ["--log-opt", "max-size=30k", "--log-opt", "max-file=50", "--log-opt", "compress=true"];
+    let script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done";
+    let run = [&["run", "-d", "--name", "much"], &options[..], &["busybox", "sh", "-c", script]].concat();
+    let id = cli.ok(&run);
+    cli.ok(&["wait", "much"]);
+    let dir = daemon.root().join("containers").join(&id);
+    let compressed = || {
+        let names = std::fs::read_dir(&dir).expect("its directory").flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".gz")).count()
+    };
+    cli.eventually("a file is compressed", |_| compressed() > 0);
+    let expected: Vec<String> = (0..3000).map(|number| format!("line {number}")).collect();
+    assert_eq!(cli.ok(&["logs", "much"]), expected.join("\n"));
+    assert_eq!(cli.ok(&["logs", "--tail", "2500", "much"]), expected[500..].join("\n"));
 }
 
 /// What a service does not take is dropped in the mode that asks for it, and the container does not wait.
@@ -217,28 +287,27 @@ fn openssl(dir: &Path, words: &str) {
     assert!(status.status.success(), "{words}: {}", String::from_utf8_lossy(&status.stderr));
 }
 
+/// Certificates of a server on 127.0.0.1 and of a client, signed by an authority of their own.
+fn authority(dir: &Path) {
+    openssl(dir, "req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -subj /CN=ca -days 2");
+    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1\n").expect("write");
+    for name in ["server", "client"] {
+        let request =
+            format!("req -newkey rsa:2048 -nodes -keyout {name}-key.pem -out {name}.csr -subj /CN={name}");
+        openssl(dir, &request);
+        let sign = format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -out {name}.pem -extfile san -days 2"
+        );
+        openssl(dir, &sign);
+    }
+}
+
 /// TCP is for clients with a certificate of the right authority; streams flow over it.
 #[test]
 fn tcp_with_mutual_tls() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = |name: &str| dir.path().join(name).display().to_string();
-    openssl(
-        dir.path(),
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -subj /CN=ca -days 2",
-    );
-    std::fs::write(path("san"), "subjectAltName=IP:127.0.0.1\n").expect("write");
-    for name in ["server", "client"] {
-        openssl(
-            dir.path(),
-            &format!("req -newkey rsa:2048 -nodes -keyout {name}-key.pem -out {name}.csr -subj /CN={name}"),
-        );
-        openssl(
-            dir.path(),
-            &format!(
-                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -out {name}.pem -extfile san -days 2"
-            ),
-        );
-    }
+    authority(dir.path());
     let probe = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let tcp = format!("tcp://{probe}");
     let settings = format!(
@@ -269,6 +338,26 @@ fn tcp_with_mutual_tls() {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("over tls\n", "err\n"));
     drop(cli.ok(&["run", "-d", "--name", "stays", "busybox", "sleep", "100"]));
     assert_eq!(client(&["exec", "-i", "stays", "cat"]).success(), "over tls");
+    // The same by Berth's own command line, with a context that has the files.
+    let berth = |words: &[&str]| {
+        let mut command = Command::new(berth_tests::cli::bin_dir().join("berth"));
+        command.env("DOCKER_CONFIG", path("docker")).env("XDG_CONFIG_HOME", path("config"));
+        command.env_remove("BERTH_HOST").args(words);
+        berth_tests::cli::finish(command, b"over tls\n", words.join(" "))
+    };
+    let files = format!("ca={},cert={},key={}", path("ca.pem"), path("client.pem"), path("client-key.pem"));
+    berth(&["context", "create", "far", "--docker", &format!("host={tcp},{files}")]).success();
+    assert_eq!(berth(&["--context", "far", "exec", "-i", "stays", "cat"]).success(), "over tls");
+    let archive = path("far.dockercontext");
+    berth(&["context", "export", "far", &archive]).success();
+    berth(&["context", "import", "again", &archive]).success();
+    assert_eq!(berth(&["context", "ls", "-q"]).success(), "default\nagain\nfar");
+    berth(&["context", "use", "again"]).success();
+    berth(&["ps"]).expect_text("stays");
+    berth(&["context", "rm", "again"]).expect_code(1).expect_text("is in use");
+    let mut docker = Command::new("docker");
+    docker.env("DOCKER_CONFIG", path("docker")).args(["--context", "far", "ps"]);
+    berth_tests::cli::finish(docker, b"", "docker knows the context".into()).expect_text("stays");
     // Without a certificate, and without TLS.
     let mut bare = Command::new("docker");
     bare.args(["-H", &tcp, "--tlsverify", "--tlscacert", &path("ca.pem"), "version"])

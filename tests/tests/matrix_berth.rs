@@ -12,7 +12,8 @@ matrix! { berth_tests::cli::Frontend::Berth =>
         terminal, process_options, detached, confinement,
     }
     lifecycle::{
-        ps, create_start_stop_remove, stop_kills_in_the_end, kill, logs_follow, pause_and_unpause,
+        ps, create_start_stop_remove, stop_kills_in_the_end, stop_as_configured, health, health_at_the_start,
+        kill, logs_follow, pause_and_unpause,
         names_and_prefixes, restart_policy, attach, events,
     }
     exec::{ plain, failures, standard_input, terminal, detached, confinement }

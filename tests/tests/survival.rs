@@ -42,7 +42,7 @@ fn exits_that_nobody_saw_are_found() {
     daemon.kill();
     std::thread::sleep(std::time::Duration::from_millis(1200));
     daemon.start_again();
-    assert_eq!(state(&cli, "ends"), "exited 42");
+    cli.eventually("the end is known", |cli| state(cli, "ends") == "exited 42");
     assert_eq!(cli.ok(&["logs", "ends"]), "last words");
     cli.eventually("the --rm container is gone", |cli| cli.run(&["inspect", "goes"]).code == 1);
     cli.ok(&["start", "ends"]);

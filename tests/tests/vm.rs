@@ -14,7 +14,7 @@
 //! virtualisation hardware. Further cases: `tests/vm/cases/README.md`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -26,6 +26,8 @@ use berth_tests::vm::{
 
 /// Results of vm_guest.
 const GUEST_CASES: usize = 22;
+/// The client of the CRI that runs in the machines; a program of this package.
+const PODS: &str = "vm_pods";
 /// One machine at a time: each has two processors to emulate.
 static MACHINE: Mutex<()> = Mutex::new(());
 
@@ -42,14 +44,22 @@ fn cgroup_v2_machine() {
 
 #[test]
 fn systemd_machine() {
-    run(|image, _| {
+    run(|image, kernel| {
         add_systemd(image)?;
-        let runtime = binary("berth-runtime").context("berth-runtime is not in BERTH_BIN_DIR")?;
-        image.file("berth/berth-runtime", 0o755, &runtime)?;
-        image.libraries_of(&runtime)?;
-        let script = fs::read_to_string(sources().join("systemd/cases.sh"))?;
+        for name in ["berth-runtime", "berthd", "berth", "berth-shim", PODS] {
+            let path = program(name)?.with_context(|| format!("{name} is not in BERTH_BIN_DIR"))?;
+            image.file(&format!("berth/{name}"), 0o755, &path)?;
+            image.libraries_of(&path)?;
+        }
+        kernel.add_modules(image)?;
+        let mut results = 0;
+        for name in ["cases.sh", "pods.sh"] {
+            let script = sources().join("systemd").join(name);
+            image.file(&format!("berth/{name}"), 0o755, &script)?;
+            results += expected(&fs::read_to_string(script)?)?;
+        }
         let arguments = "systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 systemd.unit=cases.service";
-        Ok((expected(&script)?, arguments))
+        Ok((results, arguments))
     });
 }
 
@@ -122,18 +132,21 @@ fn add_cases(image: &mut Image) -> Result<usize> {
         let header = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
         let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let needs: Vec<&str> = header("# needs:").split_whitespace().collect();
-        let missing: Vec<_> = needs.iter().filter(|need| binary(need).is_none()).collect();
+        let mut missing = Vec::new();
+        for need in &needs {
+            match program(need)? {
+                None => missing.push(*need),
+                Some(path) => {
+                    image.file(&format!("bin/{need}"), 0o755, &path)?;
+                    image.libraries_of(&path)?;
+                }
+            }
+        }
         if !missing.is_empty() {
             let why = format!("{name} is left out: no {missing:?} in BERTH_BIN_DIR");
             ensure!(std::env::var_os("BERTH_VM_STRICT").is_none(), "{why}");
             println!("# {why}");
             continue;
-        }
-        for need in needs {
-            if let Some(path) = binary(need) {
-                image.file(&format!("bin/{need}"), 0o755, &path)?;
-                image.libraries_of(&path)?;
-            }
         }
         for program in header("# programs:").split_whitespace() {
             let path = on_path(program).with_context(|| format!("{name} needs {program}"))?;
@@ -152,6 +165,16 @@ fn add_cases(image: &mut Image) -> Result<usize> {
         image.file(&format!("cases/{name}"), 0o755, &script)?;
     }
     Ok(total)
+}
+
+/// A program of Berth's, or the one of this package without its symbols: the machines have little memory.
+fn program(name: &str) -> Result<Option<PathBuf>> {
+    if name != PODS {
+        return Ok(binary(name));
+    }
+    let small = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    output(Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_vm_pods")))?;
+    Ok(Some(small))
 }
 
 /// A program of this machine, an administrator's too.

@@ -69,6 +69,34 @@ fn the_same_inputs_make_the_same_image() {
 }
 
 #[test]
+fn a_copy_is_not_made_again_for_what_changed_beside_it() {
+    let build = |h: &Harness, dockerfile: &str, a: &str| {
+        let dir = crate::harness::context(dockerfile, &[("a", a), ("b", "b")]);
+        for (name, seconds) in [("a", 1_200_000_000), ("b", 1_000_000_000), ("Dockerfile", 7), (".", 7)] {
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            std::fs::File::open(dir.path().join(name)).unwrap().set_modified(time).unwrap();
+        }
+        let request = berth_builder::BuildRequest::new(Context::Directory(dir.path().to_owned()));
+        h.run(request, tokio_util::sync::CancellationToken::new())
+    };
+    let h = Harness::new();
+    for second in ["COPY b /new/b", "COPY --chown=7:8 --chmod=640 b /bin/", "COPY . /new", "COPY b /b"] {
+        let dockerfile = format!("FROM busybox\nCOPY a /a\n{second}\n");
+        let of_context = usize::from(second == "COPY . /new");
+        build(&h, &dockerfile, "1").id();
+        let changed = build(&h, &dockerfile, second);
+        assert_eq!(changed.missed().len(), 1 + of_context, "{second}");
+        assert_eq!(build(&Harness::new(), &dockerfile, second).id(), changed.id(), "{second}");
+    }
+    // What has the same name, and what leads elsewhere, does make a difference.
+    for first in ["COPY a /b", "COPY a /bin/b", "RUN ln -s /bin /new"] {
+        let dockerfile = format!("FROM busybox\n{first}\nCOPY b /b\nCOPY b /bin/\nCOPY b /new/\n");
+        let built = build(&h, &dockerfile, "3");
+        assert_eq!(build(&Harness::new(), &dockerfile, "3").id(), built.id(), "{first}");
+    }
+}
+
+#[test]
 fn the_cache_is_bounded_and_pruned() {
     let h = Harness::with_limit(Some(300_000));
     let build = |n: &str| {

@@ -1,30 +1,32 @@
 //! The command line's grammar: docker's commands, at the top and in their groups.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::inspect::Kind;
 use crate::commands::lifecycle::StopOr;
 use crate::commands::{
-    archive, attach, build, builder, commit, compose, cp, create, df, diff, events, exec, history, images,
-    import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps, pull, push, rm, rmi, run,
-    search, start, stats, system, tag, top, update, version, volume,
+    archive, attach, build, builder, commit, completion, compose, context, cp, create, df, diff, events,
+    exec, history, images, import, info, inspect, lab, lifecycle, login, logs, network, port, prune, ps,
+    pull, push, rm, rmi, run, search, start, stats, system, tag, top, update, version, volume,
 };
 use crate::exit::Exit;
-use crate::session::Session;
+use crate::session::{Session, Wanted};
 
 /// Berth, a container engine
 #[derive(Debug, Parser)]
 #[command(name = "berth", version, propagate_version = false, disable_help_subcommand = true)]
 pub(crate) struct App {
-    /// Engine to talk to: unix:///path/of/socket or tcp://host:port
-    #[arg(short = 'H', long, env = "BERTH_HOST", value_name = "ADDRESS", hide_env_values = true)]
-    host: Option<String>,
+    #[command(flatten)]
+    engine: Wanted,
     #[command(subcommand)]
     command: Command,
 }
 
+// The flags of a command are made when it is called. What a struct of flags says of itself in a doc comment is then shown as
+// what the command does: where several commands share the struct, it says it in an ordinary one.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     #[command(flatten)]
     Container(Container),
@@ -54,16 +56,21 @@ enum Command {
     /// Commands for networks
     #[command(subcommand)]
     Network(NetworkGroup),
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Commands for volumes
     #[command(subcommand)]
     Volume(VolumeGroup),
     /// Commands for the engine
     #[command(subcommand)]
     System(SystemGroup),
+    Completion(completion::Completion),
+    Man(completion::Man),
 }
 
 /// Commands that docker has both at the top and in the group `container`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Container {
     Attach(attach::Attach),
     Commit(commit::Commit),
@@ -84,6 +91,7 @@ enum Container {
     Run(Box<run::Run>),
     Start(start::Start),
     Stats(stats::Stats),
+    /// Stop running containers
     Stop(lifecycle::Stop),
     Top(top::Top),
     /// Let frozen containers go on
@@ -95,6 +103,7 @@ enum Container {
 
 /// Commands that docker has both at the top and in the group `image`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Image {
     Build(Box<build::Build>),
     History(history::History),
@@ -107,6 +116,7 @@ enum Image {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum ContainerGroup {
     #[command(flatten)]
     Common(Container),
@@ -119,6 +129,7 @@ enum ContainerGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum ImageGroup {
     #[command(flatten)]
     Common(Image),
@@ -132,6 +143,7 @@ enum ImageGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum NetworkGroup {
     Create(network::Create),
     #[command(visible_alias = "list")]
@@ -147,6 +159,7 @@ enum NetworkGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum VolumeGroup {
     Create(volume::Create),
     #[command(visible_alias = "list")]
@@ -160,6 +173,7 @@ enum VolumeGroup {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum SystemGroup {
     Check(system::Check),
     Df(df::Df),
@@ -170,9 +184,25 @@ enum SystemGroup {
 }
 
 impl App {
+    /// Reads the command line. Only the flags of the command that is called are made, unless something is to be said about
+    /// the others: help, or what was not understood.
+    ///
+    /// # Errors
+    /// What clap says, help and version included.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse().or_else(|_| Self::from_arg_matches(&Self::whole().try_get_matches()?))
+    }
+
+    /// The grammar with the flags of every command.
+    fn whole() -> clap::Command {
+        let mut whole = Self::command();
+        whole.build();
+        whole
+    }
+
     /// Does what was asked for.
     pub(crate) async fn run(self) -> Result<Exit> {
-        let session = &Session::new(self.host.as_deref().filter(|host| !host.is_empty()))?;
+        let session = &Session::new(&self.engine)?;
         match self.command {
             Command::Container(command) => container(session, command).await,
             Command::Image(command) => image(session, command).await,
@@ -202,6 +232,9 @@ impl App {
                 ImageGroup::Inspect(what) => inspect::of(session, Some(Kind::Image), what).await,
                 ImageGroup::Prune(args) => prune::images(session, args).await,
             },
+            Command::Completion(args) => Ok(completion::completion(&args, Self::whole())),
+            Command::Man(args) => completion::man(&args, Self::whole()),
+            Command::Context(command) => context::run(session, command).await,
             Command::Network(command) => networks(session, command).await,
             Command::Volume(command) => match command {
                 VolumeGroup::Create(args) => volume::create(session, args).await,
@@ -276,8 +309,6 @@ async fn networks(session: &Session, command: NetworkGroup) -> Result<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -76,12 +76,15 @@ fn bare(key: &str) -> &str {
     key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2")
 }
 
-fn file() -> Result<PathBuf> {
+/// Docker's own configuration.
+pub(crate) fn directory() -> Result<PathBuf> {
     let dir = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let dir = dir.or_else(|| std::env::home_dir().map(|home| home.join(".docker")));
-    Ok(dir
-        .context("there is no home directory for docker's configuration; set DOCKER_CONFIG")?
-        .join("config.json"))
+    dir.context("there is no home directory for docker's configuration; set DOCKER_CONFIG")
+}
+
+fn file() -> Result<PathBuf> {
+    Ok(directory()?.join("config.json"))
 }
 
 fn read() -> Result<Config> {

@@ -3,6 +3,7 @@
 mod app;
 mod autostart;
 mod commands;
+mod contexts;
 mod credentials;
 mod exit;
 mod flags;
@@ -14,13 +15,11 @@ mod template;
 
 use std::io::Write;
 
-use clap::Parser;
-
 /// The exit code of a command line that is not understood, as docker has it.
 const USAGE: i32 = 125;
 
 fn main() {
-    let app = app::App::try_parse().unwrap_or_else(|error| {
+    let app = app::App::read().unwrap_or_else(|error| {
         // Asking for help is no mistake. A terminal that has gone needs neither.
         error.print().ok();
         std::process::exit(if error.use_stderr() { USAGE } else { 0 })

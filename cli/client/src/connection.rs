@@ -12,14 +12,16 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::client::TlsStream;
 
-use crate::{Host, upload::RequestBody};
+use crate::{Host, tls, upload::RequestBody};
 
 /// The socket to a daemon.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Socket {
@@ -31,6 +33,11 @@ impl Socket {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
+            Host::Tls(address, trust) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Self::Tls(Box::new(tls::connect(address, trust, stream).await?)))
+            }
         }
     }
 }
@@ -40,6 +47,7 @@ macro_rules! either {
         match $self.get_mut() {
             Socket::Unix($socket) => $call,
             Socket::Tcp($socket) => $call,
+            Socket::Tls($socket) => $call,
         }
     };
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use crate::Error;
+use crate::{Error, Trust};
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,19 @@ pub enum Host {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, spoken to over TLS.
+    Tls(String, Box<Trust>),
+}
+
+impl Host {
+    /// The same over TLS; a unix socket needs none.
+    #[must_use]
+    pub fn over_tls(self, trust: Trust) -> Self {
+        match self {
+            Self::Tcp(address) => Self::Tls(address, Box::new(trust)),
+            other => other,
+        }
+    }
 }
 
 impl FromStr for Host {
@@ -43,7 +56,7 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Tcp(address) | Self::Tls(address, _) => write!(f, "tcp://{address}"),
         }
     }
 }

@@ -7,8 +7,6 @@
 //! - Streams ([`JsonStream`], [`OutputStream`], [`ByteStream`]) are read piece by piece; dropping one closes its
 //!   connection, which is how docker's API cancels.
 //! - Attach and exec take the connection over: [`Hijacked`].
-//!
-//! TLS is not here yet.
 
 mod build;
 mod connection;
@@ -25,6 +23,7 @@ mod query;
 mod request;
 mod streams;
 mod system;
+mod tls;
 mod upload;
 mod volumes;
 
@@ -38,4 +37,5 @@ pub use local_build::LocalMessages;
 pub use ping::Ping;
 pub use request::Client;
 pub use streams::{ByteStream, JsonStream, OutputStream};
+pub use tls::Trust;
 pub use upload::Upload;

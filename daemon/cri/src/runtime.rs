@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_engine::{ContainerPhase, ContainerView, Engine, PodChange, PodEvent, Streams};
+use berth_engine::{CgroupDriver, ContainerPhase, ContainerView, Engine, PodChange, PodEvent, Streams};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
@@ -197,7 +197,11 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<v1::RuntimeConfigRequest>,
     ) -> Answer<v1::RuntimeConfigResponse> {
-        let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs as i32 };
+        let driver = match self.engine.cgroup_driver() {
+            CgroupDriver::Cgroupfs => v1::CgroupDriver::Cgroupfs,
+            CgroupDriver::Systemd => v1::CgroupDriver::Systemd,
+        };
+        let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: driver as i32 };
         answer(v1::RuntimeConfigResponse { linux: Some(linux) })
     }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::cdi::CdiDirs;
+use crate::cgroups::CgroupDriver;
+use crate::error::Result;
 use crate::pods::CniDirs;
 use crate::users::UserRange;
 
@@ -54,6 +56,8 @@ pub struct EngineConfig {
     pub shim_binary: PathBuf,
     /// The program that becomes the resolver process when its argument is [`crate::DNS_ROLE`], absolute.
     pub dns_program: PathBuf,
+    /// berthd, which shims run to send logs over TLS ([`SYSLOG_ROLE`](crate::SYSLOG_ROLE)).
+    pub relay_program: PathBuf,
     /// Link name of the default bridge; `None` derives one from `root`.
     pub default_bridge: Option<String>,
     /// Registries spoken to over plain HTTP, beside those of this host.
@@ -68,8 +72,10 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// Name servers of containers that ask for none, instead of the host's.
     pub dns: Vec<String>,
-    /// Parent cgroup of containers that name none.
-    pub cgroup_parent: String,
+    /// Who makes the cgroups of containers.
+    pub cgroup_driver: CgroupDriver,
+    /// Parent cgroup of containers that name none; `None` is the driver's own.
+    pub cgroup_parent: Option<String>,
     /// Full names of images that an orchestrator must not remove to make room.
     pub pinned_images: Vec<String>,
     /// Networks of pods.
@@ -100,6 +106,7 @@ impl EngineConfig {
             root: root.into(),
             run_root: run_root.into(),
             dns_program: shim_binary.with_file_name("berthd"),
+            relay_program: shim_binary.with_file_name("berthd"),
             shim_binary,
             default_bridge: None,
             insecure_registries: Vec::new(),
@@ -108,7 +115,8 @@ impl EngineConfig {
             build_cache_cap: None,
             labels: Vec::new(),
             dns: Vec::new(),
-            cgroup_parent: "/berth".to_owned(),
+            cgroup_driver: CgroupDriver::default(),
+            cgroup_parent: None,
             pinned_images: Vec::new(),
             cdi: CdiDirs(["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec()),
             cni: CniDirs {
@@ -121,5 +129,21 @@ impl EngineConfig {
             userns_remap: None,
             debug: false,
         }
+    }
+
+    /// Whether containers can be where these settings say.
+    pub(crate) fn check_cgroups(&self) -> Result<()> {
+        self.cgroup_driver.check()?;
+        self.cgroup_driver.check_parent(self.cgroup_parent())
+    }
+
+    fn cgroup_parent(&self) -> &str {
+        self.cgroup_parent.as_deref().unwrap_or(self.cgroup_driver.default_parent())
+    }
+
+    /// The cgroup of a container below the parent that it names, if it does, as config.json has it.
+    pub(crate) fn cgroup_of(&self, parent: &str, id: &str) -> Result<PathBuf> {
+        let parent = if parent.is_empty() { self.cgroup_parent() } else { parent };
+        self.cgroup_driver.path(parent, id)
     }
 }

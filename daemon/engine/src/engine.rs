@@ -83,6 +83,7 @@ impl Engine {
     }
 
     fn open(config: EngineConfig) -> Result<Self> {
+        config.check_cgroups()?;
         for dir in
             [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")]
         {
@@ -154,6 +155,12 @@ impl Engine {
             closed: CancellationToken::new(),
             config,
         })
+    }
+
+    /// Who makes the cgroups of containers.
+    #[must_use]
+    pub fn cgroup_driver(&self) -> crate::CgroupDriver {
+        self.config.cgroup_driver
     }
 
     /// The directory of the state.

@@ -26,6 +26,7 @@ mod archive;
 mod build;
 mod build_steps;
 mod cdi;
+mod cgroups;
 mod config;
 mod containers;
 mod db;
@@ -52,6 +53,7 @@ mod volumes;
 pub use berth_network::Protocol;
 pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
 pub use cdi::CdiDirs;
+pub use cgroups::CgroupDriver;
 pub use config::{Defaults, EngineConfig, Runtime};
 pub use containers::{PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
@@ -59,7 +61,7 @@ pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;
 pub use items::{ByteStream, Items, Progress};
-pub use logs::{LogItem, LogStream};
+pub use logs::{LogItem, LogStream, SYSLOG_ROLE, SyslogTls, Trust};
 pub use pods::{
     CniDirs, ContainerMoment, ContainerPhase, ContainerSpec, ContainerStatus, ContainerView, ExecOutput,
     IdMapping, InterfaceUsage, Pairs, PidScope, PodChange, PodDevice, PodDns, PodEvent, PodImage, PodMoment,

@@ -141,7 +141,7 @@ impl Engine {
             n_goroutines: entries("/proc/self/task"),
             system_time: Time::now(),
             logging_driver: self.config.defaults.log_driver.clone(),
-            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_driver: self.config.cgroup_driver.as_str().to_owned(),
             cgroup_version: if self.facts.cgroup_v2 { "2" } else { "1" }.to_owned(),
             n_events_listener: self.events.listeners() as i64,
             kernel_version: kernel(),

@@ -261,7 +261,7 @@ fn a_udp_client_that_never_stops_finds_the_next_container() {
         let net = w.controller("flow");
         inside(w.outside.as_fd(), || {
             let client = UdpSocket::bind((support::OUTSIDE, 4444)).unwrap();
-            client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             client.connect((HOST, 5353)).unwrap();
             // Before anybody is there: the kernel notes a flow to the host itself.
             client.send(b"hello?").unwrap();
@@ -292,7 +292,7 @@ fn udp_over_ipv6_is_relayed_to_an_ipv4_container() {
         };
         let connect = |address: Ipv6Addr| {
             let client = UdpSocket::bind("[::]:0").unwrap();
-            client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             client.connect((address, 5353)).unwrap();
             client
         };

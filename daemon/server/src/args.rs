@@ -111,9 +111,14 @@ pub(crate) struct Args {
     #[arg(long = "label", value_name = "LABEL")]
     pub(crate) labels: Vec<String>,
 
-    /// Parent cgroup of containers that name none [default: /berth]
+    /// Parent cgroup of containers that name none [default: /berth; system.slice with the systemd driver]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) cgroup_parent: Option<String>,
+
+    /// Option for running containers: native.cgroupdriver=cgroupfs or native.cgroupdriver=systemd, who makes their
+    /// cgroups [default: native.cgroupdriver=cgroupfs]
+    #[arg(long = "exec-opt", value_name = "KEY=VALUE")]
+    pub(crate) exec_opts: Vec<String>,
 
     /// Give an init process to containers that do not say otherwise
     #[arg(long)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use berth_engine::Runtime;
+use berth_engine::{CgroupDriver, Runtime};
 use serde::Deserialize;
 
 use crate::args::Args;
@@ -28,6 +28,7 @@ pub(crate) struct Settings {
     dns: Vec<String>,
     insecure_registries: Vec<String>,
     cgroup_parent: Option<String>,
+    exec_opts: Vec<String>,
     init: bool,
     userns_remap: Option<String>,
     runtimes: BTreeMap<String, RuntimeSettings>,
@@ -69,6 +70,7 @@ pub(crate) struct Further {
     pub(crate) log_opts: BTreeMap<String, String>,
     /// Bytes of /dev/shm.
     pub(crate) shm_size: Option<i64>,
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 /// Completes the arguments from the file.
@@ -103,6 +105,7 @@ fn merge(args: &mut Args, settings: Settings) -> anyhow::Result<Further> {
     fill(&mut args.hosts, settings.hosts);
     args.labels.extend(settings.labels);
     fill(&mut args.dns, settings.dns);
+    fill(&mut args.exec_opts, settings.exec_opts);
     args.insecure_registry.extend(settings.insecure_registries);
     args.group = args.group.take().or(settings.group);
     if args.cdi_spec_dir.is_empty() {
@@ -145,7 +148,23 @@ fn merge(args: &mut Args, settings: Settings) -> anyhow::Result<Further> {
             Some(i64::try_from(bytes).context("default-shm-size")?)
         }
     };
-    Ok(Further { runtimes, log_opts, shm_size })
+    let cgroup_driver = cgroup_driver(&args.exec_opts)?;
+    Ok(Further { runtimes, log_opts, shm_size, cgroup_driver })
+}
+
+/// The only option for running containers that there is, also in docker.
+fn cgroup_driver(options: &[String]) -> anyhow::Result<CgroupDriver> {
+    let mut driver = CgroupDriver::default();
+    for option in options {
+        driver = match option.split_once('=') {
+            Some(("native.cgroupdriver", "cgroupfs")) => CgroupDriver::Cgroupfs,
+            Some(("native.cgroupdriver", "systemd")) => CgroupDriver::Systemd,
+            _ => bail!(
+                "exec-opt {option:?}: there are native.cgroupdriver=cgroupfs and native.cgroupdriver=systemd"
+            ),
+        };
+    }
+    Ok(driver)
 }
 
 #[cfg(test)]
@@ -172,6 +191,19 @@ mod tests {
         let (args, further) = merged(&["-H", "unix:///b", "--log-driver", "local"], json).unwrap();
         assert_eq!(args.hosts(), ["unix:///b"]);
         assert_eq!((args.log_driver.as_deref(), further.log_opts.len()), (Some("local"), 0));
+    }
+
+    #[test]
+    fn the_cgroup_driver_is_an_option() {
+        let driver = |words: &[&str], json| merged(words, json).map(|(_, further)| further.cgroup_driver);
+        let file = r#"{"exec-opts":["native.cgroupdriver=systemd"]}"#;
+        assert_eq!(driver(&[], "{}").unwrap(), CgroupDriver::Cgroupfs);
+        assert_eq!(driver(&[], file).unwrap(), CgroupDriver::Systemd);
+        assert_eq!(
+            driver(&["--exec-opt", "native.cgroupdriver=cgroupfs"], file).unwrap(),
+            CgroupDriver::Cgroupfs
+        );
+        assert!(driver(&["--exec-opt", "native.cgroupdriver=bogus"], "{}").is_err());
     }
 
     #[test]

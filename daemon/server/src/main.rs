@@ -13,6 +13,7 @@ mod listen;
 mod lock;
 mod ready;
 mod subids;
+mod syslog;
 mod tls;
 
 use std::{
@@ -47,9 +48,11 @@ const WORKERS: usize = 2;
 const IDLE_THREAD: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    // The resolver process: the same program, told apart by its only argument, while there is one thread.
-    if std::env::args().nth(1).as_deref() == Some(berth_engine::DNS_ROLE) {
-        return resolve();
+    // Other processes of the same program, told apart by their first argument, while there is one thread.
+    match std::env::args().nth(1).as_deref() {
+        Some(berth_engine::DNS_ROLE) => return resolve(),
+        Some(berth_engine::SYSLOG_ROLE) => return send_log(),
+        _ => {}
     }
     let mut args = Args::parse();
     let further = file::complete(&mut args);
@@ -75,6 +78,19 @@ fn resolve() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berthd dns: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `berthd syslog-tls JSON`, started by a container's shim.
+fn send_log() -> ExitCode {
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    let wanted = serde_json::from_str(&wanted).context("what is to be sent, and where, is no JSON");
+    match wanted.and_then(|wanted| syslog::run(&wanted)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berthd syslog-tls: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -126,6 +142,8 @@ async fn serve(
         debug: args.log_level().contains("debug") || args.log_level().contains("trace"),
         // The running program itself, even when its file has been replaced by an upgrade meanwhile.
         dns_program: "/proc/self/exe".into(),
+        // Started by shims, whose own program is another one.
+        relay_program: std::env::current_exe().context("finding the path of berthd")?,
         insecure_registries: args.insecure_registry.clone(),
         image_cap: args.image_cap,
         build_cache_cap: args.build_cache_cap,
@@ -134,6 +152,8 @@ async fn serve(
         init: args.init,
         userns_remap: args.userns_remap.as_deref().map(subids::range).transpose()?,
         runtimes: further.runtimes.clone(),
+        cgroup_driver: further.cgroup_driver,
+        cgroup_parent: args.cgroup_parent.clone(),
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     config.pinned_images.clone_from(&args.cri_pinned_image);
@@ -141,9 +161,6 @@ async fn serve(
         configurations: args.cni_conf_dir.clone(),
         plugins: if args.cni_bin_dir.is_empty() { config.cni.plugins } else { args.cni_bin_dir.clone() },
     };
-    if let Some(parent) = &args.cgroup_parent {
-        config.cgroup_parent.clone_from(parent);
-    }
     let defaults = &mut config.defaults;
     if let Some(runtime) = &args.default_runtime {
         defaults.runtime.clone_from(runtime);

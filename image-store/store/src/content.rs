@@ -1,9 +1,11 @@
 //! Blobs, in an OCI image layout (OCI image spec, image-layout.md).
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_oci::{Digest, Hasher};
 
@@ -20,6 +22,16 @@ pub struct Content {
     pins: Arc<Pins>,
     quota: Arc<Quota>,
     locks: KeyLocks,
+    /// Blobs that were made durable, by what tells their files from others of the same name.
+    synced: Arc<Mutex<HashMap<Digest, Identity>>>,
+}
+
+/// Inode, and time of its last change.
+type Identity = (u64, i64, i64);
+
+fn identity(file: &File) -> std::io::Result<Identity> {
+    let metadata = file.metadata()?;
+    Ok((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 impl Content {
@@ -36,7 +48,7 @@ impl Content {
         if !index.exists() {
             write_atomically(&index, &crate::index::empty())?;
         }
-        Ok(Self { root, pins, quota, locks: KeyLocks::default() })
+        Ok(Self { root, pins, quota, locks: KeyLocks::default(), synced: Arc::default() })
     }
 
     /// The directory of the layout, for tools that read it in place.
@@ -145,21 +157,38 @@ impl Content {
         self.open(digest)?.sync_data().during("sync", self.blob_path(digest))
     }
 
-    /// Makes blobs durable. Cheap for those that are: their inodes are clean.
+    /// Makes blobs durable. What was made so before costs nothing: even of a clean inode a sync empties the disk's cache.
     pub(crate) fn sync<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<()> {
-        let mut any = false;
+        let mut fresh = Vec::new();
         for digest in digests {
-            match self.open(digest) {
-                Ok(file) => file.sync_data().during("sync", self.blob_path(digest))?,
+            let file = match self.open(digest) {
+                Ok(file) => file,
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error),
+            };
+            let identity = identity(&file).during("stat", self.blob_path(digest))?;
+            if self.synced().get(digest) != Some(&identity) {
+                file.sync_data().during("sync", self.blob_path(digest))?;
+                fresh.push((digest.clone(), identity));
             }
-            any = true;
         }
-        if any {
+        if !fresh.is_empty() {
             let directory = self.root.join("blobs/sha256");
             File::open(&directory).and_then(|d| d.sync_all()).during("sync", &directory)?;
         }
+        self.synced().extend(fresh);
+        Ok(())
+    }
+
+    fn synced(&self) -> MutexGuard<'_, HashMap<Digest, Identity>> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a blob away that nothing refers to any more.
+    pub(crate) fn remove(&self, digest: &Digest) -> Result<()> {
+        let path = self.blob_path(digest);
+        fs::remove_file(&path).during("remove", &path)?;
+        self.synced().remove(digest);
         Ok(())
     }
 

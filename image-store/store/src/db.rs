@@ -1,7 +1,7 @@
 //! The database: one connection behind one mutex, write-ahead logged.
 //!
 //! `synchronous=NORMAL` makes every transaction atomic but leaves the last ones to the page cache; the store's
-//! durability points ([`crate::Store::sync`], a tag) flush the log explicitly.
+//! durability points ([`crate::Store::sync`], a tag) flush the log explicitly, if anything was written since the last time.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,8 @@ CREATE TABLE image_indexes (
 pub(crate) struct Db {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// How many rows this connection had changed when the log was flushed last; none: it was not yet.
+    flushed: Mutex<Option<u64>>,
 }
 
 impl Db {
@@ -111,7 +113,7 @@ impl Db {
             FORMAT => {}
             _ => return Err(StoreError::Format { found, known: FORMAT }),
         }
-        Ok(Self { connection: Mutex::new(connection), path: path.to_owned() })
+        Ok(Self { connection: Mutex::new(connection), path: path.to_owned(), flushed: Mutex::default() })
     }
 
     /// Reads, or writes with a single statement.
@@ -138,8 +140,35 @@ impl Db {
         Ok(value)
     }
 
+    /// Writes with a single statement something that nobody misses after a power cut: no flush has to wait for it.
+    pub(crate) fn note(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+    ) -> Result<()> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing_else_waits = *flushed == Some(connection.total_changes());
+        work(&connection).during_db(operation)?;
+        if nothing_else_waits {
+            *flushed = Some(connection.total_changes());
+        }
+        Ok(())
+    }
+
     /// Makes every finished transaction durable.
     pub(crate) fn flush(&self) -> Result<()> {
+        let changes = self.connection.lock().unwrap_or_else(PoisonError::into_inner).total_changes();
+        if self.flushed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|done| done >= changes) {
+            return Ok(());
+        }
+        self.sync_log()?;
+        let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        *flushed = (*flushed).max(Some(changes));
+        Ok(())
+    }
+
+    fn sync_log(&self) -> Result<()> {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
         let log = PathBuf::from(log);

@@ -74,9 +74,8 @@ pub(crate) fn collect(shared: &Shared, scope: Option<&HashSet<Digest>>) -> Resul
             reclaimed.layers.push(diff_id);
         }
         for digest in blobs {
-            let path = shared.content.blob_path(&digest);
-            let size = fs::metadata(&path).map_or(0, |m| m.len());
-            fs::remove_file(&path).during("remove", &path)?;
+            let size = fs::metadata(shared.content.blob_path(&digest)).map_or(0, |m| m.len());
+            shared.content.remove(&digest)?;
             shared.quota.give(size);
             reclaimed.bytes += size;
             reclaimed.blobs.push(digest);

@@ -27,8 +27,6 @@ impl Bundle {
         let directory =
             directory.canonicalize().with_context(|| format!("bundle {}", directory.display()))?;
         let path = directory.join("config.json");
-        // The command line is understood. What comes now is the largest part of the program.
-        release_text();
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
                 "JSON specification file {} not found (`berth-runtime spec` writes an example)",
@@ -46,6 +44,7 @@ impl Bundle {
         if let Some(process) = spec.process_mut() {
             activation::announce(process);
         }
+        // The parsers of the command line and of config.json are half of what the program has touched.
         release_text();
         Ok(Self { directory, spec, text, warnings })
     }

@@ -53,7 +53,9 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+// Only the flags of the command that is called are made: every container is one start of this program.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Save the state of a running container (with CRIU)
     Checkpoint(Box<commands::checkpoint::Checkpoint>),
@@ -91,7 +93,7 @@ pub(crate) enum Command {
     Update(commands::update::Update),
 }
 
-/// What create and run share.
+// What create and run share. (A doc comment would be shown as what they do.)
 #[derive(Debug, Args)]
 pub(crate) struct CreateFlags {
     /// Directory of config.json (default: the current one)
@@ -133,16 +135,17 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, cl
 }
 
 fn command(name: &str) -> Clap {
-    let template = |name: String, command: &Clap| {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        format!("NAME:\n   {name} - {about}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}")
-    };
-    let whole = Cli::command().name(name.to_owned()).bin_name(name.to_owned()).version(version());
-    let own = template(name.to_owned(), &whole);
-    whole.help_template(own).mut_subcommands(|command| {
-        let own = template(format!("{name} {}", command.get_name()), &command);
-        command.help_template(own)
-    })
+    let template =
+        |name: &str| format!("NAME:\n   {name} - {{about}}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}");
+    Cli::command()
+        .name(name.to_owned())
+        .bin_name(name.to_owned())
+        .version(version())
+        .help_template(template(name))
+        .mut_subcommands(|command| {
+            let own = template(&format!("{name} {}", command.get_name()));
+            command.help_template(own)
+        })
 }
 
 /// Three lines, as runc prints them: its callers read the version of the specification there.

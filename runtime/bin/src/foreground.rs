@@ -50,6 +50,9 @@ pub(crate) struct Listeners {
     pub(crate) notify: Option<Notify>,
 }
 
+/// The life of a process for which it is not worth while to make room, in milliseconds.
+const SHORT_LIFE: u8 = 100;
+
 /// Waits for the process.
 pub(crate) fn serve(
     signals: &Signals,
@@ -59,13 +62,17 @@ pub(crate) fn serve(
     log: &Log,
 ) -> anyhow::Result<ExitStatus> {
     let mut terminal = master.map(Terminal::new).transpose()?;
-    // Set-up is over; from here on little of the program is needed, perhaps for weeks.
-    release_text();
+    let mut patience = PollTimeout::from(SHORT_LIFE);
     loop {
         for denied in listeners.watch.iter_mut().flat_map(SeccompWatch::news) {
             log.debug(&denied);
         }
-        let ready = wait(signals, process, terminal.as_ref(), &listeners)?;
+        let Some(ready) = wait(signals, process, terminal.as_ref(), &listeners, patience)? else {
+            // It stays. Little of the program is needed from here on, perhaps for weeks.
+            release_text();
+            patience = PollTimeout::NONE;
+            continue;
+        };
         if let Some(watch) = listeners.watch.as_mut().filter(|_| ready.call) {
             watch.answer();
         }
@@ -113,13 +120,14 @@ struct Ready {
 }
 
 /// Sleeps until something happens. New input is only asked for when the last has been passed on, and never waited for
-/// alone: a program that does not read must still be able to write.
+/// alone: a program that does not read must still be able to write. `None` if nothing happens for so long.
 fn wait(
     signals: &Signals,
     process: &OwnedFd,
     terminal: Option<&Terminal>,
     listeners: &Listeners,
-) -> anyhow::Result<Ready> {
+    patience: PollTimeout,
+) -> anyhow::Result<Option<Ready>> {
     let stdin = std::io::stdin();
     let mut fds = vec![
         PollFd::new(process.as_fd(), PollFlags::POLLIN),
@@ -146,8 +154,9 @@ fn wait(
     let watch_at = listeners.watch.as_ref().map(|watch| listen(watch.as_fd()));
     let notify_at = listeners.notify.as_ref().map(|notify| listen(notify.as_fd()));
     loop {
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, patience) {
             Err(Errno::EINTR) => {}
+            Ok(0) => return Ok(None),
             other => {
                 other.context("poll")?;
                 break;
@@ -160,7 +169,7 @@ fn wait(
             .is_some_and(|seen| seen.intersects(events | PollFlags::POLLHUP | PollFlags::POLLERR))
     };
     let any = PollFlags::POLLIN;
-    Ok(Ready {
+    Ok(Some(Ready {
         process: happened(0, any),
         signal: happened(1, any),
         output: master_at.is_some_and(|at| happened(at, any)),
@@ -168,7 +177,7 @@ fn wait(
         // Only what can be received: when the last process is gone, the listener hangs up until its end.
         call: watch_at.is_some_and(|at| fds[at].revents().is_some_and(|seen| seen.contains(any))),
         word: notify_at.is_some_and(|at| happened(at, any)),
-    })
+    }))
 }
 
 fn pass_signals(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> anyhow::Result<()> {

@@ -49,9 +49,23 @@ impl Dir {
     }
 
     pub(crate) fn write(&self, name: &str, value: &str) -> Result<(), CgroupError> {
-        let written = openat(&self.fd, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(std::io::Error::from)
-            .and_then(|fd| File::from(fd).write_all(value.as_bytes()));
+        self.write_to(&mut None, name, value)
+    }
+
+    /// Writes to the file that is open already, or opens it.
+    pub(crate) fn write_to(
+        &self,
+        open: &mut Option<File>,
+        name: &str,
+        value: &str,
+    ) -> Result<(), CgroupError> {
+        let file = match open.take() {
+            Some(file) => Ok(file),
+            None => openat(&self.fd, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map(File::from)
+                .map_err(std::io::Error::from),
+        };
+        let written = file.and_then(|file| open.insert(file).write_all(value.as_bytes()));
         written.map_err(|source| CgroupError::Write {
             path: self.path.join(name),
             value: value.to_owned(),

@@ -368,12 +368,18 @@ impl Cgroup {
 
     fn apply(&self, plan: &Plan) -> Result<(), CgroupError> {
         let mut again = Vec::new();
+        // Rules of devices are many writes to one file.
+        let (mut open, mut last) = (None, None);
         for write in &plan.writes {
+            let file = (write.directory, write.file.as_str());
+            if last.replace(file) != Some(file) {
+                open = None;
+            }
             let path = &plan.directories[write.directory];
             let Some(dir) = self.dirs.iter().find(|dir| dir.path == *path) else {
                 return Err(CgroupError::io("open", path, ErrorKind::NotFound));
             };
-            match dir.write(&write.file, &write.value) {
+            match dir.write_to(&mut open, &write.file, &write.value) {
                 Err(error) if write.optional && error.is_not_found() => {
                     tracing::debug!(%error, "limit without effect on this kernel");
                 }

@@ -85,39 +85,39 @@ pub(crate) fn remove(path: &Path) -> Result<(), CgroupError> {
 
 /// Makes the directories of a path. Mostly only the last lacks.
 fn make_v1(mount: &Path, path: &Path, cpuset: bool, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-    if !cpuset {
-        let whole = mount.join(path);
-        match make_directory(&whole) {
-            Ok(true) => {
-                made.push(whole);
-                return Ok(());
+    let whole = mount.join(path);
+    let new = match make_directory(&whole) {
+        Err(error) if error.is_not_found() => match path.parent() {
+            Some(parent) => {
+                make_v1(mount, parent, cpuset, made)?;
+                make_directory(&whole)?
             }
-            Ok(false) => return Ok(()),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+            None => return Err(error),
+        },
+        other => other?,
+    };
+    if new {
+        made.push(whole);
     }
-    let mut current = mount.to_owned();
-    for component in path.components() {
-        let parent = current.clone();
-        current.push(component);
-        if make_directory(&current)? {
-            made.push(current.clone());
-        }
-        if cpuset {
-            inherit_cpuset(&parent, &current)?;
-        }
-    }
-    Ok(())
+    if cpuset { inherit_cpuset(mount, path, new) } else { Ok(()) }
 }
 
 /// A new cpuset of version 1 is empty and takes no process until it has processors and memory nodes.
-fn inherit_cpuset(parent: &Path, child: &Path) -> Result<(), CgroupError> {
-    let (parent, child) = (Dir::open(parent, Vec::new())?, Dir::open(child, Vec::new())?);
+fn inherit_cpuset(mount: &Path, path: &Path, new: bool) -> Result<(), CgroupError> {
+    // The root of the hierarchy has all.
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let (above, own) =
+        (Dir::open(&mount.join(parent), Vec::new())?, Dir::open(&mount.join(path), Vec::new())?);
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(file)?.trim().is_empty() {
-            child.write(file, parent.read(file)?.trim())?;
+        if !new && !own.read(file)?.trim().is_empty() {
+            continue;
         }
+        let mut value = above.read(file)?;
+        if value.trim().is_empty() {
+            inherit_cpuset(mount, parent, false)?;
+            value = above.read(file)?;
+        }
+        own.write(file, value.trim())?;
     }
     Ok(())
 }

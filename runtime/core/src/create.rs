@@ -227,7 +227,7 @@ fn compile(request: &CreateRequest<'_>, mounts: CgroupMounts, cgroup: &Path) -> 
         rootless: !nix::unistd::geteuid().is_root(),
         cgroup: mounts,
         cgroup_path: cgroup.to_owned(),
-        known_capabilities: crate::steps::capabilities::bounding(),
+        known_capabilities: Some(crate::steps::capabilities::bounding()),
         selinux: has_selinux(),
     };
     Ok(berth_spec::compile(request.spec, &context)?)
@@ -367,6 +367,12 @@ impl CreatedContainer {
     /// Problems with config.json that did not stop it.
     pub fn config_warnings(&self) -> impl Iterator<Item = String> {
         self.plan.warnings.iter().map(ToString::to_string)
+    }
+
+    /// The compiled seccomp filter of its first process, for [`ExecRequest::filter`](crate::ExecRequest::filter).
+    #[must_use]
+    pub fn filter(&self) -> Option<&SeccompProgram> {
+        self.plan.process.seccomp.as_ref()
     }
 
     /// The container's state, as hooks get it.

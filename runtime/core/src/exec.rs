@@ -3,9 +3,9 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use berth_cgroup::Cgroup;
-use berth_spec::{IdMaps, ProcessPlan, oci};
+use berth_spec::{ExecFilter, IdMaps, InitStep, ProcessPlan, oci};
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
-use berth_sys::{Errno, Pid, ns, process};
+use berth_sys::{Errno, Pid, ns, process, procfs};
 
 use crate::create::Gate;
 use crate::error::{Context, Error, Fault};
@@ -30,6 +30,8 @@ pub struct ExecRequest<'a> {
     pub beside_init: bool,
     /// The container's config.json.
     pub spec: &'a oci::Spec,
+    /// Its seccomp filter. Compiling that takes a quarter as long as all the rest.
+    pub filter: ExecFilter,
     /// The container's state, for a seccomp agent.
     pub state: ContainerState,
     /// The process.
@@ -65,9 +67,11 @@ pub struct ExecChild {
 ///
 /// # Errors
 /// See [`Error`]; [`Error::Child`] with runc's words if the program cannot be executed.
-pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
-    let known = crate::steps::capabilities::bounding();
-    let (mut plan, warnings) = berth_spec::compile_process(request.process, request.spec, known)?;
+pub fn exec(mut request: ExecRequest<'_>) -> Result<ExecChild, Error> {
+    let known = Some(crate::steps::capabilities::bounding());
+    let filter = std::mem::replace(&mut request.filter, ExecFilter::Compiled(None));
+    let (mut plan, warnings) = berth_spec::compile_process(request.process, request.spec, filter, known)?;
+    plan.steps.retain(|step| !is_so_already(step));
     let (observed, unobserved) = match request.observe_seccomp {
         true => parent::observe(&mut plan),
         false => (None, None),
@@ -129,6 +133,14 @@ pub fn exec(request: ExecRequest<'_>) -> Result<ExecChild, Error> {
             Err(error)
         }
     }
+}
+
+/// The score is inherited, and almost always the one that is asked for. Setting it would need a procfs of the
+/// container's processes, which costs more than all other steps together.
+fn is_so_already(step: &InitStep) -> bool {
+    let InitStep::OomScoreAdj(score) = step else { return false };
+    let own = procfs::read_text("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    own == Some(*score)
 }
 
 /// A container of cgroup version 2 may have moved its processes into groups below its own and given those controllers.

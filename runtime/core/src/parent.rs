@@ -91,10 +91,13 @@ pub(crate) fn await_handover(
                 continue;
             }
             Some((FromChild::Forked(pid), Some(pidfd))) => {
-                pidfd::wait(&first.pidfd, true)
-                    .map_err(|e| Error::os("wait for the process in between", e))?;
+                let process = Process { pid: Pid::from_raw(pid), pidfd };
                 link.go()?;
-                Ok(Process { pid: Pid::from_raw(pid), pidfd })
+                // It has only its end before it, and need not be awaited for the other to go on.
+                let reaped = pidfd::wait(&first.pidfd, true)
+                    .map_err(|e| Error::os("wait for the process in between", e));
+                reaped.inspect_err(|_| discard(&process))?;
+                Ok(process)
             }
             Some((FromChild::Failure(failure), _)) => Err(Error::Child(failure)),
             Some((other, _)) => Err(Error::Protocol { got: format!("{other:?}"), expected: "Forked" }),

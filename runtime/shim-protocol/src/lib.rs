@@ -27,7 +27,9 @@ mod wire;
 
 pub use event::{Event, Message, Reply};
 pub use failure::{Failure, FailureKind};
-pub use log::{Forward, Log, LogFile, LogFormat, SyslogAddress, SyslogFormat, Target};
+pub use log::{
+    Forward, Log, LogFile, LogFormat, SyslogAddress, SyslogFormat, Target, identity as log_identity,
+};
 pub use oci_spec::runtime as oci;
 pub use op::{
     Answer, Attach, Create, Exec, Framing, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Rootfs,

@@ -1,6 +1,9 @@
 //! Where a container's output is kept, and where it is sent.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap, fs::Metadata, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf,
+    time::UNIX_EPOCH,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +29,19 @@ pub struct LogFile {
     pub max_size: u64,
     /// How many files there may be, the current one included; with 1 the file is emptied instead.
     pub max_file: u32,
+    /// Older files are compressed, to `<path>.1.gz`; what the comment in such a file is, [`identity`] says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
     /// What stands beside each line: labels, variables, the tag.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+}
+
+/// Which file this is, whatever its name has become: a reader knows it again by that, also once it was compressed. The
+/// inode's number alone may come again.
+pub fn identity(file: &Metadata) -> String {
+    let born = file.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    format!("{} {}", file.ino(), born.unwrap_or_default().as_nanos())
 }
 
 /// How an entry of a log file is written.
@@ -89,6 +102,13 @@ pub enum SyslogAddress {
     Udp(SocketAddr),
     /// TCP; messages end with a newline.
     Tcp(SocketAddr),
+    /// A program that the shim runs: it takes on its standard input what would go over TCP, and sends that on.
+    Relay {
+        /// Its file.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
 }
 
 /// How a message for syslog is written.

@@ -110,6 +110,9 @@ pub struct Create {
     pub stdin: StdinMode,
     /// Where its output is kept.
     pub log: Log,
+    /// systemd makes its cgroup: `linux.cgroupsPath` of config.json is `slice:prefix:name`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub systemd_cgroup: bool,
     /// The runtime that runs it; none: the shim's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,

@@ -49,6 +49,7 @@ fn requests() {
             file: Some(LogFile { path: "/log".into(), max_size: 10, max_file: 3, ..LogFile::default() }),
             forward: None,
         },
+        systemd_cgroup: false,
         runtime: None,
     };
     check(

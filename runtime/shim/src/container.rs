@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use berth_cgroup::{Cgroup, CgroupError, OomWatch};
+use berth_cgroup::{Cgroup, CgroupError, OomWatch, Unit};
 use berth_core::{
     ConsoleSink, CreateRequest, CreatedContainer, ExecChild, ExecRequest, Gate, RootfsSource, Stdio,
 };
@@ -15,6 +15,7 @@ use berth_shim_protocol::{
     Create, Failure, FailureKind, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Rootfs, Runtime, Stats, StdinMode,
     files, oci,
 };
+use berth_spec::ExecFilter;
 use berth_sys::{
     mountfd::{Overlay, overlay},
     pidfd::{self, ExitStatus},
@@ -56,14 +57,18 @@ impl Container {
     pub(crate) fn create(create: &Create, fds: Vec<OwnedFd>, dir: &Path) -> Result<(Self, Console), Failure> {
         let (spec, netns, mounts) = read_spec(create, fds)?;
         // Intent before effect: from here on a shim that is killed leaves something to sweep up.
-        let planned = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-        let planned = planned.map(|cgroup| Leftovers { cgroup });
+        let unit = planned_unit(create, &spec)?;
+        let planned = match &unit {
+            Some(unit) => Some(unit.path().to_owned()),
+            None => spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()),
+        };
+        let planned = planned.map(|cgroup| Leftovers { cgroup, unit: unit.clone() });
         if let Some(leftovers) = &planned {
             record::write(dir, files::STATE, leftovers).map_err(system)?;
         }
         let result = match &create.runtime {
-            None => make(create, &spec),
-            Some(runtime) => make_foreign(create, runtime, &spec, &mounts, dir),
+            None => make(create, &spec, unit.clone()),
+            Some(runtime) => make_foreign(create, runtime, &spec, unit.clone(), &mounts, dir),
         };
         // The container has them now, or nobody.
         drop(mounts);
@@ -77,7 +82,7 @@ impl Container {
             }
         };
         let container = Self { made, spec, _netns: netns, oom_kills: 0 };
-        let made = Leftovers { cgroup: container.cgroup().path().to_owned() };
+        let made = Leftovers { cgroup: container.cgroup().path().to_owned(), unit };
         if planned.as_ref() != Some(&made)
             && let Err(error) = record::write(dir, files::STATE, &made)
         {
@@ -133,6 +138,7 @@ impl Container {
                     cgroup: &core.cgroup,
                     beside_init: true,
                     spec: &self.spec,
+                    filter: ExecFilter::Compiled(core.filter().cloned()),
                     state: core.state(),
                     process,
                     stdio,
@@ -285,7 +291,16 @@ fn read_spec(
     Ok((spec, netns, handed))
 }
 
-fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
+/// The systemd unit that a container is to be in.
+fn planned_unit(create: &Create, spec: &oci::Spec) -> Result<Option<Unit>, Failure> {
+    if !create.systemd_cgroup {
+        return Ok(None);
+    }
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    Unit::new(asked, &create.id, spec.annotations().iter().flatten()).map(Some).map_err(system)
+}
+
+fn make(create: &Create, spec: &oci::Spec, unit: Option<Unit>) -> Result<(Made, Console), Failure> {
     let rootfs = match &create.rootfs {
         Rootfs::Path(_) => RootfsSource::Path,
         Rootfs::Overlay { lower, upper, work, volatile, users } => {
@@ -300,7 +315,7 @@ fn make(create: &Create, spec: &oci::Spec) -> Result<(Made, Console), Failure> {
     };
     let (stdio, mut console) = streams(create)?;
     let request = CreateRequest {
-        unit: None,
+        unit,
         id: &create.id,
         bundle: &create.bundle,
         spec,
@@ -328,11 +343,12 @@ fn make_foreign(
     create: &Create,
     runtime: &Runtime,
     spec: &oci::Spec,
+    unit: Option<Unit>,
     mounts: &[OwnedFd],
     dir: &Path,
 ) -> Result<(Made, Console), Failure> {
     let (stdio, mut console) = streams(create)?;
-    let (foreign, master) = Foreign::create(create, runtime, spec.clone(), mounts, dir, stdio)?;
+    let (foreign, master) = Foreign::create(create, runtime, spec.clone(), unit, mounts, dir, stdio)?;
     if let Some(master) = master {
         console = Console::Terminal(master);
     }

@@ -10,15 +10,18 @@
 //! The cgroup goes before the record is written: whoever reads the record may create the same container again at
 //! once, and a shim killed in between leaves nothing that only the record would explain.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use berth_shim_protocol::{Event, ExecRecord, ExitRecord, Failure, Phase, SIGNAL_EXIT_BASE, files};
-use berth_sys::pidfd::ExitStatus;
+use berth_sys::{pidfd::ExitStatus, procfs};
 use jiff::Timestamp;
-use nix::{sys::signal::Signal, sys::wait::WaitPidFlag, sys::wait::waitpid, unistd::Pid};
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
+    },
+    unistd::Pid,
+};
 
 use crate::{machine::Change, record, shim::Shim};
 
@@ -170,11 +173,18 @@ impl Shim {
     /// As a subreaper we inherit what the container's processes leave behind, if it has no pid namespace of its
     /// own. Init and execs are not touched: their status is not lost here.
     pub(crate) fn reap_orphans(&mut self) {
+        // Almost always there is nobody, and that is known sooner than a list is read.
+        let dead = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if matches!(waitid(Id::All, dead), Ok(WaitStatus::StillAlive) | Err(_)) {
+            return;
+        }
         let pid = nix::unistd::getpid();
         // Without CONFIG_PROC_CHILDREN there is no such file; then orphans stay zombies until we end.
-        let Ok(children) = fs::read_to_string(format!("/proc/self/task/{pid}/children")) else { return };
+        let Ok(children) = procfs::read_text(format!("/proc/self/task/{pid}/children")) else { return };
         for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
-            let known = self.container.as_ref().is_some_and(|container| container.pid() == child)
+            let helps = self.hub.helper().is_some_and(|helper| u32::try_from(child) == Ok(helper));
+            let known = helps
+                || self.container.as_ref().is_some_and(|container| container.pid() == child)
                 || self.execs.values().any(|exec| exec.ended.is_none() && exec.pid() == child);
             if !known {
                 // Nobody asks how it ended.

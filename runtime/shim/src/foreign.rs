@@ -19,7 +19,7 @@ use std::{
     process::{Command, Stdio as ProcessStdio},
 };
 
-use berth_cgroup::Cgroup;
+use berth_cgroup::{Cgroup, Unit};
 use berth_core::{ExecChild, Stdio};
 use berth_shim_protocol::{Create, Failure, FailureKind, Rootfs, Runtime, oci};
 use berth_sys::{
@@ -67,6 +67,7 @@ impl Foreign {
         create: &Create,
         runtime: &Runtime,
         mut spec: oci::Spec,
+        unit: Option<Unit>,
         handed: &[OwnedFd],
         run_dir: &Path,
         stdio: Stdio,
@@ -78,7 +79,11 @@ impl Foreign {
         spec.set_version("1.0.2".to_owned());
         let config = serde_json::to_vec(&spec).map_err(|error| system("writing config.json", error))?;
         fs::write(dir.join("config.json"), config).map_err(|error| system("writing config.json", error))?;
-        let this = Caller { runtime, dir: &dir };
+        let mut runtime = runtime.clone();
+        if unit.is_some() {
+            runtime.args.push("--systemd-cgroup".to_owned());
+        }
+        let this = Caller { runtime: &runtime, dir: &dir };
         let terminal = spec.process().as_ref().is_some_and(has_terminal);
         let console = terminal.then(|| ConsoleSocket::listen(&dir)).transpose()?;
         let pid_file = dir.join("pid");
@@ -92,11 +97,13 @@ impl Foreign {
         this.run(command)?;
         let made = || -> Result<Self, Failure> {
             let (pid, pidfd) = read_pid(&pid_file)?;
-            let path =
-                spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
+            let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
             let layout = berth_cgroup::detect().map_err(|error| system("finding the cgroups", error))?;
-            let cgroup = Cgroup::open(&layout, &path)
-                .map_err(|error| system("finding the container's cgroup", error))?;
+            let cgroup = match &unit {
+                Some(unit) => Cgroup::open_in_unit(&layout, unit),
+                None => Cgroup::open(&layout, path.unwrap_or(Path::new(""))),
+            };
+            let cgroup = cgroup.map_err(|error| system("finding the container's cgroup", error))?;
             let (runtime, id, dir) = (runtime.clone(), create.id.clone(), dir.clone());
             Ok(Self { runtime, id, dir, pid, pidfd, cgroup, execs: 0 })
         };

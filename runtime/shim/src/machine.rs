@@ -120,6 +120,7 @@ mod tests {
             console_size: None,
             stdin: StdinMode::Closed,
             log: Log::default(),
+            systemd_cgroup: false,
             runtime: None,
         }))
     }

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     let (command, dir, rest) = (arguments.next(), arguments.next(), arguments.next());
     let result = match (command.as_deref().and_then(|command| command.to_str()), dir, rest) {
         (Some("serve"), Some(dir), None) => serve(dir.into()),
+        (Some(log::compress::ROLE), Some(file), None) => log::compress::run(Path::new(&file)),
         (Some("sweep"), Some(dir), None) => sweep::sweep(Path::new(&dir)),
         _ => Err(anyhow::anyhow!("usage: berth-shim serve|sweep DIRECTORY (this program is run by berthd)")),
     };

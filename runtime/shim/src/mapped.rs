@@ -17,7 +17,7 @@ use caps::CapSet;
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    sys::stat::{Mode, fstat},
+    sys::stat::{Mode, stat},
     unistd::{Gid, Uid, setfsgid, setfsuid},
 };
 
@@ -68,8 +68,7 @@ pub(crate) fn overlay(request: &Overlay<'_>, users: &OwnedFd) -> Result<OwnedFd,
     let (upper, work) = (parent.join(upper), parent.join(work));
     let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
     let request = Overlay { lower: &lower, upper: Some(&upper), work: Some(&work), ..*request };
-    let root = held.last().map(fstat).transpose().map_err(system)?;
-    let root = root.ok_or_else(|| system("no layer was mapped"))?;
+    let root = stat(&parent).map_err(system)?;
     as_user(root.st_uid, root.st_gid, || mountfd::overlay(&request))?.map_err(system)
 }
 

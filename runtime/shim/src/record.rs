@@ -7,13 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_cgroup::Unit;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What is needed to clean up after a shim that was killed.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Leftovers {
     /// The container's cgroup, below each hierarchy's root.
     pub(crate) cgroup: PathBuf,
+    /// The systemd unit whose cgroup it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
 }
 
 /// A file of the run directory could not be read or written.
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn records_come_and_go_without_a_trace() {
         let dir = tempfile::tempdir().unwrap();
-        let leftovers = Leftovers { cgroup: "/berth/x".into() };
+        let leftovers = Leftovers { cgroup: "/berth/x".into(), unit: None };
         write(dir.path(), "r.json", &leftovers).unwrap();
         assert_eq!(read(dir.path(), "r.json").unwrap(), Some(leftovers));
         fs::write(dir.path().join("r.json"), "{").unwrap();

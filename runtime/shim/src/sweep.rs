@@ -22,8 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Remove what is left of the container of this run directory.
 pub(crate) fn sweep(dir: &Path) -> anyhow::Result<()> {
-    if let Some(Leftovers { cgroup: path }) = record::read(dir, files::STATE)? {
-        let cgroup = Cgroup::open(&detect()?, &path)?;
+    if let Some(Leftovers { cgroup: path, unit }) = record::read(dir, files::STATE)? {
+        let layout = detect()?;
+        let cgroup = match &unit {
+            Some(unit) => Cgroup::open_in_unit(&layout, unit)?,
+            None => Cgroup::open(&layout, &path)?,
+        };
         let until = Instant::now() + PATIENCE;
         while !cgroup.pids()?.is_empty() {
             cgroup.kill_all()?;

@@ -20,7 +20,9 @@ pub mod step;
 /// The newest version of the runtime specification this crate implements.
 pub const VERSION: &str = "1.3.0";
 
-pub use compile::{COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, compile, compile_process};
+pub use compile::{
+    COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, ExecFilter, compile, compile_process,
+};
 pub use error::SpecError;
 pub use oci_spec::runtime as oci;
 pub use parse::{from_tree, parse, parse_resources, respell_scheduler};

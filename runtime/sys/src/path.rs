@@ -113,16 +113,16 @@ fn mkdir_all(root: BorrowedFd<'_>, path: &Path, mode: Mode, links: usize) -> Res
             Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
         };
         let next = done.join(name);
-        dir = match open_dir(root, &next) {
-            Err(Errno::ENOENT) => match mkdirat(&dir, name, mode) {
-                Ok(()) => open_beneath_strict(dir.as_fd(), name, OFlag::O_PATH | OFlag::O_DIRECTORY)?,
-                Err(Errno::EEXIST) => {
+        dir = match mkdirat(&dir, name, mode) {
+            Ok(()) => open_beneath_strict(dir.as_fd(), name, OFlag::O_PATH | OFlag::O_DIRECTORY)?,
+            Err(Errno::EEXIST) => match open_dir(root, &next) {
+                Err(Errno::ENOENT) => {
                     let target = dangling(&dir, name, &done, links)?;
                     mkdir_all(root, &target, mode, links - 1)?
                 }
-                Err(error) => return Err(error),
+                other => other?,
             },
-            other => other?,
+            Err(error) => return Err(error),
         };
         done = next;
     }

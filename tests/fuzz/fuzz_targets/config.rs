@@ -1,7 +1,7 @@
 //! Any bytes as config.json: refused or compiled, never a panic. Seeds: `runtime/spec/tests/any_config`.
 #![no_main]
 
-use berth_spec::{CgroupMounts, CompileContext, InitStep, compile, compile_process, oci};
+use berth_spec::{CgroupMounts, CompileContext, ExecFilter, InitStep, compile, compile_process, oci};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -21,6 +21,6 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Some(process) = spec.process() {
         // Whether it can be an exec too is nobody's concern here.
-        drop(compile_process(process, &spec));
+        drop(compile_process(process, &spec, ExecFilter::Profile, None));
     }
 });

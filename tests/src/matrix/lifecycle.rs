@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::process::Stdio;
-use std::time::Duration;
 
 use super::Fixture;
 
@@ -63,6 +62,56 @@ pub fn stop_kills_in_the_end(f: &Fixture) {
     ]);
     f.cli.ok(&["stop", "-t", "1", "deaf"]);
     assert_eq!(f.cli.ok(&["inspect", "--format", "{{.State.ExitCode}}", "deaf"]), "137");
+}
+
+/// A container stops as it is configured to: by its own signal, and with its own patience.
+pub fn stop_as_configured(f: &Fixture) {
+    let script = "trap 'exit 3' USR1; trap '' TERM; echo up; while :; do sleep 0.05; done";
+    for (name, flag, code) in [("own", "--stop-signal=USR1", "3"), ("brief", "--stop-timeout=1", "137")] {
+        f.cli.ok(&["run", "-d", "--name", name, flag, "busybox", "sh", "-c", script]);
+        f.cli.eventually("its first line of log", |cli| cli.ok(&["logs", name]) == "up");
+        f.cli.ok(&["stop", name]);
+        assert_eq!(f.cli.ok(&["inspect", "--format", "{{.State.ExitCode}}", name]), code, "{flag}");
+    }
+}
+
+/// Health is asked for as often, waited for as long and believed as late as was said.
+pub fn health(f: &Fixture) {
+    let checked = |name: &str, check: &str, flags: &[&str]| {
+        let run =
+            [&["run", "-d", "--name", name, "--health-cmd", check], flags, &["busybox", "sleep", "1000"]];
+        f.cli.ok(&run.concat());
+    };
+    let health =
+        |name: &str, field: &str| f.cli.ok(&["inspect", "--format", &format!("{{{{{field}}}}}"), name]);
+    let status = |name: &str| health(name, ".State.Health.Status");
+    let often = ["--health-interval", "200ms", "--health-retries", "2"];
+    checked("ill", "test -e /well", &often);
+    checked("slow", "sleep 1000", &["--health-interval", "200ms", "--health-timeout", "300ms"]);
+    checked("young", "false", &[&often[..], &["--health-start-period", "1h"]].concat());
+    f.cli.eventually("it is unhealthy", |_| status("ill") == "unhealthy");
+    assert!(health("ill", ".State.Health.FailingStreak").parse::<u32>().is_ok_and(|times| times >= 2));
+    f.cli.ok(&["exec", "ill", "touch", "/well"]);
+    f.cli.eventually("it is healthy again", |_| status("ill") == "healthy");
+    f.cli.eventually("a check takes too long", |_| {
+        health("slow", "range .State.Health.Log}}{{.Output}}{{end").contains("exceeded timeout (300ms)")
+    });
+    f.cli.eventually("a young one has failed often", |_| {
+        health("young", "len .State.Health.Log").parse::<u32>().is_ok_and(|times| times > 3)
+    });
+    assert_eq!(status("young"), "starting");
+}
+
+/// In the beginning health is asked for at an interval of its own.
+pub fn health_at_the_start(f: &Fixture) {
+    let period =
+        ["--health-interval", "1h", "--health-start-period", "1h", "--health-start-interval", "200ms"];
+    let run =
+        [&["run", "-d", "--name", "new", "--health-cmd", "true"], &period[..], &["busybox", "sleep", "1000"]];
+    f.cli.ok(&run.concat());
+    f.cli.eventually("it is healthy", |cli| {
+        cli.ok(&["inspect", "--format", "{{.State.Health.Status}}", "new"]) == "healthy"
+    });
 }
 
 /// `kill` sends the signal that is named.
@@ -145,11 +194,10 @@ pub fn attach(f: &Fixture) {
 /// Events tell the life of a container in docker's words.
 pub fn events(f: &Fixture) {
     f.cli.ok(&["run", "--rm", "--name", "told", "busybox", "true"]);
-    std::thread::sleep(Duration::from_millis(1100));
     let since =
-        ["events", "--since", "1m", "--until", "0s", "--filter", "container=told", "--format", "{{.Action}}"];
-    let actions = f.cli.ok(&since);
+        ["events", "--since", "1h", "--until", "0s", "--filter", "container=told", "--format", "{{.Action}}"];
     for action in ["create", "start", "die", "destroy"] {
-        assert!(actions.lines().any(|l| l == action), "no {action} in\n{actions}");
+        // Until now is until this second began.
+        f.cli.eventually(action, |cli| cli.ok(&since).lines().any(|line| line == action));
     }
 }

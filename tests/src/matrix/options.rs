@@ -439,8 +439,9 @@ pub fn files(f: &Fixture) {
 
 /// `--init` reaps what is left to it, hands signals on, and passes the exit code through.
 pub fn init(f: &Fixture) {
-    let orphan = "(sleep 0.1 &) ; sleep 0.4; cat /proc/[0-9]*/status | grep -c '^State:.Z' || true";
-    assert_eq!(f.cli.ok(&["run", "--rm", "--init", "busybox", "sh", "-c", orphan]), "0");
+    let orphan =
+        "(sleep 0.1 & echo $! >/pid); while [ -e /proc/$(cat /pid) ]; do sleep 0.05; done; echo gone";
+    assert_eq!(f.cli.ok(&["run", "--rm", "--init", "busybox", "sh", "-c", orphan]), "gone");
     f.cli.run(&["run", "--rm", "--init", "busybox", "sh", "-c", "exit 9"]).expect_code(9);
     f.cli.run(&["run", "--rm", "--init", "busybox", "nosuch"]).expect_code(127);
     let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
@@ -505,6 +506,10 @@ pub fn links(f: &Fixture) {
         "near",
     ]);
     f.cli.run(&["run", "--rm", "--network", "named", "busybox", "ping", "-c1", "-q", "near"]).expect_code(1);
+    // Also of one that joins later, for as long as it stays.
+    f.cli.ok(&["run", "-d", "--name", "late", "busybox", "sleep", "100"]);
+    f.cli.ok(&["network", "connect", "--link", "far:close", "named", "late"]);
+    f.cli.ok(&["exec", "late", "ping", "-c1", "-q", "close"]);
 }
 
 /// Namespaces of another container: its processes, its shared memory, its network.

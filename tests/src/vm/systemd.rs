@@ -23,7 +23,7 @@ const LEAVE_OUT: [&str; 10] = [
     "usr/lib/python3",
 ];
 
-/// Puts systemd, a message bus, busybox and the script that is run as a service into the image.
+/// Puts systemd, a message bus and busybox into the image, and the service that runs `/berth/cases.sh`.
 ///
 /// # Errors
 /// mmdebstrap(1) is missing, or the packages cannot be fetched.
@@ -32,7 +32,6 @@ pub fn add_systemd(image: &mut Image) -> Result<()> {
     let own = sources().join("systemd");
     image.file("init", 0o755, &own.join("init"))?;
     image.file("berth/busybox", 0o755, &busybox()?)?;
-    image.file("berth/cases.sh", 0o755, &own.join("cases.sh"))?;
     image.file("etc/systemd/system/cases.service", 0o644, &own.join("cases.service"))
 }
 

@@ -83,7 +83,7 @@ async fn a_port_of_a_pod_is_reached_through_a_websocket() {
     let script = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www";
     let server = cri.running(&id, "server", script).await;
     let listens = "while ! netstat -ltn | grep -q 127.0.0.1:8080; do sleep 0.05; done";
-    cri.exec(&server, listens, 30).await.unwrap();
+    cri.exec(&server, listens, 60).await.unwrap();
     let request = v1::PortForwardRequest { pod_sandbox_id: id.clone(), port: vec![] };
     let url = cri.runtime().port_forward(request).await.unwrap().into_inner().url;
     let socket = connect(&url, "SPDY/3.1+portforward.k8s.io").await.unwrap();

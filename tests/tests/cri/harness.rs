@@ -24,7 +24,7 @@ fn channel(socket: PathBuf) -> Channel {
     let begin = std::time::Instant::now();
     while std::os::unix::net::UnixStream::connect(&socket).is_err() {
         assert!(
-            begin.elapsed() < std::time::Duration::from_secs(10),
+            begin.elapsed() < std::time::Duration::from_secs(60),
             "nobody listens on {}",
             socket.display()
         );
@@ -90,10 +90,12 @@ impl Cri {
         Self::of(Daemon::with_arguments(&["--cni-conf-dir", "/nonexistent"]))
     }
 
-    /// One on a host of its own, with CNI configurations in this directory.
+    /// One on a host of its own, with CNI configurations in this directory and plugins in `bin` below it.
     pub(crate) fn on(host: &Host, configurations: &Path) -> Self {
+        let own = configurations.join("bin").display().to_string();
         let configurations = configurations.display().to_string();
-        let arguments = ["--cni-conf-dir", &configurations, "--cni-bin-dir", "/usr/lib/cni"];
+        let plugins = ["--cni-bin-dir", &own, "--cni-bin-dir", "/usr/lib/cni"];
+        let arguments = [["--cni-conf-dir", &configurations].as_slice(), &plugins].concat();
         Self::of(Daemon::on_with_arguments(host, &arguments))
     }
 
@@ -212,7 +214,7 @@ impl Cri {
 
     /// What a command writes to its standard output.
     pub(crate) async fn says(&self, id: &str, script: &str) -> String {
-        let output = self.exec(id, script, 30).await.expect("exec");
+        let output = self.exec(id, script, 60).await.expect("exec");
         assert_eq!(output.exit_code, 0, "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
     }
@@ -226,5 +228,14 @@ impl Cri {
             tail.to_owned()
         };
         text.lines().map(tail).collect()
+    }
+}
+
+/// Waits until something is so; a busy machine may take its time.
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Pods through the CRI, as a kubelet drives them: a gRPC client on the daemon's socket.
 
+mod calls;
 mod cni;
 mod forward;
 mod harness;

@@ -2,7 +2,7 @@
 
 use berth_cri::v1;
 
-use crate::harness::{Cri, container, pod};
+use crate::harness::{Cri, container, pod, until};
 
 #[tokio::test]
 async fn what_happens_while_the_daemon_is_down_is_known_afterwards() {
@@ -24,9 +24,8 @@ async fn what_happens_while_the_daemon_is_down_is_known_afterwards() {
 
     cri.kill();
     std::fs::write(&gate, "").unwrap();
-    while !cri.log("ends.log").iter().any(|line| line.ends_with("last words")) {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let said = || cri.log("ends.log").iter().any(|line| line.ends_with("last words"));
+    until("it has spoken", said).await;
     cri.start_again();
 
     let ended = cri.ended(&ends).await;

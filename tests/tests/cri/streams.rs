@@ -63,13 +63,13 @@ async fn exec_over_a_websocket() {
     assert_eq!(String::from_utf8(out).unwrap(), "typed\nend\n");
     assert!(String::from_utf8(end).unwrap().contains("Success"));
 
-    let mut socket =
-        connect(&url("read x; stty size; echo $x", true, true).await, "v4.channel.k8s.io").await.unwrap();
+    let script = "while [ \"$(stty size)\" != '17 91' ]; do sleep 0.05; done; read x; echo end $x";
+    let mut socket = connect(&url(script, true, true).await, "v4.channel.k8s.io").await.unwrap();
     socket.send(Message::Binary([&[4][..], br#"{"Width":91,"Height":17}"#].concat().into())).await.unwrap();
     socket.send(Message::Binary(b"\x00go\n".to_vec().into())).await.unwrap();
     let [_, out, ..] = read(socket).await;
     let out = String::from_utf8(out).unwrap();
-    assert!(out.contains("17 91") && out.ends_with("go\r\n"), "{out:?}");
+    assert!(out.ends_with("end go\r\n"), "{out:?}");
     cri.remove_pod(&id).await.unwrap();
 }
 

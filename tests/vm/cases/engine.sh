@@ -9,7 +9,7 @@ echo root:x:0:0::/:/bin/sh >/tmp/base/etc/passwd
 
 berthd --root /var/lib/berth --run-root /run/berth 2>/tmp/berthd.log &
 daemon=$!
-for _ in $(seq 100); do [ -S /run/berth/berth.sock ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ -S /run/berth/berth.sock ] && break; sleep 0.1; done
 
 # check CASE FOUND WANTED
 check() { if [ "$2" = "$3" ]; then echo "ok engine: $1"; else echo "not ok engine: $1: '$2' instead of '$3': $(tail -n 3 /tmp/berthd.log | tr '\n' ' ')"; fi; }
@@ -35,7 +35,7 @@ berth run --name hog --memory 24m --memory-swap 24m base tail -c 200m /dev/zero 
 check 'out of memory' "$? $(state hog OOMKilled)" '137 true'
 
 berth run -d --name page -p 127.0.0.1:8080:80 base sh -c 'echo page >/tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null
-for _ in $(seq 50); do page=$(wget -qO- http://127.0.0.1:8080/ 2>/dev/null) && break; sleep 0.2; done
+for _ in $(seq 200); do page=$(wget -qO- http://127.0.0.1:8080/ 2>/dev/null) && break; sleep 0.2; done
 check 'published port' "$page" page
 
 berth system shutdown --containers >/dev/null 2>&1

@@ -19,7 +19,7 @@ echo root:x:0:0::/:/bin/sh >/tmp/tools/etc/passwd
 
 berthd --root /var/lib/lab --run-root /run/lab 2>/tmp/labd.log &
 daemon=$!
-for _ in $(seq 100); do [ -S /run/lab/berth.sock ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ -S /run/lab/berth.sock ] && break; sleep 0.1; done
 tar -C /tmp/tools -c . | berth import --change 'ENV PATH=/bin' - lab-tools >/dev/null 2>/tmp/lab-import.log
 rm -rf /tmp/tools
 
@@ -27,20 +27,28 @@ ok() { echo "ok lab: $1"; }
 # not_ok CASE WHY
 not_ok() { echo "not ok lab: $1: $2: $(tr '\n' ' ' </tmp/lab.log | tail -c 600)"; }
 
-# run NAME DURATION [OPTIONS]: the experiment runs to its end and leaves a whole report. What it expects within a few
-# percent is not asked of two emulated processors; below it is asked within wider bounds.
-run() {
+# run NAME DURATION [OPTIONS]: the experiment runs to its end and leaves a whole report.
+run() { last="$*"; if experiment "$@"; then ok "$1"; else not_ok "$1" 'no report'; fi; }
+experiment() {
     local name=$1 duration=$2; shift 2
+    rm -rf "/tmp/lab/$name"
     berth lab run -o "/tmp/lab/$name" --duration "$duration" --repetitions 1 "$@" "/files/examples/lab/$name.yaml" >/tmp/lab.log 2>&1
-    if [ -s "/tmp/lab/$name/report.html" ] && ls "/tmp/lab/$name"/plots/*.svg >/dev/null 2>&1; then ok "$name"; else not_ok "$name" 'no report'; fi
+    [ -s "/tmp/lab/$name/report.html" ] && ls "/tmp/lab/$name"/plots/*.svg >/dev/null 2>&1
 }
-# within NAME MEASURE LEAST MOST [SETTING]: all values lie in between
+# within NAME MEASURE LEAST MOST [SETTING]: all values lie in between. What the experiment expects within a few percent is
+# asked of two emulated processors within wider bounds, and of three runs at most: their host takes time from them at will.
 within() {
-    local found
-    found=$(awk -F, -v m="$2" -v l="$3" -v h="$4" -v s="${5:-}" '
-        $3 == m && (s == "" || $2 == s) { n++; if ($5 < l || $5 > h) bad = bad " " $5 }
-        END { if (!n) print "no value"; else if (bad) print bad }' "/tmp/lab/$1/measures.csv")
-    if [ -z "$found" ]; then ok "$1: $2 $5"; else not_ok "$1: $2 $5" "$found"; fi
+    local found attempt
+    for attempt in 1 2 3; do
+        found=$(awk -F, -v m="$2" -v l="$3" -v h="$4" -v s="${5:-}" '
+            $3 == m && (s == "" || $2 == s) { n++; if ($5 < l || $5 > h) bad = bad " " $5 }
+            END { if (!n) print "no value"; else if (bad) print bad }' "/tmp/lab/$1/measures.csv")
+        if [ -z "$found" ]; then ok "$1: $2 $5"; return; fi
+        echo "# lab: $1: $2 $5: $found in run $attempt"
+        # Options without spaces.
+        [ "$attempt" = 3 ] || experiment $last
+    done
+    not_ok "$1: $2 $5" "$found"
 }
 
 run cpu-quota 4s --set cpus=0.5

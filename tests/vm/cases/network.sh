@@ -11,12 +11,12 @@ echo root:x:0:0::/:/bin/sh >/tmp/net/etc/passwd
 
 berthd --root /var/lib/berth-net --run-root /run/berth 2>/tmp/berthd-net.log &
 daemon=$!
-for _ in $(seq 100); do [ -S /run/berth/berth.sock ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ -S /run/berth/berth.sock ] && break; sleep 0.1; done
 
 # check CASE FOUND WANTED
 check() { if [ "$2" = "$3" ]; then echo "ok network: $1"; else echo "not ok network: $1: '$2' instead of '$3': $(tail -n 3 /tmp/berthd-net.log | tr '\n' ' ')"; fi; }
 # pings FROM ADDRESS
-pings() { berth exec "$1" ping -c 1 -W 5 "$2" >/dev/null 2>&1 && echo yes || echo no; }
+pings() { berth exec "$1" ping -c 3 -W 10 "$2" >/dev/null 2>&1 && echo yes || echo no; }
 # on NETWORK NAME ADDRESS: a container that sleeps
 on() { berth run -d --name "$2" --network "$1" --ip "$3" base sleep 1000 >/dev/null; }
 tar -C /tmp/net -c . | berth import - base >/dev/null 2>/tmp/import-net.log
@@ -58,7 +58,7 @@ berth run -d --name sctp -p 3868:3868/sctp base socat SCTP-LISTEN:3868,fork,reus
 address=$(berth inspect --format '{{.NetworkSettings.Networks.bridge.IPAddress}}' sctp)
 ip address add 192.0.2.1/32 dev lo
 # speaks ADDRESS
-speaks() { for _ in $(seq 20); do socat -u -T 5 SCTP:"$1":3868 - 2>/dev/null | grep . && return; sleep 0.2; done; }
+speaks() { for _ in $(seq 100); do socat -u -T 10 SCTP:"$1":3868 - 2>/dev/null | grep . && return; sleep 0.2; done; }
 check 'SCTP to a container' "$(speaks "$address")" spoken
 check 'a published SCTP port' "$(speaks 192.0.2.1)" spoken
 

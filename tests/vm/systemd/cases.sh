@@ -1,4 +1,4 @@
-# berth-runtime --systemd-cgroup under systemd, on cgroup v2.
+# berth-runtime --systemd-cgroup under systemd, on cgroup v2, and at last the whole engine (pods.sh).
 # expect: 31
 exec </dev/null >/dev/ttyS0 2>&1
 export PATH=/berth:/usr/bin:/bin:/usr/sbin:/sbin
@@ -78,7 +78,7 @@ check 'a failed create leaves no unit' "$? $(gone broken) $(runtime list -q)" '1
 
 bundle short '{}' 'exec sleep 1000' '{"org.systemd.property.RuntimeMaxSec":"1","org.systemd.property.TimeoutStopSec":"uint32 1"}'
 create short >/tmp/short.code
-for _ in $(seq 100); do [ "$(property short ActiveState)" = failed ] && break; sleep 0.2; done
+for _ in $(seq 600); do [ "$(property short ActiveState)" = failed ] && break; sleep 0.2; done
 check 'properties by annotation' "$(cat /tmp/short.code) $(property short RuntimeMaxUSec) $(property short ActiveState)" '0 1s failed'
 runtime delete --force short
 check 'delete forgets a failed unit' "$(gone short)" gone
@@ -102,7 +102,7 @@ chown -R 1000:1000 /run/user/1000 mine
 manager=/usr/lib/systemd/systemd
 [ -x $manager ] || manager=/lib/systemd/systemd
 systemd-run -q --unit=manager -p User=user -p Delegate=yes -p Environment=XDG_RUNTIME_DIR=/run/user/1000 $manager --user
-for _ in $(seq 100); do [ -S /run/user/1000/systemd/private ] && break; sleep 0.2; done
+for _ in $(seq 600); do [ -S /run/user/1000/systemd/private ] && break; sleep 0.2; done
 user() {
     systemd-run -q --pipe --wait --collect -p User=user -p WorkingDirectory=/tmp/mine \
         -p Environment="XDG_RUNTIME_DIR=/run/user/1000 PATH=$PATH" berth-runtime --root /run/user/1000/state "$@" 2>&1
@@ -116,6 +116,8 @@ check 'and changes it' "$(user update --pids-limit 12 mine; cat $theirs/pids.max
 check 'and exec finds the way' "$(user exec mine sleep 0; echo $?)" 0
 check 'and nothing is left' "$(user delete --force mine; ls -d $theirs 2>/dev/null)" ''
 systemctl stop manager.service
+
+. /berth/pods.sh
 
 systemctl stop dbus.socket dbus.service 2>/dev/null
 bundle direct '{"pids":{"limit":20}}' 'exec sleep 1000'

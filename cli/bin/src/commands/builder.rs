@@ -15,6 +15,7 @@ use crate::session::Session;
 
 /// Commands for the build cache and past builds
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Builder {
     /// Build an image of a Dockerfile
     Build(Box<super::build::Build>),
@@ -63,7 +64,7 @@ pub(crate) struct History {
     format: Option<String>,
 }
 
-/// A build.
+// A build.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
     /// Id of the build; none is the newest

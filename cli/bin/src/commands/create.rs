@@ -45,10 +45,20 @@ impl ImageAndWords {
     pub(crate) fn request(&self, flags: &ContainerFlags) -> Result<CreateRequest> {
         let (image, words) = self.words.split_first().context("an image is required")?;
         if image.starts_with('-') {
-            bail!("unknown flag: {image}\nSee 'berth run --help'");
+            let tip = similar(image).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
+            bail!("unknown flag: {image}{tip}\nSee 'berth run --help'");
         }
         request(flags, image, words)
     }
+}
+
+/// The option that was probably meant.
+fn similar(flag: &str) -> Option<String> {
+    let name = flag.strip_prefix("--")?.split('=').next()?;
+    let command = ContainerFlags::augment_args(clap::Command::new("run"));
+    let options = command.get_arguments().filter_map(|option| option.get_long());
+    let near = options.map(|option| (strsim::damerau_levenshtein(option, name), option));
+    near.filter(|(distance, _)| *distance <= 2).min().map(|(_, option)| format!("--{option}"))
 }
 
 pub(crate) async fn run(session: &Session, args: Create) -> Result<Exit> {

@@ -85,6 +85,9 @@ fn rows(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Value> {
             "CreatedAt": units::local(created),
             "CreatedSince": units::ago(created),
             "Size": units::size(image.size),
+            "VirtualSize": units::size(image.size),
+            "SharedSize": "N/A",
+            "UniqueSize": "N/A",
             "Containers": if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() },
         })
     };

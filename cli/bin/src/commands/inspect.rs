@@ -36,7 +36,7 @@ pub(crate) struct Inspect {
     what: What,
 }
 
-/// The names, and how to show what they mean.
+// The names, and how to show what they mean.
 #[derive(Debug, Args)]
 pub(crate) struct What {
     /// Format: json or a template
@@ -50,7 +50,7 @@ pub(crate) struct What {
     names: Vec<String>,
 }
 
-/// What `network inspect` takes.
+// What `network inspect` takes.
 #[derive(Debug, Args)]
 pub(crate) struct OfNetwork {
     #[command(flatten)]

@@ -21,6 +21,7 @@ use crate::session::Session;
 
 /// Run experiments on the isolation of resources
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum LabCommand {
     Run(Run),
     Check(Check),

@@ -8,7 +8,7 @@ use super::{each, each_at_once, each_quietly};
 use crate::exit::Exit;
 use crate::session::Session;
 
-/// Stop running containers
+// Stop running containers
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// Seconds to wait before killing; -1 waits for ever
@@ -33,7 +33,7 @@ pub(crate) struct Kill {
     containers: Vec<String>,
 }
 
-/// Containers and nothing else
+// Containers and nothing else
 #[derive(Debug, Args)]
 pub(crate) struct Names {
     /// Containers

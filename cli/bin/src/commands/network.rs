@@ -194,6 +194,7 @@ pub(crate) async fn ls(session: &Session, args: Ls) -> Result<Exit> {
                 "Name": network.name,
                 "Driver": network.driver,
                 "Scope": network.scope,
+                "IPv4": network.enable_ipv4.to_string(),
                 "IPv6": network.enable_ipv6.to_string(),
                 "Internal": network.internal.to_string(),
                 "Labels": labels.join(","),

@@ -11,7 +11,7 @@ use crate::flags::filter;
 use crate::output::units;
 use crate::session::Session;
 
-/// What every prune takes.
+// What every prune takes.
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
     /// Do not ask
@@ -22,7 +22,7 @@ pub(crate) struct Prune {
     filter: Vec<String>,
 }
 
-/// What takes `--all` besides.
+// What takes `--all` besides.
 #[derive(Debug, Args)]
 pub(crate) struct PruneMore {
     /// Also what has a name

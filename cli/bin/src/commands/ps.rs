@@ -67,7 +67,7 @@ pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
     let options = ListContainers {
         all: args.all || limit.is_some(),
         limit: limit.unwrap_or(0),
-        size: args.size,
+        size: args.size || args.format.as_deref().is_some_and(|format| format.contains(".Size")),
         filters: filter::parse(&args.filter)?,
     };
     let containers = client.container_list(&options).await?;
@@ -90,6 +90,7 @@ fn row(container: &ContainerSummary, whole: bool) -> Value {
         .iter()
         .map(|m| if m.name.is_empty() { m.source.as_str() } else { m.name.as_str() })
         .collect();
+    let local = container.mounts.iter().filter(|mount| mount.driver == "local").count();
     let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
     json!({
         "ID": if whole { &container.id } else { short(&container.id) },
@@ -103,6 +104,8 @@ fn row(container: &ContainerSummary, whole: bool) -> Value {
         "Size": format!("{} (virtual {})", units::size(container.size_rw), units::size(container.size_root_fs)),
         "Names": names.join(","),
         "Labels": labels.join(","),
+        "LocalVolumes": local.to_string(),
+        "Platform": Value::Null,
         "Mounts": mounts.join(","),
         "Networks": networks.join(","),
     })

@@ -1,6 +1,7 @@
 //! `berth stats`: a table that goes on, or a recording.
 
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::ps::short;
+use super::top::spark;
 use crate::exit::Exit;
 use crate::output::list::{Column, Style, render};
 use crate::output::units;
@@ -75,8 +77,15 @@ const COLUMNS: &[Column] = &[
     ("PIDS", "PIDs"),
 ];
 
-/// Clears the screen and goes to its upper left corner (ECMA-48 ED, CUP).
-const CLEAR: &str = "\x1b[2J\x1b[H";
+/// What a terminal shows besides: the processor in the last readings.
+const HISTORY: Column = ("CPU, LATELY", "History");
+const READINGS: usize = 16;
+
+/// To the upper left corner; the rest of this line away; all below away (ECMA-48 CUP, EL, ED). A screen that is cleared
+/// first would flicker.
+const HOME: &str = "\x1b[H";
+const LINE_END: &str = "\x1b[K\n";
+const BELOW: &str = "\x1b[J";
 
 pub(crate) async fn run(session: &Session, args: Stats) -> Result<Exit> {
     let client = session.client().await?;
@@ -89,19 +98,40 @@ pub(crate) async fn run(session: &Session, args: Stats) -> Result<Exit> {
 /// Shows containers, all that run if none are named, until the user ends it.
 pub(super) async fn show(client: &Client, look: &Look, containers: &[String]) -> Result<Exit> {
     let style = Style { format: look.format.as_deref(), only: None };
+    let live = !look.no_stream && style.format.is_none() && std::io::stdout().is_terminal();
+    let mut columns = COLUMNS.to_vec();
+    columns.extend(live.then_some(HISTORY));
+    let mut histories = BTreeMap::new();
     loop {
-        let rows = rows(client, look, containers).await?;
-        let text = render(style, COLUMNS, &[("CONTAINER", "Container")], &rows)?;
+        let mut rows = rows(client, look, containers).await?;
+        remember(&mut histories, &mut rows);
+        let text = render(style, &columns, &[("CONTAINER", "Container")], &rows)?;
         let mut out = std::io::stdout().lock();
         if look.no_stream {
             out.write_all(text.as_bytes())?;
             return Ok(Exit::Success);
         }
-        write!(out, "{CLEAR}{text}")?;
+        write!(out, "{HOME}{}{BELOW}", text.replace('\n', LINE_END))?;
         out.flush()?;
         drop(out);
         // Each sample takes its own time as well: the engine compares it with one a second older.
         tokio::time::sleep(Duration::from_millis(if rows.is_empty() { 1000 } else { 10 })).await;
+    }
+}
+
+/// Adds to each row how much of the processor it took lately; forgets who is not there any more.
+fn remember(histories: &mut BTreeMap<String, Vec<f64>>, rows: &mut [Value]) {
+    let name = |row: &Value| row["Container"].as_str().unwrap_or_default().to_owned();
+    let present: BTreeSet<String> = rows.iter().map(name).collect();
+    histories.retain(|container, _| present.contains(container));
+    for row in rows {
+        let now = row["CPUPerc"].as_str().and_then(|text| text.trim_end_matches('%').parse().ok());
+        let history = histories.entry(name(row)).or_default();
+        history.push(now.unwrap_or(0.0));
+        history.drain(..history.len().saturating_sub(READINGS));
+        // Against a whole processor, or more where more was taken: who idles shows a line, not noise.
+        let highest = history.iter().copied().fold(100.0, f64::max);
+        row["History"] = spark(history, highest, READINGS).into();
     }
 }
 
@@ -233,6 +263,18 @@ fn blocks(stats: &ContainerStats) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_shows_what_was_lately() {
+        let mut histories = BTreeMap::new();
+        let rows = |percent: &str| vec![json!({"Container": "c", "CPUPerc": percent})];
+        remember(&mut histories, &mut rows("0.00%"));
+        let mut now = rows("100.00%");
+        remember(&mut histories, &mut now);
+        assert_eq!(now[0]["History"], "▁█");
+        remember(&mut histories, &mut []);
+        assert!(histories.is_empty());
+    }
 
     #[test]
     fn a_row() {

@@ -84,6 +84,11 @@ pub(crate) async fn ls(session: &Session, args: Ls) -> Result<Exit> {
                 "Mountpoint": volume.mountpoint,
                 "Scope": volume.scope,
                 "Labels": labels.join(","),
+                "Availability": "N/A",
+                "Group": "N/A",
+                "Links": "N/A",
+                "Size": "N/A",
+                "Status": "N/A",
             })
         })
         .collect();

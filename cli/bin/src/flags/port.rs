@@ -83,7 +83,7 @@ fn port_and_protocol(spec: &str) -> Result<(RangeInclusive<u16>, String)> {
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let number = |t: &str| t.parse::<u16>().with_context(|| format!("{t:?} is no port"));
+    let number = |t: &str| t.parse::<u16>().ok().with_context(|| format!("{t:?} is no port (0 to 65535)"));
     let (low, high) = (number(low)?, number(high)?);
     if low > high {
         bail!("the range {text} ends before it begins");

@@ -1,6 +1,6 @@
 //! Lists of things: a table, a `--format`, or ids only.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::template::Template;
@@ -35,7 +35,7 @@ pub(crate) fn render(
         Some("json") => Ok(rows.iter().map(|row| row.to_string() + "\n").collect()),
         Some(format) => match format.strip_prefix("table ") {
             Some(format) => {
-                let template = Template::parse(&unescape(format)).context("--format")?;
+                let template = template(format, rows)?;
                 let heading = |field: &String| {
                     let known = columns.iter().chain(headings).find(|(_, f)| f == field);
                     known.map_or_else(|| field.to_uppercase(), |(heading, _)| (*heading).to_owned())
@@ -46,12 +46,24 @@ pub(crate) fn render(
                 Ok(table(template.fields().iter().map(heading).collect(), lines.collect::<Result<_>>()?))
             }
             None => {
-                let template = Template::parse(&unescape(format)).context("--format")?;
+                let template = template(format, rows)?;
                 let lines = rows.iter().map(|row| Ok(template.render(row).context("--format")? + "\n"));
                 lines.collect()
             }
         },
     }
+}
+
+/// A template for rows, all of whose fields they have.
+fn template(format: &str, rows: &[Value]) -> Result<Template> {
+    let template = Template::parse(&unescape(format)).context("--format")?;
+    let Some(Value::Object(row)) = rows.first() else { return Ok(template) };
+    let has = |field: &String| rows.iter().any(|row| row.get(field).is_some());
+    if let Some(missing) = template.roots().iter().find(|field| !has(field)) {
+        let known: Vec<&str> = row.keys().map(String::as_str).collect();
+        bail!("--format: there is no field {missing}; there are {}", known.join(", "));
+    }
+    Ok(template)
 }
 
 /// Renders one thing: `--format`, or pretty JSON in a list as `inspect` shows it.
@@ -122,6 +134,9 @@ mod tests {
             "NAME               THE ID\na long name here   1\nb                  22\n"
         );
         assert!(show(Style { format: Some("json"), only: None }).starts_with("{\"ID\":\"1\""));
+        let missing = Style { format: Some("{{.Nope}}"), only: None };
+        let message = render(missing, COLUMNS, &[], &rows()).unwrap_err().to_string();
+        assert_eq!(message, "--format: there is no field Nope; there are ID, Name");
         assert!(render(Style { format: Some("{{"), only: None }, COLUMNS, &[], &rows()).is_err());
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum Function {
     Title,
     Truncate,
     Pad,
+    /// Of a row's labels the one of this name: docker's `.Label "name"`.
+    Label,
 }
 
 impl Function {
@@ -114,6 +116,10 @@ impl Function {
             Self::Truncate => {
                 let length = number(argument(arguments, 1)?)?;
                 Ok(Value::String(display(argument(arguments, 0)?).chars().take(length).collect()))
+            }
+            Self::Label => {
+                let (labels, name) = (display(argument(arguments, 0)?), display(argument(arguments, 1)?));
+                Ok(Value::String(label(&labels, &name)))
             }
             Self::Pad => {
                 let (before, after) = (number(argument(arguments, 1)?)?, number(argument(arguments, 2)?)?);
@@ -249,4 +255,18 @@ pub(super) fn display(value: &Value) -> String {
             format!("map[{}]", entries.join(" "))
         }
     }
+}
+
+/// The value of one of `a=1,b=2`; what has no `=` belongs to the value before.
+fn label(labels: &str, name: &str) -> String {
+    let mut value: Option<String> = None;
+    for piece in labels.split(',') {
+        match (piece.split_once('='), &mut value) {
+            (None, Some(value)) => *value = format!("{value},{piece}"),
+            (Some(_), Some(_)) => break,
+            (Some((key, text)), None) if key == name => value = Some(text.to_owned()),
+            _ => {}
+        }
+    }
+    value.unwrap_or_default()
 }

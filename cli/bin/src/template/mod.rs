@@ -43,6 +43,13 @@ impl Template {
         eval::render(&self.0, data)
     }
 
+    /// The fields it asks for of what it is given, not of parts of it.
+    pub(crate) fn roots(&self) -> Vec<String> {
+        let mut roots = Vec::new();
+        parse::collect_roots(&self.0, &mut roots);
+        roots
+    }
+
     /// The names of the top-level fields it asks for, in order: what a table's header line shows.
     pub(crate) fn fields(&self) -> Vec<String> {
         let mut fields = Vec::new();
@@ -63,6 +70,7 @@ mod tests {
             "State": {"Pid": 42, "Running": true, "Ratio": 0.5},
             "Env": ["A=1", "B=2"],
             "Labels": {"a": "b", "com.x/y": "z"},
+            "Row": {"Labels": "a=1,b=2,3,c=4"},
         })
     }
 
@@ -115,6 +123,7 @@ mod tests {
             ("{{json .Labels}}", r#"{"a":"b","com.x/y":"z"}"#),
             ("{{.Env | json}}", r#"["A=1","B=2"]"#),
             ("{{index .Labels \"com.x/y\"}}", "z"),
+            ("{{.Row.Label \"b\"}}|{{.Row.Label \"no\"}}", "2,3|"),
             ("{{index .Env 1}}", "B=2"),
             ("{{len .Env}}", "2"),
             ("{{join .Env \",\"}}", "A=1,B=2"),

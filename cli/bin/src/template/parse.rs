@@ -372,6 +372,10 @@ fn pipe_until(
             (Some(function), _) => Command::Call(function, operands),
             (None, 1) => Command::Value(operands.remove(0)),
             (None, 0) => return Err(error(at, "missing value for command")),
+            (None, 2) => match labelled(&mut operands[0]) {
+                true => Command::Call(Function::Label, operands),
+                false => return Err(error(at, "a value cannot be given arguments")),
+            },
             (None, _) => return Err(error(at, "a value cannot be given arguments")),
         });
         if tokens.get(*position) != Some(&Token::Bar) {
@@ -407,7 +411,27 @@ fn operand(
 }
 
 /// The first names of all fields that `nodes` show.
+/// Docker's rows have a method `.Label`: here it is a function of their field `Labels`.
+fn labelled(operand: &mut Operand) -> bool {
+    let Operand::Field(path) = operand else { return false };
+    let Some(last) = path.last_mut().filter(|name| *name == "Label") else { return false };
+    last.push('s');
+    true
+}
+
 pub(super) fn collect_fields(nodes: &[Node], into: &mut Vec<String>) {
+    collect(nodes, &|path| path.last(), into);
+}
+
+/// The names that begin a field's path.
+pub(super) fn collect_roots(nodes: &[Node], into: &mut Vec<String>) {
+    collect(nodes, &|path| path.first(), into);
+}
+
+/// Which name of a field's path is wanted.
+type Which = dyn Fn(&[String]) -> Option<&String>;
+
+fn collect(nodes: &[Node], which: &Which, into: &mut Vec<String>) {
     for node in nodes {
         let (Node::Action { pipe, .. }
         | Node::If { pipe, .. }
@@ -416,11 +440,11 @@ pub(super) fn collect_fields(nodes: &[Node], into: &mut Vec<String>) {
         else {
             continue;
         };
-        collect_from_pipe(pipe, into);
+        collect_from_pipe(pipe, which, into);
     }
 }
 
-fn collect_from_pipe(pipe: &Pipe, into: &mut Vec<String>) {
+fn collect_from_pipe(pipe: &Pipe, which: &Which, into: &mut Vec<String>) {
     for command in pipe {
         let operands = match command {
             Command::Call(_, operands) => operands.as_slice(),
@@ -428,8 +452,8 @@ fn collect_from_pipe(pipe: &Pipe, into: &mut Vec<String>) {
         };
         for operand in operands {
             match operand {
-                Operand::Field(path) => into.extend(path.last().cloned()),
-                Operand::Nested(pipe, _) => collect_from_pipe(pipe, into),
+                Operand::Field(path) => into.extend(which(path).cloned()),
+                Operand::Nested(pipe, _) => collect_from_pipe(pipe, which, into),
                 Operand::Variable(..) | Operand::Literal(_) => {}
             }
         }

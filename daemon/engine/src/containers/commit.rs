@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_api::options::Commit;
 use berth_oci::{History, ImageConfig, Reference, RuntimeConfig};
-use berth_runtime_client::Shim;
+use berth_runtime_client::{ClientError, Shim};
 use berth_store::NewImage;
 use jiff::Timestamp;
 
@@ -40,6 +40,8 @@ impl Engine {
             };
             if let Some(shim) = frozen
                 && let Err(error) = shim.resume().await
+                // It has been killed meanwhile.
+                && !matches!(error, ClientError::Gone { .. })
             {
                 tracing::warn!(container = container.id, %error, "thawing a container after its commit");
             }

@@ -75,22 +75,29 @@ impl Exec {
 
     /// What is written down of it.
     pub(super) fn kept(&self) -> Kept {
-        Kept { config: self.config.clone(), exit_code: self.state().exit_code }
+        Kept { config: self.config.clone() }
     }
 
-    /// As it was written down; `pid` if it runs.
-    pub(super) fn restore(id: String, container: &str, kept: Kept, keys: Vec<u8>, pid: Option<i32>) -> Self {
+    /// As it was written down; `pid` if it runs, `exit_code` if it has ended.
+    pub(super) fn restore(
+        id: String,
+        container: &str,
+        kept: Kept,
+        keys: Vec<u8>,
+        pid: Option<i32>,
+        exit_code: Option<i32>,
+    ) -> Self {
         let state = State {
-            begun: pid.is_some() || kept.exit_code.is_some(),
+            begun: pid.is_some() || exit_code.is_some(),
             running: pid.is_some(),
             pid: pid.unwrap_or(0),
-            exit_code: kept.exit_code,
+            exit_code,
             ended: None,
         };
         Self {
             id,
             container: container.to_owned(),
-            code: watch::Sender::new(kept.exit_code),
+            code: watch::Sender::new(exit_code),
             config: kept.config,
             keys,
             check: false,
@@ -320,7 +327,7 @@ impl Engine {
         };
         let security = spec::security::parse(host.security_opt.as_deref().unwrap_or_default())?;
         // The same builder as the container's, so that both mean the same by the same words.
-        let spec = berth_spec::defaults::docker_spec()
+        Ok(berth_spec::defaults::docker_spec()
             .args(config.cmd.iter().flatten())
             .env(env::with_home(environment, &user.home))
             .cwd(cwd)
@@ -331,8 +338,7 @@ impl Engine {
             .no_new_privileges(security.no_new_privileges)
             .apparmor_profile(security.apparmor)
             .capabilities(capabilities)
-            .build();
-        spec.process().clone().ok_or_else(|| EngineError::internal("the process of an exec is missing"))
+            .process())
     }
 
     /// A client has left an exec by its keys.
@@ -346,22 +352,19 @@ impl Engine {
     /// Notes how an exec ended.
     pub(crate) fn exec_ended(&self, container: &Container, shim: &Shim, record: ExecRecord) {
         let exec = self.execs().get(&record.exec_id).cloned();
+        // Who runs a check has waited for it; and of one that was never written down nobody will ask.
+        if exec.as_ref().is_none_or(|exec| exec.is_check()) {
+            self.execs().remove(&record.exec_id);
+            forget_record(shim, &record.exec_id);
+        }
         if let Some(exec) = exec {
             exec.end(record.code);
-            if exec.is_check() {
-                self.execs().remove(exec.id());
-            } else {
-                self.keep_exec(&exec);
-            }
             self.exec_event(container, "exec_die", &exec, &[("exitCode", record.code.to_string())]);
         }
-        if let Err(error) = shim.forget_exec(&record.exec_id) {
-            tracing::debug!(exec = record.exec_id, %error, "removing the record of an exec");
-        }
-        self.forget_old_execs(&container.id);
+        self.forget_old_execs(&container.id, shim);
     }
 
-    fn forget_old_execs(&self, container: &str) {
+    fn forget_old_execs(&self, container: &str, shim: &Shim) {
         let mut execs = self.execs();
         let mut ended: Vec<(Option<Instant>, String)> = execs
             .values()
@@ -373,6 +376,7 @@ impl Engine {
         for (_, id) in ended.iter().take(ended.len().saturating_sub(REMEMBERED)) {
             execs.remove(id);
             self.drop_kept_exec(container, id);
+            forget_record(shim, id);
         }
     }
 
@@ -462,5 +466,12 @@ impl Engine {
             .into_owned(),
             pid: i64::from(state.pid),
         })
+    }
+}
+
+/// The shim's record of an exec has told for the last time how that ended.
+pub(super) fn forget_record(shim: &Shim, id: &str) {
+    if let Err(error) = shim.forget_exec(id) {
+        tracing::debug!(exec = id, %error, "removing the record of an exec");
     }
 }

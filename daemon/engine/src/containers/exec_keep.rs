@@ -1,7 +1,7 @@
 //! What is written down of execs, so that a client that asks after the daemon was restarted still hears of them.
 //!
-//! One file per exec in the container's run directory. It goes with the exec, at the latest with the container's end:
-//! an exec never outlives that, and a reboot takes both.
+//! One file per exec in the container's run directory, written once; how the exec ended, the shim's record tells. Both go
+//! with the exec, at the latest with the container's end: an exec never outlives that, and a reboot takes both.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Container;
 use super::attach::detach_keys;
-use super::exec::Exec;
+use super::exec::{Exec, forget_record};
 use crate::engine::Engine;
 
 /// An exec as it lies on the disk.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) config: ExecConfig,
-    pub(super) exit_code: Option<i32>,
 }
 
 fn directory(run_dir: &Path) -> PathBuf {
@@ -31,10 +30,8 @@ fn write(path: &Path, kept: &Kept) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    // A daemon that dies meanwhile leaves the old text or the new one.
-    let new = path.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(kept)?)?;
-    std::fs::rename(&new, path)
+    // Of a daemon that dies meanwhile it is no text at all, and nobody has heard of the exec yet.
+    std::fs::write(path, serde_json::to_vec(kept)?)
 }
 
 impl Engine {
@@ -60,19 +57,22 @@ impl Engine {
     pub(super) fn recover_execs(&self, container: &Container, shim: &Shim, state: &State) {
         let dir = directory(&self.run_dir(&container.id));
         let ended = shim.ended_execs();
+        for record in ended.iter().filter(|record| !dir.join(&record.exec_id).exists()) {
+            forget_record(shim, &record.exec_id);
+        }
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let Ok(id) = entry.file_name().into_string() else { continue };
             let kept: Option<Kept> =
                 std::fs::read(entry.path()).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            let Some(mut kept) = kept else {
+            let Some(kept) = kept else {
                 remove(&entry.path(), false);
                 continue;
             };
             let running = state.execs.iter().find(|running| running.exec_id == id);
             let record = ended.iter().find(|record| record.exec_id == id);
-            kept.exit_code = kept.exit_code.or(record.map(|record| record.code));
+            let code = record.map(|record| record.code);
             let keys = detach_keys(Some(&kept.config.detach_keys)).unwrap_or_default();
-            let exec = Exec::restore(id, &container.id, kept, keys, running.map(|running| running.pid));
+            let exec = Exec::restore(id, &container.id, kept, keys, running.map(|running| running.pid), code);
             self.execs().insert(exec.id().to_owned(), Arc::new(exec));
         }
     }

@@ -268,7 +268,7 @@ impl Engine {
             init: init.is_some(),
             environment: self.link_environment(definition)?,
             host: &self.host,
-            cgroup_parent: &self.config.cgroup_parent,
+            cgroup: self.config.cgroup_of(&definition.host.resources.cgroup_parent, id)?,
             hostname: if host_uts { crate::system::hostname() } else { definition.hostname().to_owned() },
         })?;
         if let Some(requests) = definition.host.resources.device_requests.as_deref()
@@ -303,6 +303,7 @@ impl Engine {
                 (true, true) => StdinMode::OpenOnce,
             },
             log: self.log_of(definition)?,
+            systemd_cgroup: self.config.cgroup_driver.is_systemd(),
             runtime: self.runtime_of(definition)?,
         };
         Ok((create, spec, handed))

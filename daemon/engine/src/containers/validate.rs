@@ -36,6 +36,9 @@ pub(crate) fn complete(
 ) -> Result<Vec<String>> {
     portable(config)?;
     resources(&host.resources, facts)?;
+    if !host.resources.cgroup_parent.is_empty() {
+        daemon.cgroup_driver.check_parent(&host.resources.cgroup_parent)?;
+    }
     refuse_unsupported(host)?;
     runtime(host, daemon)?;
     crate::users::check(host, daemon.userns_remap.is_some())?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use berth_runtime_client::protocol::{Forward, Log, LogFile, LogFormat, SyslogAddress, SyslogFormat, Target};
 
 use super::options::{self, Beside, Plan, Service};
+use super::relay::{SYSLOG_ROLE, SyslogTls, Trust};
 use crate::containers::Definition;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -32,6 +33,7 @@ impl Engine {
                 path: self.log_path(&definition.id),
                 max_size: limits.max_size,
                 max_file: limits.max_file,
+                compress: limits.compress,
                 attributes,
             }
         });
@@ -39,8 +41,11 @@ impl Engine {
         let to = match service {
             None => return Ok(Log { file, forward: None }),
             Some(Service::Journald) => journald(definition, tag, attributes)?,
-            Some(Service::Syslog { address, facility, format }) => {
-                let address = syslog_address(&address)?;
+            Some(Service::Syslog { address, facility, format, trust }) => {
+                let address = match address.strip_prefix("tcp+tls://") {
+                    Some(service) => self.relay(service, format, trust),
+                    None => syslog_address(&address)?,
+                };
                 let local = matches!(address, SyslogAddress::Unix(_));
                 let default = if local { SyslogFormat::Local } else { SyslogFormat::Rfc3164 };
                 let hostname = crate::system::hostname();
@@ -48,6 +53,16 @@ impl Engine {
             }
         };
         Ok(Log { file, forward: Some(Forward { to, drop_beyond }) })
+    }
+
+    /// The shim speaks no TLS: a process beside it does.
+    fn relay(&self, service: &str, format: Option<SyslogFormat>, trust: Trust) -> SyslogAddress {
+        let counted = matches!(format, Some(SyslogFormat::Rfc5424 | SyslogFormat::Rfc5424Micro));
+        let wanted = SyslogTls { address: with_port(service), counted, trust };
+        SyslogAddress::Relay {
+            program: self.config.relay_program.clone(),
+            arguments: vec![SYSLOG_ROLE.to_owned(), serde_json::json!(wanted).to_string()],
+        }
     }
 }
 
@@ -88,14 +103,17 @@ fn syslog_address(text: &str) -> Result<SyslogAddress> {
     if scheme.starts_with("unix") {
         return Ok(SyslogAddress::Unix(rest.into()));
     }
-    let with_port = if rest.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
-        rest.to_owned()
-    } else {
-        format!("{rest}:514")
-    };
+    let with_port = with_port(rest);
     let mut found = with_port.to_socket_addrs().map_err(|error| failed(format!("{with_port}: {error}")))?;
     let address = found.next().ok_or_else(|| failed(format!("{with_port} has no address")))?;
     Ok(if scheme == "tcp" { SyslogAddress::Tcp(address) } else { SyslogAddress::Udp(address) })
+}
+
+fn with_port(address: &str) -> String {
+    match address.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
+        true => address.to_owned(),
+        false => format!("{address}:514"),
+    }
 }
 
 /// Fills a tag's template in.

@@ -1,11 +1,14 @@
 //! Logs of containers: json-file, written by the shims, read here.
 //!
-//! The current file is `<id>-json.log`, older ones `….1` (the newest of them), `….2` and so on.
+//! The current file is `<id>-json.log`, older ones `….1` (the newest of them), `….2` and so on,
+//! or `….1.gz` where they are compressed.
 
 mod drivers;
 mod entry;
+mod files;
 mod options;
 mod reader;
+mod relay;
 mod tail;
 
 use std::pin::Pin;
@@ -27,6 +30,7 @@ use crate::items::Items;
 use entry::Entry;
 pub(crate) use options::{DRIVERS, plan};
 use reader::{Reader, Step};
+pub use relay::{SYSLOG_ROLE, SyslogTls, Trust};
 
 /// A piece of output: which stream, and its bytes.
 pub type LogItem = (stdcopy::Stream, Bytes);

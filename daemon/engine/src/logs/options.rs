@@ -4,10 +4,12 @@
 //! their purpose, the others (`syslog`, `journald`) as a cache of what they send on.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use berth_api::container::LogConfig;
 use berth_runtime_client::protocol::SyslogFormat;
 
+use super::relay::Trust;
 use crate::error::{EngineError, Result};
 
 /// What a driver's options mean.
@@ -30,12 +32,14 @@ pub(crate) struct Limits {
     pub(crate) max_size: u64,
     /// Files.
     pub(crate) max_file: u32,
+    /// Older ones are compressed.
+    pub(crate) compress: bool,
 }
 
 /// A log service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Service {
-    Syslog { address: String, facility: u8, format: Option<SyslogFormat> },
+    Syslog { address: String, facility: u8, format: Option<SyslogFormat>, trust: Trust },
     Journald,
 }
 
@@ -55,13 +59,23 @@ pub(crate) struct Beside {
 pub(crate) const DRIVERS: [&str; 5] = ["journald", "json-file", "local", "none", "syslog"];
 
 /// Docker keeps json-file logs without bound, which fills disks; Berth rotates unless told otherwise.
-const JSON_FILE: Limits = Limits { max_size: 100 << 20, max_file: 5 };
+const JSON_FILE: Limits = Limits { max_size: 100 << 20, max_file: 5, compress: false };
 /// As docker; also of caches.
-const LOCAL: Limits = Limits { max_size: 20 << 20, max_file: 5 };
+const LOCAL: Limits = Limits { max_size: 20 << 20, max_file: 5, compress: true };
 /// What may wait in the mode `non-blocking` where nothing is said.
 const BUFFER: u64 = 1 << 20;
 /// `daemon`
 const FACILITY: u8 = 3;
+
+const SYSLOG_OPTIONS: [&str; 7] = [
+    "syslog-address",
+    "syslog-facility",
+    "syslog-format",
+    "syslog-tls-ca-cert",
+    "syslog-tls-cert",
+    "syslog-tls-key",
+    "syslog-tls-skip-verify",
+];
 
 const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
@@ -114,19 +128,27 @@ pub(crate) fn plan(config: &LogConfig) -> Result<Plan> {
             "max-file" if keeps => {
                 keep.max_file = value.parse().ok().filter(|files| *files > 0).ok_or_else(invalid)?;
             }
-            // Space only: the log reads the same. Berth keeps its files as they are.
-            "compress" if keeps => drop(boolean(value).ok_or_else(invalid)?),
+            "compress" if keeps => keep.compress = boolean(value).ok_or_else(invalid)?,
             "disabled" if keeps && !files => cached = !boolean(value).ok_or_else(invalid)?,
             "tag" if says => plan.beside.tag = Some(value.clone()),
             "labels" if says => plan.beside.labels = list(value),
             "env" if says => plan.beside.env = list(value),
             "labels-regex" if says => plan.beside.labels_regex = Some(expression(value)?),
             "env-regex" if says => plan.beside.env_regex = Some(expression(value)?),
-            "syslog-address" | "syslog-facility" | "syslog-format" if driver == "syslog" => {}
+            own if driver == "syslog" && SYSLOG_OPTIONS.contains(&own) => {}
             _ => {
                 return Err(EngineError::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
             }
         }
+    }
+    let asked = config.config.keys().any(|key| key.trim_start_matches("cache-") == "compress");
+    if keep.max_file < 2 || keep.max_size == 0 {
+        if asked && keep.compress {
+            return Err(EngineError::invalid(
+                "compress cannot be true when max-file is less than 2 or max-size is not set",
+            ));
+        }
+        keep.compress = false;
     }
     plan.keep = cached.then_some(keep);
     Ok(plan)
@@ -157,16 +179,11 @@ fn syslog(options: &BTreeMap<String, String>) -> Result<Service> {
     match scheme {
         "" if address.is_empty() => {}
         "unix" | "unixgram" if rest.starts_with('/') => {}
-        "udp" | "tcp" if !rest.is_empty() => {}
-        "tcp+tls" => {
-            return Err(EngineError::not_implemented(
-                "syslog over TLS is not supported yet: use tcp:// or udp:// (log opt syslog-address)",
-            ));
-        }
+        "udp" | "tcp" | "tcp+tls" if !rest.is_empty() => {}
         _ => {
             return Err(EngineError::invalid(format!(
                 "unsupported syslog-address {address:?}: it should be in form proto://address, with one of unix, \
-                 unixgram, udp, tcp"
+                 unixgram, udp, tcp, tcp+tls"
             )));
         }
     }
@@ -185,7 +202,28 @@ fn syslog(options: &BTreeMap<String, String>) -> Result<Service> {
         Some("rfc5424micro") => Some(SyslogFormat::Rfc5424Micro),
         Some(_) => return Err(EngineError::invalid("Invalid syslog format")),
     };
-    Ok(Service::Syslog { address, facility, format })
+    Ok(Service::Syslog { address, facility, format, trust: trust(options)? })
+}
+
+/// How a service that is spoken to over TLS is known. Files are looked at here, where somebody hears of it if they are
+/// missing.
+fn trust(options: &BTreeMap<String, String>) -> Result<Trust> {
+    let file = |name: &str| {
+        let path = options.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        match &path {
+            Some(path) if !path.is_file() => {
+                Err(EngineError::invalid(format!("log opt {name}: {} is no file", path.display())))
+            }
+            _ => Ok(path),
+        }
+    };
+    let (certificate, key) = (file("syslog-tls-cert")?, file("syslog-tls-key")?);
+    if certificate.is_some() != key.is_some() {
+        return Err(EngineError::invalid("log opts syslog-tls-cert and syslog-tls-key go together"));
+    }
+    // As docker: that it is there says it, whatever its value.
+    let anybody = options.contains_key("syslog-tls-skip-verify");
+    Ok(Trust { authority: file("syslog-tls-ca-cert")?, certificate, key, anybody })
 }
 
 /// `10m`, `1.5g`, `512kb`, `100`.
@@ -218,8 +256,10 @@ mod tests {
         let keep = |driver: &str, pairs: &[(&str, &str)]| parse(driver, pairs).unwrap().keep;
         assert_eq!(keep("json-file", &[]), Some(JSON_FILE));
         assert_eq!(keep("local", &[("compress", "true")]), Some(LOCAL));
+        assert!(!keep("local", &[("max-file", "1")]).unwrap().compress);
+        assert!(keep("json-file", &[("compress", "true")]).unwrap().compress);
         let given = keep("json-file", &[("max-size", "1.5k"), ("max-file", "2")]);
-        assert_eq!(given, Some(Limits { max_size: 1536, max_file: 2 }));
+        assert_eq!(given, Some(Limits { max_size: 1536, max_file: 2, compress: false }));
         assert_eq!(keep("", &[("max-size", "-1")]).unwrap().max_size, 0);
         assert_eq!(keep("none", &[]), None);
         assert_eq!(keep("syslog", &[("cache-max-size", "1m")]).unwrap().max_size, 1 << 20);
@@ -232,7 +272,12 @@ mod tests {
             .unwrap();
         assert_eq!(
             plan.service,
-            Some(Service::Syslog { address: String::new(), facility: 19, format: None })
+            Some(Service::Syslog {
+                address: String::new(),
+                facility: 19,
+                format: None,
+                trust: Trust::default()
+            })
         );
         assert_eq!((plan.drop_beyond, plan.beside.tag.as_deref()), (Some(1 << 20), Some("x")));
         assert_eq!(parse("journald", &[("labels", "a,b")]).unwrap().beside.labels, ["a", "b"]);
@@ -253,7 +298,9 @@ mod tests {
         assert!(message("json-file", &[("max-file", "0")]).starts_with("invalid value"));
         assert!(message("json-file", &[("max-buffer-size", "1m")]).contains("mode=non-blocking"));
         assert!(message("syslog", &[("syslog-address", "ftp://x")]).contains("syslog-address"));
+        assert!(message("syslog", &[("syslog-tls-cert", "/dev/null/x")]).contains("/dev/null/x is no file"));
         assert!(message("syslog", &[("syslog-facility", "x")]).contains("facility"));
+        assert!(message("json-file", &[("compress", "true"), ("max-file", "1")]).contains("max-file"));
         assert!(message("local", &[("tag", "x")]).contains("unknown log opt"));
     }
 }

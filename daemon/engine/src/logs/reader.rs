@@ -1,11 +1,10 @@
 //! Reads a log from old to new, across rotation, as far as there is something.
 
-use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use super::tail::{Position, path_of};
+use super::files::{self, LogFile};
+use super::tail::Position;
 
 /// A longer line is no log line.
 const LONGEST: usize = 4 << 20;
@@ -26,7 +25,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Reader {
     path: PathBuf,
-    file: Option<File>,
+    file: Option<LogFile>,
     /// Age of the file when it was opened.
     age: u32,
     offset: u64,
@@ -57,9 +56,9 @@ impl Reader {
 
     /// Opens the file of the current age at the current offset; a missing one may come yet.
     fn open(&mut self) -> io::Result<()> {
-        match File::open(path_of(&self.path, self.age)) {
+        match files::open(&self.path, self.age) {
             Ok(mut file) => {
-                file.seek(SeekFrom::Start(self.offset))?;
+                file.text.seek(SeekFrom::Start(self.offset))?;
                 self.file = Some(file);
                 Ok(())
             }
@@ -100,7 +99,7 @@ impl Reader {
             Some(end) => end.saturating_sub(self.offset),
             None => BLOCK as u64,
         };
-        let read = file.by_ref().take(room.min(BLOCK as u64)).read_to_end(&mut self.buffer)?;
+        let read = (&file.text).take(room.min(BLOCK as u64)).read_to_end(&mut self.buffer)?;
         self.offset += read as u64;
         Ok(read > 0)
     }
@@ -111,8 +110,8 @@ impl Reader {
             self.open()?;
             return Ok(if self.file.is_some() { Step::Again } else { Step::End });
         };
-        let meta = file.metadata()?;
-        match self.age_of(meta.ino()) {
+        let meta = file.text.metadata()?;
+        match files::age_of(&self.path, &file.identity) {
             // Still the current one. With one file kept it is emptied instead of renamed.
             Some(0) => {
                 if meta.len() < self.offset {
@@ -149,25 +148,15 @@ impl Reader {
         self.searched = 0;
         self.open()
     }
-
-    /// How old the file with this inode number is by now.
-    fn age_of(&self, inode: u64) -> Option<u32> {
-        let mut age = 0;
-        loop {
-            match std::fs::metadata(path_of(&self.path, age)) {
-                Ok(meta) if meta.ino() == inode => return Some(age),
-                // Between renaming the current file and making a new one there is none.
-                Err(_) if age > 0 => return None,
-                _ => age += 1,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs::File;
     use std::io::Write as _;
+
+    use super::super::files::path_of;
+    use super::*;
 
     fn all(reader: &mut Reader) -> Vec<String> {
         let mut lines = Vec::new();

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::files;
 
 /// A place in a rotated log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,37 +15,21 @@ pub(super) struct Position {
     pub(super) offset: u64,
 }
 
-/// More files than anybody keeps.
-const MOST_FILES: u32 = 10_000;
 const BLOCK: usize = 64 * 1024;
-
-/// The file of this age.
-pub(super) fn path_of(path: &Path, age: u32) -> PathBuf {
-    if age == 0 {
-        return path.to_owned();
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{age}"));
-    name.into()
-}
-
-fn oldest_age(path: &Path) -> u32 {
-    (1..MOST_FILES).find(|age| !path_of(path, *age).exists()).map_or(0, |age| age - 1)
-}
 
 /// The beginning.
 #[expect(clippy::unnecessary_wraps, reason = "one of two ways to find a start; the other can fail")]
 pub(super) fn oldest(path: &Path) -> io::Result<Position> {
-    Ok(Position { age: oldest_age(path), offset: 0 })
+    Ok(Position { age: files::oldest(path), offset: 0 })
 }
 
 /// Where the last `lines` lines begin.
 pub(super) fn start(path: &Path, lines: u64) -> io::Result<Position> {
     let mut left = lines;
-    let oldest = oldest_age(path);
+    let oldest = files::oldest(path);
     for age in 0..=oldest {
-        let file = match File::open(path_of(path, age)) {
-            Ok(file) => file,
+        let file = match files::open(path, age) {
+            Ok(file) => file.text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -94,6 +80,7 @@ fn backwards(file: &File, left: &mut u64) -> io::Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::path_of;
     use super::*;
 
     #[test]

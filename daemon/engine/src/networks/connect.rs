@@ -55,17 +55,21 @@ impl Engine {
         network: &berth_network::Network,
         settings: &EndpointSettings,
     ) -> Result<()> {
-        let definition = container.definition();
-        let request = EndpointRequest { no_default_route: true, ..request_of(&definition, settings)? };
+        let before = container.definition();
+        let request = EndpointRequest { no_default_route: true, ..request_of(&before, settings)? };
+        // As it will be: its names and links are told now, and written down when all this has gone well.
+        let mut definition = Definition::clone(&before);
+        definition.networks.insert(network.name.clone(), settings.clone());
+        let definition = Arc::new(definition);
         let netns = netns_of(container)?;
-        let (id, this) = (network.id.clone(), Arc::clone(container));
+        let (id, this, told) = (network.id.clone(), Arc::clone(container), Arc::clone(&definition));
         let endpoint = self
             .blocking(move |engine| {
                 let before = engine.network.container_endpoints(&this.id);
                 let served = before.iter().any(|endpoint| dns::resolves_names(&endpoint.network_name));
                 let endpoint = engine.network.attach(netns.as_fd(), &id, request)?;
                 let all = engine.network.container_endpoints(&this.id);
-                if let Err(error) = engine.announce(&this.definition(), &all, netns.as_fd(), served) {
+                if let Err(error) = engine.announce(&told, &all, netns.as_fd(), served) {
                     for problem in
                         engine.network.detach(&this.id, &id, Some(netns.as_fd())).err().unwrap_or_default()
                     {
@@ -74,7 +78,7 @@ impl Engine {
                     return Err(error);
                 }
                 if !served && dns::resolves_names(&endpoint.network_name) {
-                    engine.write_resolv_conf(&this.definition(), true)?;
+                    engine.write_resolv_conf(&told, true)?;
                     let pid = this.status().pid;
                     engine.watch_names(&this.id, pid, &all)?;
                 }
@@ -86,8 +90,6 @@ impl Engine {
             status.endpoints.insert(endpoint.network_name.clone(), endpoint.clone());
         })?;
         self.refresh_hosts(&container.id);
-        let mut definition = Definition::clone(&definition);
-        definition.networks.insert(network.name.clone(), settings.clone());
         self.choose_way_out(container, definition).await
     }
 
@@ -95,7 +97,7 @@ impl Engine {
     async fn choose_way_out(
         self: &Arc<Self>,
         container: &Arc<Container>,
-        definition: Definition,
+        definition: Arc<Definition>,
     ) -> Result<()> {
         let netns = netns_of(container)?;
         let id = container.id.clone();
@@ -126,18 +128,14 @@ impl Engine {
         self.refresh_hosts(&container.id);
         let mut definition = Definition::clone(&container.definition());
         definition.networks.remove(&endpoint.network_name);
-        self.choose_way_out(container, definition).await?;
+        let definition = Arc::new(definition);
+        self.choose_way_out(container, Arc::clone(&definition)).await?;
         let container = Arc::clone(container);
         self.blocking(move |engine| {
             engine.withdraw(&container.id, std::slice::from_ref(&endpoint), false)?;
             let left = engine.network.container_endpoints(&container.id);
             let netns = netns_of(&container)?;
-            engine.announce(
-                &container.definition(),
-                &left,
-                netns.as_fd(),
-                dns::resolves_names(&endpoint.network_name),
-            )
+            engine.announce(&definition, &left, netns.as_fd(), dns::resolves_names(&endpoint.network_name))
         })
         .await
     }

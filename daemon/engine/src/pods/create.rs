@@ -100,6 +100,7 @@ impl Engine {
         if spec.security.privileged && !pod.privileged {
             return Err(EngineError::invalid("no privileged container allowed in sandbox"));
         }
+        super::classes::check(&spec, &pod)?;
         let pins = self.pins(&sandbox.id);
         let image = self.store.images().resolve(&spec.image)?;
         let config = self.store.images().config_of(&image.id)?.config.unwrap_or_default();

@@ -54,6 +54,7 @@ impl Engine {
             console_size: None,
             stdin: StdinMode::Closed,
             log: Log::default(),
+            systemd_cgroup: self.config.cgroup_driver.is_systemd(),
             runtime: None,
         };
         let pid = shim.create(create, None).await.map_err(EngineError::from)?;
@@ -92,7 +93,7 @@ impl Engine {
         let mut linux = oci::Linux::default();
         linux.set_namespaces(Some(namespaces)).set_resources(None);
         linux.set_masked_paths(None).set_readonly_paths(None);
-        linux.set_cgroups_path(Some(self.pod_cgroup(spec, id)));
+        linux.set_cgroups_path(Some(self.pod_cgroup(spec, id)?));
         if let Some(users) = users {
             super::users::of_holder(&mut linux, users)?;
             let sysctls = spec.sysctls.iter().map(|(name, value)| (name.clone(), value.clone()));

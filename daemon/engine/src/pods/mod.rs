@@ -4,6 +4,7 @@
 //! Pods are a world of their own: the Engine API neither lists nor removes them, for the orchestrator believes that
 //! nobody else does.
 
+mod classes;
 mod cni;
 mod create;
 mod events;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use berth_oci::RuntimeConfig;
 use berth_spec::defaults::{NamespaceMode, Seccomp, docker_spec, load_docker_profile};
@@ -85,7 +85,7 @@ impl Engine {
             .privileged(security.privileged)
             .mounts(sources.mounts)
             .shm_size(None)
-            .cgroup_path(Some(self.pod_cgroup(sandbox, id)))
+            .cgroup_path(Some(self.pod_cgroup(sandbox, id)?))
             .resources(resources(&spec.resources))
             .network(namespace(pins, Pin::Network, sandbox.namespaces.host_network))
             .network_sysctls(false)
@@ -117,23 +117,10 @@ impl Engine {
         }
     }
 
-    /// The cgroup of a process of a pod.
-    pub(super) fn pod_cgroup(&self, sandbox: &SandboxSpec, id: &str) -> PathBuf {
-        let parent = match sandbox.cgroup_parent.as_str() {
-            "" => self.config.cgroup_parent.as_str(),
-            parent => parent,
-        };
-        Path::new("/").join(slices(parent)).join(id)
+    /// The cgroup of a process of a pod, as config.json names it.
+    pub(super) fn pod_cgroup(&self, sandbox: &SandboxSpec, id: &str) -> Result<PathBuf> {
+        self.config.cgroup_of(&sandbox.cgroup_parent, id)
     }
-}
-
-/// A parent as a path. A slice of systemd is in the slices that its name has before each dash (systemd.slice(5)).
-fn slices(parent: &str) -> PathBuf {
-    let Some(name) = parent.strip_suffix(".slice").filter(|name| !name.contains('/')) else {
-        return parent.into();
-    };
-    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
-    ends.filter(|end| *end > 0).map(|end| format!("{}.slice", &name[..end])).collect()
 }
 
 fn capabilities(
@@ -409,14 +396,6 @@ mod tests {
         assert_eq!(words(&["x"], &[]).unwrap(), "x");
         assert_eq!(words(&["x"], &["y"]).unwrap(), "x y");
         assert_eq!(words(&[], &["y"]).unwrap(), "e y");
-    }
-
-    #[test]
-    fn a_slice_lies_in_the_slices_of_its_name() {
-        let path = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice";
-        assert_eq!(slices("kubepods-burstable-pod1_2.slice"), Path::new(path));
-        assert_eq!(slices("/kubepods/burstable/pod1"), Path::new("/kubepods/burstable/pod1"));
-        assert_eq!(slices("/a/b.slice"), Path::new("/a/b.slice"));
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub(crate) struct Inputs<'a> {
     /// Variables that the image and the user can replace: those of links.
     pub(crate) environment: Vec<String>,
     pub(crate) host: &'a HostInfo,
-    /// Cgroup of containers that name no parent.
-    pub(crate) cgroup_parent: &'a str,
+    /// Its cgroup.
+    pub(crate) cgroup: PathBuf,
     /// The daemon's own host name, for the host's UTS namespace.
     pub(crate) hostname: String,
 }
@@ -72,17 +72,8 @@ pub(crate) fn capabilities(
 
 /// The container's config.json.
 pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
-    let Inputs {
-        definition,
-        user,
-        namespaces,
-        mut mounts,
-        init,
-        environment,
-        host: facts,
-        cgroup_parent,
-        hostname,
-    } = inputs;
+    let Inputs { definition, user, namespaces, mut mounts, init, environment, host: facts, cgroup, hostname } =
+        inputs;
     let (config, host) = (&definition.config, &definition.host);
     let capabilities = capabilities(host, facts.bounding)?;
     let security = security::parse(host.security_opt.as_deref().unwrap_or_default())?;
@@ -100,8 +91,6 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
         }
         _ => Some(host.shm_size),
     };
-    let parent =
-        if host.resources.cgroup_parent.is_empty() { cgroup_parent } else { &host.resources.cgroup_parent };
     let size = host.console_size;
     let spec = docker_spec()
         .args(init.into_iter().flatten().chain([path]).chain(args))
@@ -122,7 +111,7 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<oci::Spec> {
         .writable_cgroups(security.writable_cgroups)
         .mounts(mounts)
         .shm_size(shm_size)
-        .cgroup_path(Some(Path::new("/").join(parent).join(&definition.id)))
+        .cgroup_path(Some(cgroup))
         .resources(resources::limits(&host.resources)?)
         .network(namespaces.network)
         .pid(namespaces.pid)
@@ -200,7 +189,7 @@ mod tests {
             init: false,
             environment: vec![],
             host: &HostInfo { bounding: (1 << 41) - 1, kernel: (6, 1) },
-            cgroup_parent: "/berth",
+            cgroup: "/berth/abc".into(),
             hostname: "box".into(),
         })
         .unwrap()

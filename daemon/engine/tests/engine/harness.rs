@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Lab {
     pub(crate) engine: Arc<Engine>,
@@ -263,7 +263,7 @@ pub(crate) fn unframe(bytes: &[u8]) -> Vec<u8> {
 
 /// Waits until something is so.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut test: impl FnMut() -> F) {
-    for _ in 0..1500 {
+    for _ in 0..3000 {
         if test().await {
             return;
         }

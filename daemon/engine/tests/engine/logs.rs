@@ -9,7 +9,7 @@ fn all() -> Logs {
 #[tokio::test(flavor = "multi_thread")]
 async fn tail_times_and_streams() {
     let lab = Lab::new().await;
-    lab.start("cc", r#"{"Cmd":["sh","-c","echo one; sleep 0.1; echo two >&2; sleep 0.1; echo three"]}"#)
+    lab.start("cc", r#"{"Cmd":["sh","-c","echo one; sleep 0.5; echo two >&2; sleep 0.5; echo three"]}"#)
         .await;
     lab.wait("cc").await;
     assert_eq!(lab.read_logs("cc", Logs { tail: Tail::Lines(0), ..all() }).await, "");

@@ -52,8 +52,8 @@ async fn what_ended_meanwhile_is_found() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
     let lab = lab.restart_daemon().await;
-    let state = lab.inspect("plain").await.state;
-    assert_eq!((state.status.as_str(), state.exit_code), ("exited", 9));
+    until("the end", || async { lab.inspect("plain").await.state.status == "exited" }).await;
+    assert_eq!(lab.inspect("plain").await.state.exit_code, 9);
     until("the removal", || async { lab.engine.inspect_container("gone", false).await.is_err() }).await;
     until("the restart", || async { lab.inspect("again").await.state.running }).await;
     let state = lab.inspect("lost").await.state;

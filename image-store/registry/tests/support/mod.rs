@@ -64,7 +64,7 @@ impl RealRegistry {
             .expect("docker-registry is installed");
         let begin = Instant::now();
         while TcpStream::connect(&host).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "docker-registry does not listen");
+            assert!(begin.elapsed() < Duration::from_secs(60), "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { dir, child, host }

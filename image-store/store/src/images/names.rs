@@ -8,6 +8,12 @@ use crate::error::{Result, StoreError};
 use crate::images::{Image, Images};
 use crate::{durability, index};
 
+const TAGGED: &str = "UPDATE images SET tagged = ?1 WHERE id = ?2";
+
+fn now() -> String {
+    Timestamp::now().to_string()
+}
+
 impl Images {
     /// What the user means: an id, `name[:tag]`, `name@digest`, or the unique beginning of an id.
     ///
@@ -88,15 +94,18 @@ impl Images {
         }
         durability::settle(&self.shared, &image)?;
         let key = reference.to_string();
+        if image.tags.contains(reference) {
+            // Whoever set it may not have flushed it yet.
+            self.shared.db.flush()?;
+            self.shared.db.note("tag an image", |db| db.execute(TAGGED, (now(), id.as_str())))?;
+            return Ok(None);
+        }
         let before = self.shared.db.transaction("tag an image", |tx| {
             let before: Option<String> = tx
                 .query_row("SELECT id FROM tags WHERE reference = ?1", [&key], |row| row.get(0))
                 .optional()?;
             tx.execute("INSERT OR REPLACE INTO tags (reference, id) VALUES (?1, ?2)", (&key, id.as_str()))?;
-            tx.execute(
-                "UPDATE images SET tagged = ?1 WHERE id = ?2",
-                (Timestamp::now().to_string(), id.as_str()),
-            )?;
+            tx.execute(TAGGED, (now(), id.as_str()))?;
             Ok(before)
         })?;
         self.shared.db.flush()?;

@@ -22,6 +22,9 @@ impl Images {
             size += layers.required(diff_id)?.size;
         }
         let id = self.shared.content.put(&image.config)?;
+        if image.manifest.is_none() && image.parent.is_none() && self.exists(&id)? {
+            return Ok(id);
+        }
         let blobs = image.manifest.as_ref().map(|manifest| self.manifest_blobs(manifest)).transpose()?;
         let manifest =
             image.manifest.as_ref().map(|m| serde_json::to_string(m).expect("a descriptor is JSON"));

@@ -20,7 +20,7 @@ const CONFIG_FILE: &str = "/etc/criu/runc.conf";
 /// The annotation that names another one, or with no value none.
 const CONFIG_ANNOTATION: &str = "org.criu.config";
 
-/// The flags of both.
+// The flags of both.
 #[derive(Debug, Args)]
 pub(crate) struct Shared {
     /// Directory of CRIU's images (default: checkpoint)

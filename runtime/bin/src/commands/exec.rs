@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use berth_cgroup::Cgroup;
 use berth_core::{ExecRequest, Trace};
-use berth_spec::oci;
+use berth_spec::{ExecFilter, oci};
 use berth_sys::{Pid, pidfd};
 use clap::Args;
 use serde_json::{Value, json};
@@ -109,6 +109,7 @@ impl Exec {
             cgroup: &cgroup,
             beside_init: self.cgroup.is_empty(),
             spec: &spec,
+            filter: ExecFilter::Profile,
             state: container.oci_state(status),
             process: &process,
             stdio,

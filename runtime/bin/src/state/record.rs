@@ -30,6 +30,9 @@ pub(crate) struct Record {
     /// config.json has hooks for after the creation; without any, it need not be read again for them.
     #[serde(default = "assume_so")]
     pub(crate) later_hooks: bool,
+    /// It has a mount namespace, which takes its mounts with it.
+    #[serde(default = "assume_so")]
+    pub(crate) own_mounts: bool,
     /// The limits since the last `update`; before the first they are those of config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<oci::LinuxResources>,

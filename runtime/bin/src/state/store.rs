@@ -101,6 +101,7 @@ impl Store {
             unit,
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
             later_hooks: has_later_hooks(&bundle.spec),
+            own_mounts: has_own_mounts(&bundle.spec),
             limits: None,
         };
         let container = Container { directory, record, unprivileged: self.unprivileged };
@@ -437,7 +438,7 @@ impl Container {
         }
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
-            if self.spec().is_ok_and(|spec| !has_own_mounts(&spec)) {
+            if !self.record.own_mounts {
                 berth_core::unmount_root(&self.record.rootfs);
             }
             match self.hooks(|hooks| hooks.poststop()) {

@@ -14,7 +14,7 @@ fn say(case: &Case, message: &str) {
 
 fn manager(case: &Case) -> UnixDatagram {
     let socket = UnixDatagram::bind(case.path().join("manager")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     socket
 }
 

@@ -33,7 +33,7 @@ const APPLETS: &[&str] = &[
     "kill",
 ];
 /// Nothing in these tests takes as long, even on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// The program under test: `BERTH_SHIM`, else it is built on first use into the directory of this test program.
 pub(crate) fn spawner() -> ShimSpawner {
@@ -104,6 +104,7 @@ pub(crate) fn container(args: &[&str]) -> Container {
         console_size: None,
         stdin: StdinMode::Closed,
         log: to_file(&log, 0, 1),
+        systemd_cgroup: false,
         runtime: None,
     };
     Container { dir, run, log, cgroup, spec, create }

@@ -1,11 +1,12 @@
 //! How long the shortest life of a container takes. Run it alone and optimised for numbers that mean something:
-//! `cargo test --release -p berth-runtime-client --test shim speed -- --nocapture`.
+//! `cargo test --release -p berth-runtime-client --test shim speed -- --ignored --nocapture`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::harness::{container, exec, process, raw, read_text};
 
 #[tokio::test]
+#[ignore = "a measurement"]
 async fn a_short_life_is_short() {
     const RUNS: usize = 20;
     let container = container(&["/bin/true"]);
@@ -23,11 +24,10 @@ async fn a_short_life_is_short() {
     lives.sort();
     let (ended, started, created) = lives[RUNS / 2];
     println!("spawn to created {created:?}, started {started:?}, ended {ended:?}; best {:?}", lives[0].0);
-    // Generous, for this also runs unoptimised beside other tests.
-    assert!(ended < Duration::from_millis(500), "{ended:?}");
 }
 
 #[tokio::test]
+#[ignore = "a measurement"]
 async fn an_exec_is_short() {
     const RUNS: usize = 20;
     let container = container(&["sleep", "1000"]);
@@ -45,5 +45,4 @@ async fn an_exec_is_short() {
     println!("exec to its end {:?}; best {:?}", times[RUNS / 2], times[0]);
     shim.kill(nix::libc::SIGKILL).await.unwrap();
     assert_eq!(container.finished(&shim).await, 137);
-    assert!(times[RUNS / 2] < Duration::from_millis(500), "{times:?}");
 }

@@ -104,7 +104,7 @@ async fn much_input_goes_through_a_full_pipe() {
 #[tokio::test]
 async fn a_terminal_echoes_and_resizes() {
     let mut container = script(
-        "stty size; read line; echo got $line; trap 'stty size; exit 3' WINCH; while :; do sleep 0.05; done",
+        "stty size; read line; trap 'stty size; exit 3' WINCH; echo got $line; while :; do sleep 0.05; done",
     )
     .terminal()
     .stdin(StdinMode::Open);
@@ -116,8 +116,6 @@ async fn a_terminal_echoes_and_resizes() {
     write(&mut stream, b"hello\n").await;
     let seen = expect(&mut stream, "got hello\r\n").await;
     assert!(seen.contains("hello\r\ngot"), "the terminal echoes: {seen:?}");
-    // The trap may not be set yet when its message is there.
-    sleep(std::time::Duration::from_millis(200)).await;
     shim.resize(WindowSize { rows: 50, cols: 120 }).await.unwrap();
     expect(&mut stream, "50 120\r\n").await;
     assert_eq!(container.finished(&shim).await, 3);

@@ -5,12 +5,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 use crate::error::Fault;
 
-/// Our own bounding set as bits: what a container can be given at most. From procfs: the library asks the kernel once
-/// for each capability.
-pub(crate) fn bounding() -> Option<u64> {
-    let status = berth_sys::procfs::read_text("/proc/thread-self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
+/// Our own bounding set as bits: what a container can be given at most. Asking the kernel once for each capability is a
+/// tenth of the work of reading the one line of procfs, for which it formats fifty others.
+pub(crate) fn bounding() -> u64 {
+    let has = |capability: &Capability| caps::has_cap(None, CapSet::Bounding, *capability).unwrap_or(false);
+    caps::all()
+        .iter()
+        .filter(|capability| has(capability))
+        .fold(0, |set, capability| set | capability.bitmask())
 }
 
 fn library_set(set: CapabilitySet) -> CapsHashSet {
@@ -23,7 +25,7 @@ fn failed(what: &str) -> impl Fn(caps::errors::CapsError) -> Fault {
 
 /// Drops from the bounding set what is not in `set`.
 pub(super) fn bound(set: CapabilitySet) -> Result<(), Fault> {
-    let mine = bounding().unwrap_or(u64::MAX);
+    let mine = bounding();
     let surplus = |capability: &Capability| mine & !set.0 & capability.bitmask() != 0;
     for capability in caps::all().into_iter().filter(surplus) {
         caps::drop(None, CapSet::Bounding, capability).map_err(failed("bounding"))?;

@@ -38,28 +38,28 @@ impl Init<'_> {
             MountSource::Bind { source, recursive } => self.bind(step, source, *recursive),
             MountSource::Filesystem { fstype, source, superblock, options, copy_up } => {
                 let root = self.stage.root()?;
-                let covered = mode_of(root, step);
+                let mut options = Cow::Borrowed(options.as_slice());
+                if fstype == "tmpfs"
+                    && !options.iter().any(|option| option.key == "mode")
+                    && let Some(mode) = mode_of(root, step)
+                {
+                    let mode = FsOption { key: "mode".to_owned(), value: Some(format!("{mode:o}")) };
+                    options.to_mut().push(mode);
+                }
                 let target = match fstype.as_str() {
                     "proc" | "sysfs" => real_directory(root, step)?,
                     _ => mkdir_all_in_root(root, &step.destination, directory_mode()).at(what)?,
                 };
                 check_proc(&target, step)?;
                 let attributes = if *copy_up { step.attributes.without_readonly() } else { step.attributes };
-                let mut options = Cow::Borrowed(options.as_slice());
-                if let Some(mode) = covered
-                    && fstype == "tmpfs"
-                    && !options.iter().any(|option| option.key == "mode")
-                {
-                    let mode = FsOption { key: "mode".to_owned(), value: Some(format!("{mode:o}")) };
-                    options.to_mut().push(mode);
-                }
                 let mount =
                     new_filesystem(fstype, source, superblock, &options, attributes.set, &step.destination)?;
                 if *copy_up {
                     copy_up::copy(target.as_fd(), mount.as_fd())
                         .at(|| format!("copy {} into its tmpfs", step.destination.display()))?;
+                    set(&mount, step.attributes, false).at(what)?;
                 }
-                attach(&mount, &target, step)
+                place(&mount, &target, step)
             }
             MountSource::Cgroup2 { fallback } => {
                 let root = self.stage.root()?;
@@ -158,6 +158,12 @@ pub(super) fn attach(mount: &OwnedFd, target: &OwnedFd, step: &MountStep) -> Res
         other => other,
     };
     attributes.at(|| what("attributes"))?;
+    place(mount, target, step)
+}
+
+/// Into its place, then propagation. A new file system has its attributes from its birth on.
+fn place(mount: &OwnedFd, target: &OwnedFd, step: &MountStep) -> Result<(), Fault> {
+    let what = |part: &str| format!("{part} of {}", step.destination.display());
     set(mount, step.recursive_attributes, true).at(|| what("recursive attributes"))?;
     mountfd::move_mount(mount, target).at(|| format!("mount {}", step.destination.display()))?;
     propagate(mount, &step.propagation).at(|| what("propagation"))

@@ -4,12 +4,32 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Append `text`, escaped. What is no UTF-8 becomes U+FFFD, one for each byte, as in Go.
 pub(crate) fn escape_into(text: &[u8], output: &mut Vec<u8>) {
+    if is_plain(text) {
+        output.extend_from_slice(text);
+        return;
+    }
     for chunk in text.utf8_chunks() {
         escape_valid(chunk.valid(), output);
         for _ in chunk.invalid() {
             output.extend_from_slice(br"\ufffd");
         }
     }
+}
+
+/// Whether all of it stands for itself. Almost every line does, and without branches in between the compiler looks at many
+/// bytes at once.
+fn is_plain(text: &[u8]) -> bool {
+    let plain = |byte: u8| {
+        (0x20..0x80).contains(&byte)
+            & (byte != b'"')
+            & (byte != b'\\')
+            & (byte != b'<')
+            & (byte != b'>')
+            & (byte != b'&')
+    };
+    let all = |bytes: &[u8]| bytes.iter().fold(true, |all, byte| all & plain(*byte));
+    let (blocks, rest) = text.as_chunks::<32>();
+    blocks.iter().all(|block| all(block)) && all(rest)
 }
 
 fn escape_valid(text: &str, output: &mut Vec<u8>) {

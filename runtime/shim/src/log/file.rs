@@ -7,11 +7,15 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    process::Child,
 };
 
 use berth_shim_protocol::{LogFile, LogFormat};
 
-use super::escape::escape_into;
+use super::{
+    compress::{self, compressed},
+    escape::escape_into,
+};
 use crate::stdio::Stream;
 
 /// A log file, in docker's format or Kubernetes'.
@@ -23,11 +27,19 @@ pub(super) struct FileLog {
     size: u64,
     max_size: u64,
     max_file: u32,
+    compress: bool,
+    /// Compresses the file that was rotated away last; until it has, the names stay as they are.
+    compressor: Option<Child>,
     /// What stands behind the stream's name in each line: `","attrs":{…}`, or only the quotation mark.
     attributes: Vec<u8>,
     buffer: Vec<u8>,
+    /// What stands behind the text of each entry, for either stream, as long as the time is the same.
+    tails: [Vec<u8>; 2],
     complained: bool,
 }
+
+/// A buffer that was larger than this is kept as long as there is that much output.
+const LITTLE: usize = 4096;
 
 impl FileLog {
     /// Open, and go on behind what is there.
@@ -41,8 +53,11 @@ impl FileLog {
             size,
             max_size: wanted.max_size,
             max_file: wanted.max_file,
+            compress: wanted.compress,
+            compressor: None,
             attributes: attributes(&wanted.attributes),
             buffer: Vec::new(),
+            tails: Default::default(),
             complained: false,
         })
     }
@@ -60,46 +75,63 @@ impl FileLog {
         self.size
     }
 
-    /// Record a line, or a part of one. It is in the file after [`FileLog::flush`].
-    pub(super) fn entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
-        if self.max_size > 0 && self.size + self.buffer.len() as u64 >= self.max_size {
+    /// The entries that follow are of this stream and this time.
+    pub(super) fn begin(&mut self, stream: Stream, time: &str) {
+        let tail = &mut self.tails[stream.index()];
+        tail.clear();
+        match self.format {
+            LogFormat::Json => {
+                tail.extend_from_slice(match stream {
+                    Stream::Stdout => br#"","stream":"stdout"#,
+                    Stream::Stderr => br#"","stream":"stderr"#,
+                });
+                tail.extend_from_slice(&self.attributes);
+                tail.extend_from_slice(br#","time":""#);
+                tail.extend_from_slice(time.as_bytes());
+                tail.extend_from_slice(b"\"}\n");
+            }
+            // In this format it stands in front.
+            LogFormat::Cri => {
+                tail.extend_from_slice(time.as_bytes());
+                tail.extend_from_slice(match stream {
+                    Stream::Stdout => b" stdout ",
+                    Stream::Stderr => b" stderr ",
+                });
+            }
+        }
+    }
+
+    /// Record a line, or a part of one, of what was begun. It is in the file after [`FileLog::flush`].
+    pub(super) fn entry(&mut self, stream: Stream, text: &[u8], ends: bool) {
+        let size = self.size + self.buffer.len() as u64;
+        if self.max_size > 0 && size >= self.max_size && self.may_rotate(size) {
             self.flush();
             let rotated = self.rotate();
             self.complain("rotate", rotated);
         }
         match self.format {
-            LogFormat::Json => self.json_entry(stream, text, ends, time),
-            LogFormat::Cri => self.cri_entry(stream, text, ends, time),
+            LogFormat::Json => self.json_entry(stream, text, ends),
+            LogFormat::Cri => self.cri_entry(stream, text, ends),
         }
     }
 
-    fn cri_entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
+    fn cri_entry(&mut self, stream: Stream, text: &[u8], ends: bool) {
         let buffer = &mut self.buffer;
-        buffer.extend_from_slice(time.as_bytes());
-        buffer.extend_from_slice(match stream {
-            Stream::Stdout => b" stdout ",
-            Stream::Stderr => b" stderr ",
-        });
+        buffer.extend_from_slice(&self.tails[stream.index()]);
         buffer.extend_from_slice(if ends { b"F " } else { b"P " });
         buffer.extend_from_slice(text);
         buffer.push(b'\n');
     }
 
-    fn json_entry(&mut self, stream: Stream, text: &[u8], ends: bool, time: &str) {
-        let buffer = &mut self.buffer;
+    fn json_entry(&mut self, stream: Stream, text: &[u8], ends: bool) {
+        let (buffer, tail) = (&mut self.buffer, &self.tails[stream.index()]);
+        buffer.reserve(text.len() + tail.len() + 16);
         buffer.extend_from_slice(b"{\"log\":\"");
         escape_into(text, buffer);
         if ends {
             buffer.extend_from_slice(br"\n");
         }
-        buffer.extend_from_slice(match stream {
-            Stream::Stdout => br#"","stream":"stdout"#,
-            Stream::Stderr => br#"","stream":"stderr"#,
-        });
-        buffer.extend_from_slice(&self.attributes);
-        buffer.extend_from_slice(br#","time":""#);
-        buffer.extend_from_slice(time.as_bytes());
-        buffer.extend_from_slice(b"\"}\n");
+        buffer.extend_from_slice(tail);
     }
 
     pub(super) fn flush(&mut self) {
@@ -108,23 +140,62 @@ impl FileLog {
         }
         let written = self.file.write_all(&self.buffer);
         self.size += self.buffer.len() as u64;
+        let little = self.buffer.len() <= LITTLE;
         self.buffer.clear();
-        self.buffer.shrink_to(4096);
+        if little {
+            self.buffer.shrink_to(LITTLE);
+        }
         self.complain("write", written);
+    }
+
+    /// While the last file is being compressed this one grows, up to twice its size; then the other stays as it is.
+    fn may_rotate(&mut self, size: u64) -> bool {
+        self.advance();
+        let Some(compressor) = &mut self.compressor else { return true };
+        if size < self.max_size.saturating_mul(2) {
+            return false;
+        }
+        let ended = compressor.kill().and_then(|()| compressor.wait().map(drop));
+        self.compressor = None;
+        let cleaned = ended.and_then(|()| gone(compress::clean(&self.numbered(1))));
+        self.complain("stop compressing", cleaned);
+        true
+    }
+
+    /// The process that compresses the last file.
+    pub(super) fn helper(&self) -> Option<u32> {
+        self.compressor.as_ref().map(Child::id)
+    }
+
+    /// Takes note when the last file was compressed.
+    pub(super) fn advance(&mut self) {
+        if let Some(compressor) = &mut self.compressor
+            && !matches!(compressor.try_wait(), Ok(None))
+        {
+            // Why it failed stands in shim.log, and the file stays readable.
+            self.compressor = None;
+        }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
         if self.max_file <= 1 {
             self.file.set_len(0)?;
         } else {
+            // Not replaced by its successor, which ext4 would write to the disk first.
+            let last = self.numbered(self.max_file - 1);
+            gone(fs::remove_file(compressed(&last)))?;
+            gone(fs::remove_file(last))?;
             for number in (1..self.max_file - 1).rev() {
-                match fs::rename(self.numbered(number), self.numbered(number + 1)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                let (from, to) = (self.numbered(number), self.numbered(number + 1));
+                gone(fs::rename(compressed(&from), compressed(&to)))?;
+                gone(fs::rename(from, to))?;
             }
-            fs::rename(&self.path, self.numbered(1))?;
+            let newest = self.numbered(1);
+            fs::rename(&self.path, &newest)?;
             self.file = open(&self.path)?;
+            if self.compress {
+                self.compressor = Some(compress::begin(&newest)?);
+            }
         }
         self.size = 0;
         Ok(())
@@ -143,6 +214,14 @@ impl FileLog {
             eprintln!("cannot {operation} the log {}: {error}", self.path.display());
             self.complained = true;
         }
+    }
+}
+
+/// That there is no such file is no failure.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -167,6 +246,9 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use flate2::bufread::GzDecoder;
     use jiff::Timestamp;
     use serde_json::Value;
 
@@ -227,6 +309,26 @@ mod tests {
             assert_eq!(entry["log"], format!("line {number}\n"));
         }
         assert!(fs::metadata(dir.path().join("log.1")).unwrap().len() < 1100);
+    }
+
+    #[test]
+    fn compressed_files_move_on_like_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let numbered = |number| dir.path().join(format!("log.{number}"));
+        fs::write(&path, "plain").unwrap();
+        compress::run(&path).unwrap();
+        assert!(!path.exists());
+        fs::rename(compressed(&path), compressed(&numbered(1))).unwrap();
+        let mut log = log(&path, 1, 3);
+        log.write(Stream::Stdout, b"a\nb\n");
+        assert!(numbered(1).exists() && !numbered(2).exists());
+        let mut packed = GzDecoder::new(io::BufReader::new(File::open(compressed(&numbered(2))).unwrap()));
+        let mut text = String::new();
+        packed.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "plain");
+        log.write(Stream::Stdout, b"c\n");
+        assert!(numbered(2).exists() && !compressed(&numbered(2)).exists(), "the oldest goes");
     }
 
     #[test]

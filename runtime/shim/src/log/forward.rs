@@ -8,6 +8,8 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -17,11 +19,12 @@ use nix::{
     errno::Errno,
     sys::socket::{
         AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, send, socket,
+        socketpair,
     },
 };
 
 use super::message::{self, Syslog};
-use crate::stdio::Stream;
+use crate::stdio::{Stream, set_nonblocking};
 
 /// So much may wait before the container has to.
 const MOST: u64 = 1024 * 1024;
@@ -165,6 +168,7 @@ fn name(target: &Target) -> String {
         Target::Syslog { address: SyslogAddress::Unix(path), .. } => path.display().to_string(),
         Target::Syslog { address: SyslogAddress::Udp(address), .. } => format!("udp://{address}"),
         Target::Syslog { address: SyslogAddress::Tcp(address), .. } => format!("tcp://{address}"),
+        Target::Syslog { address: SyslogAddress::Relay { arguments, .. }, .. } => arguments.join(" "),
         Target::Journald { socket, .. } => socket.display().to_string(),
     }
 }
@@ -176,6 +180,9 @@ fn open(target: &Target) -> Result<OwnedFd, Errno> {
     let path = match target {
         Target::Journald { socket, .. } => socket,
         Target::Syslog { address: SyslogAddress::Unix(path), .. } => path,
+        Target::Syslog { address: SyslogAddress::Relay { program, arguments }, .. } => {
+            return relay(program, arguments);
+        }
         Target::Syslog { address: SyslogAddress::Udp(address) | SyslogAddress::Tcp(address), .. } => {
             let stream = matches!(target, Target::Syslog { address: SyslogAddress::Tcp(_), .. });
             let kind = if stream { SockType::Stream } else { SockType::Datagram };
@@ -190,6 +197,15 @@ fn open(target: &Target) -> Result<OwnedFd, Errno> {
     let socket = make(AddressFamily::Unix, SockType::Datagram)?;
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(socket)
+}
+
+/// Runs the program; who it was, and how it ended, the loop that reaps need not know: its end closes the connection.
+fn relay(program: &Path, arguments: &[String]) -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    let mut command = Command::new(program);
+    let spawned = command.args(arguments).stdin(theirs).stdout(Stdio::null()).spawn();
+    spawned.map(|_| ours).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
 #[cfg(test)]

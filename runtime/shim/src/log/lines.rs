@@ -1,5 +1,7 @@
 //! A byte stream as lines and parts of lines. Pure.
 
+use memchr::memchr;
+
 /// A line that is longer is cut, as dockerd does.
 const MAX_LINE: usize = 16 * 1024;
 
@@ -21,7 +23,7 @@ impl Lines {
         loop {
             let space = MAX_LINE - self.partial.len();
             let window = &data[..data.len().min(space)];
-            if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
+            if let Some(end) = memchr(b'\n', window) {
                 if self.partial.is_empty() {
                     emit(&data[..end], true);
                 } else {

@@ -1,5 +1,6 @@
 //! The container's output, line by line: into a file, in docker's format or Kubernetes', to a log service, or both.
 
+pub(crate) mod compress;
 mod escape;
 mod file;
 mod forward;
@@ -66,9 +67,12 @@ impl Log {
         let now = Timestamp::now();
         let time = now.to_string();
         let Self { lines, file, forward } = self;
+        if let Some(file) = file {
+            file.begin(stream, &time);
+        }
         take(&mut lines[stream.index()], &mut |text, ends| {
             if let Some(file) = file {
-                file.entry(stream, text, ends, &time);
+                file.entry(stream, text, ends);
             }
             if let Some(forward) = forward {
                 forward.entry(stream, text, ends, now);
@@ -87,13 +91,21 @@ impl Log {
         self.forward.as_ref().is_some_and(Forwarder::is_full)
     }
 
+    /// The process that compresses a file that was rotated away.
+    pub(crate) fn helper(&self) -> Option<u32> {
+        self.file.as_ref().and_then(FileLog::helper)
+    }
+
     /// When to try again to send what waits.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.forward.as_ref().and_then(Forwarder::deadline)
     }
 
-    /// Send what waits, as far as it goes.
+    /// Send what waits, as far as it goes; take note of a file that was compressed.
     pub(crate) fn advance(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.advance();
+        }
         if let Some(forward) = &mut self.forward {
             forward.flush();
         }

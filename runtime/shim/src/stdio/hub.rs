@@ -15,7 +15,12 @@ use std::{
 };
 
 use berth_shim_protocol::{Attach, WindowSize};
-use nix::{errno::Errno, sys::epoll::EpollFlags, unistd::read};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    sys::epoll::EpollFlags,
+    unistd::read,
+};
 
 use super::{
     Stream,
@@ -27,6 +32,9 @@ use crate::{
     log::Log,
     poll::{Poller, Token, Watched},
 };
+
+/// Bytes; the most that the kernel gives everybody.
+const WIDE: i32 = 1 << 20;
 
 /// Whose streams they are; decides what the end of a client's input means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +71,8 @@ pub(crate) struct Hub {
     /// A client with stdin has half-closed its stream or gone.
     client_left: bool,
     sources: [Option<Watched<OwnedFd>>; 2],
+    /// Pipes that were made larger for a process that writes much.
+    widened: [bool; 2],
     terminal: Option<File>,
     sessions: BTreeMap<u32, Session>,
     next_session: u32,
@@ -78,6 +88,7 @@ impl Hub {
             close_stdin_with_client: kind == HubKind::Exec,
             client_left: false,
             sources: [None, None],
+            widened: [false; 2],
             terminal: None,
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -92,6 +103,11 @@ impl Hub {
 
     pub(crate) fn set_log(&mut self, log: Option<Log>) {
         self.log = log;
+    }
+
+    /// A process that works for the log.
+    pub(crate) fn helper(&self) -> Option<u32> {
+        self.log.as_ref().and_then(Log::helper)
     }
 
     /// Goes on in a new file of the log's name; nothing to do without a log.
@@ -187,7 +203,12 @@ impl Hub {
         let Some(source) = &self.sources[stream.index()] else { return };
         match read(source.get(), scratch) {
             Ok(0) | Err(Errno::EIO) => self.end_source(stream),
-            Ok(length) => self.output(stream, &scratch[..length]),
+            Ok(length) => {
+                if length == scratch.len() && !std::mem::replace(&mut self.widened[stream.index()], true) {
+                    widen(source.get());
+                }
+                self.output(stream, &scratch[..length]);
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(error) => {
                 eprintln!("reading a container's {stream:?}: {error}");
@@ -344,6 +365,12 @@ impl Hub {
             eprintln!("watching a container's input: {error}");
         }
     }
+}
+
+/// A process that fills its pipe gets a larger one, so that it need not wait while what it wrote is put away. Where the
+/// kernel's bounds for its user are reached (pipe(7)) it stays as it is, and so does what is no pipe.
+fn widen(source: &OwnedFd) {
+    fcntl(source, FcntlArg::F_SETPIPE_SZ(WIDE)).ok();
 }
 
 fn errno(error: &std::io::Error) -> Errno {

@@ -22,6 +22,7 @@ use crate::error::SpecError;
 use crate::oci;
 use crate::plan::{CgroupRequest, ContainerPlan, NamespaceKind, RootPlan, SpecWarning};
 use crate::process::ProcessPlan;
+use crate::seccomp::{self, SeccompProgram};
 
 /// What the compiler must know about the host and the caller; it looks at nothing by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,13 +87,9 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
     let root = root(spec, ctx)?;
     let in_userns = namespaces.has(NamespaceKind::User);
     let process = match spec.process() {
-        Some(process) => process::plan(
-            process,
-            linux.seccomp().as_ref(),
-            in_userns,
-            ctx.known_capabilities,
-            &mut warnings,
-        )?,
+        Some(process) => {
+            process::plan(process, filter_of(linux)?, in_userns, ctx.known_capabilities, &mut warnings)?
+        }
         None => process::none(in_userns),
     };
     let label = mounts::label(linux, ctx)?;
@@ -138,26 +135,43 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
     })
 }
 
+/// Where the seccomp filter of an exec comes from. It is its container's in either case.
+#[derive(Debug, Clone)]
+pub enum ExecFilter {
+    /// It is compiled from the profile in the container's configuration.
+    Profile,
+    /// It was compiled when the container was made; `None` if that has none.
+    Compiled(Option<SeccompProgram>),
+}
+
 /// Compiles a `process` object for an exec into a running container. `container` is that container's own
-/// configuration: the seccomp profile and the presence of a user namespace come from there. `known_capabilities` is as
-/// in [`CompileContext`].
+/// configuration: the presence of a user namespace comes from there. `known_capabilities` is as in [`CompileContext`].
 ///
 /// # Errors
 /// The first field that is invalid.
 pub fn compile_process(
     process: &oci::Process,
     container: &oci::Spec,
+    filter: ExecFilter,
     known_capabilities: Option<u64>,
 ) -> Result<(ProcessPlan, Vec<SpecWarning>), SpecError> {
     let none = empty_linux();
     let linux = container.linux().as_ref().unwrap_or(&none);
     let in_userns = namespaces::plan(linux)?.has(NamespaceKind::User);
     let mut warnings = Vec::new();
-    let profile = linux.seccomp().as_ref();
-    let mut plan = process::plan(process, profile, in_userns, known_capabilities, &mut warnings)?;
+    let filter = match filter {
+        ExecFilter::Profile => filter_of(linux)?,
+        ExecFilter::Compiled(filter) => filter,
+    };
+    let mut plan = process::plan(process, filter, in_userns, known_capabilities, &mut warnings)?;
     plan.parent = order::exec_parent(&plan, in_userns);
     plan.steps = order::exec(&plan, linux, in_userns)?;
     Ok((plan, warnings))
+}
+
+/// The compiled `linux.seccomp`.
+fn filter_of(linux: &oci::Linux) -> Result<Option<SeccompProgram>, SpecError> {
+    linux.seccomp().as_ref().map(|profile| seccomp::compile(profile, seccomp::native_arch())).transpose()
 }
 
 /// `linux` of a configuration without one: the crate's default would bring namespaces and masks of its own.

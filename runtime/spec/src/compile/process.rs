@@ -7,7 +7,7 @@ use crate::error::SpecError;
 use crate::oci;
 use crate::plan::SpecWarning;
 use crate::process::{CpuAffinity, IoPriority, ProcessPlan, Rlimit, SchedulerPlan, TerminalPlan, UserPlan};
-use crate::seccomp;
+use crate::seccomp::SeccompProgram;
 
 use super::{capabilities, paths};
 
@@ -16,7 +16,7 @@ const DEFAULT_UMASK: u32 = 0o022;
 
 pub(super) fn plan(
     process: &oci::Process,
-    profile: Option<&oci::LinuxSeccomp>,
+    seccomp: Option<SeccompProgram>,
     in_userns: bool,
     known_capabilities: Option<u64>,
     warnings: &mut Vec<SpecWarning>,
@@ -42,7 +42,7 @@ pub(super) fn plan(
             .as_ref()
             .map(|sets| capabilities::plan(sets, known_capabilities, warnings)),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        seccomp: profile.map(|profile| seccomp::compile(profile, seccomp::native_arch())).transpose()?,
+        seccomp,
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj: oom_score_adj(process.oom_score_adj())?,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,

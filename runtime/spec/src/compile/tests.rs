@@ -187,7 +187,8 @@ fn the_order_of_an_odd_container() {
 #[test]
 fn an_exec_runs_the_tail_of_the_same_order() {
     let spec = docker_spec().args(["true"]).build();
-    let (plan, _) = compile_process(spec.process().as_ref().unwrap(), &spec, None).unwrap();
+    let (plan, _) =
+        compile_process(spec.process().as_ref().unwrap(), &spec, ExecFilter::Profile, None).unwrap();
     let names: Vec<_> =
         lines(&plan.steps).iter().map(|l| l.split(['(', ' ']).next().unwrap().to_owned()).collect();
     assert_eq!(

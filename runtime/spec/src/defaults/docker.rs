@@ -255,14 +255,6 @@ impl DockerSpec {
     pub fn build(mut self) -> oci::Spec {
         let mut spec = oci::Spec::default();
         let linux = self.linux();
-        let set: oci::Capabilities = self.capabilities.iter().copied().collect();
-        let mut capabilities = oci::LinuxCapabilities::default();
-        capabilities
-            .set_bounding(Some(set.clone()))
-            .set_effective(Some(set.clone()))
-            .set_permitted(Some(set));
-        capabilities.set_inheritable(None).set_ambient(None);
-        self.process.set_capabilities(Some(capabilities));
         let mut root = oci::Root::default();
         root.set_path(self.root.clone()).set_readonly(Some(self.readonly_root));
         let own_uts = self.uts != NamespaceMode::Host;
@@ -271,10 +263,24 @@ impl DockerSpec {
         spec.set_mounts(Some(self.all_mounts()));
         spec.set_hostname(self.hostname.take().filter(|_| own_uts));
         spec.set_domainname(self.domainname.take().filter(|_| own_uts));
-        spec.set_process(Some(self.process));
+        spec.set_annotations((!self.annotations.is_empty()).then(|| std::mem::take(&mut self.annotations)));
+        spec.set_process(Some(self.process()));
         spec.set_linux(Some(linux));
-        spec.set_annotations((!self.annotations.is_empty()).then_some(self.annotations));
         spec
+    }
+
+    /// Only its process: what an exec of the same container is made of.
+    #[must_use]
+    pub fn process(mut self) -> oci::Process {
+        let set: oci::Capabilities = self.capabilities.into_iter().collect();
+        let mut capabilities = oci::LinuxCapabilities::default();
+        capabilities
+            .set_bounding(Some(set.clone()))
+            .set_effective(Some(set.clone()))
+            .set_permitted(Some(set));
+        capabilities.set_inheritable(None).set_ambient(None);
+        self.process.set_capabilities(Some(capabilities));
+        self.process
     }
 
     fn linux(&self) -> oci::Linux {

@@ -4,8 +4,8 @@
 use std::path::{Component, Path};
 
 use berth_spec::{
-    COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, ContainerPlan, InitStep, compile,
-    compile_process, oci,
+    COVERABLE_PROC, CgroupHierarchy, CgroupMounts, CompileContext, ContainerPlan, ExecFilter, InitStep,
+    compile, compile_process, oci,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -37,11 +37,12 @@ fn contexts() -> Vec<CompileContext> {
     ]
 }
 
-/// What holds of every plan.
-fn check(plan: &ContainerPlan) {
+/// What holds of every plan of a configuration.
+fn check(plan: &ContainerPlan, spec: &oci::Spec) {
     assert_eq!(plan.steps.last(), Some(&InitStep::Exec));
     assert_eq!(plan.steps.iter().filter(|step| **step == InitStep::Exec).count(), 1);
-    assert!(!plan.process.args.is_empty());
+    // Without a process a container can be created, not started (config.md, "Process").
+    assert_eq!(plan.process.args.is_empty(), spec.process().is_none());
     assert!(plan.process.seccomp.as_ref().is_none_or(|seccomp| (1..=4096).contains(&seccomp.filter.len())));
     for step in &plan.steps {
         let paths: Vec<&Path> = match step {
@@ -81,7 +82,7 @@ fn compiles(text: &[u8]) -> bool {
     for context in contexts() {
         match compile(&spec, &context) {
             Ok(plan) => {
-                check(&plan);
+                check(&plan, &spec);
                 let again = compile(&spec, &context).expect("the same as before");
                 assert_eq!(plan.steps, again.steps, "the order does not depend on chance");
                 possible = true;
@@ -90,7 +91,7 @@ fn compiles(text: &[u8]) -> bool {
         }
     }
     if let Some(process) = spec.process()
-        && let Ok((plan, _)) = compile_process(process, &spec, None)
+        && let Ok((plan, _)) = compile_process(process, &spec, ExecFilter::Profile, None)
     {
         assert_eq!(plan.steps.last(), Some(&InitStep::Exec));
     }
@@ -253,6 +254,13 @@ fn plain() -> Value {
     document["linux"].as_object_mut().unwrap().remove("intelRdt");
     document["linux"]["namespaces"][1] = json!({ "type": "network" });
     document
+}
+
+#[test]
+fn a_container_without_a_process_compiles() {
+    let mut document = plain();
+    document.as_object_mut().unwrap().remove("process");
+    assert!(compiles(document.to_string().as_bytes()));
 }
 
 #[test]

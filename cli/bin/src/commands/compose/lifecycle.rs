@@ -12,14 +12,14 @@ use super::project::{ProjectArgs, Reading};
 use crate::exit::Exit;
 use crate::session::Session;
 
-/// Services.
+// Services.
 #[derive(Debug, Args)]
 pub(crate) struct Services {
     /// Services
     services: Vec<String>,
 }
 
-/// Services, and how long they may take.
+// Services, and how long they may take.
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// Seconds before SIGKILL

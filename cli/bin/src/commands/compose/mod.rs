@@ -33,6 +33,7 @@ pub(crate) struct Compose {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     Attach(run::Attach),
     Build(images::Build),

@@ -168,7 +168,7 @@ fn percentages(parts: [f64; 3]) -> String {
 }
 
 /// The last values as a row of blocks.
-fn spark(values: &[f64], highest: f64, width: usize) -> String {
+pub(in crate::commands) fn spark(values: &[f64], highest: f64, width: usize) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     // Several readings share a block, so that the row covers the whole history.
     let per_block = values.len().div_ceil(width).max(1);

@@ -4,6 +4,8 @@ mod draw;
 mod live;
 mod state;
 
+pub(super) use draw::spark;
+
 use std::io::IsTerminal;
 
 use anyhow::{Result, bail};

@@ -1,0 +1,3 @@
+fn main() {
+    println!("{}", serde_json::json!({ "hello": "from Rust" }));
+}
