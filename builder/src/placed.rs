@@ -10,8 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use berth_oci::{DiffId, Digest};
+use jiff::Timestamp;
 use xattr::FileExt;
 
+use crate::cache::Record;
 use crate::key::KeyInputs;
 use crate::rootdir::{Meta, RootDir};
 use crate::source::Selection;
@@ -27,16 +29,18 @@ impl Placed {
         Self { dir: builds.join("placed") }
     }
 
-    /// The layer, and the bytes of its files.
-    pub(crate) fn get(&self, place: &Digest) -> Option<(DiffId, u64)> {
+    /// The layer, the bytes of its files, and the time of what was made.
+    pub(crate) fn get(&self, place: &Digest) -> Option<(DiffId, u64, Timestamp)> {
         let text = fs::read_to_string(self.dir.join(place.hex())).ok()?;
-        let (layer, size) = text.split_once(' ')?;
-        Some((DiffId::parse(layer).ok()?, size.parse().ok()?))
+        let mut words = text.split(' ');
+        let layer = DiffId::parse(words.next()?).ok()?;
+        Some((layer, words.next()?.parse().ok()?, words.next()?.parse().ok()?))
     }
 
-    pub(crate) fn put(&self, place: &Digest, layer: &DiffId, size: u64) {
+    pub(crate) fn put(&self, place: &Digest, record: &Record) {
         let path = self.dir.join(place.hex());
-        let saved = fs::create_dir_all(&self.dir).and_then(|()| fs::write(path, format!("{layer} {size}")));
+        let text = format!("{} {} {}", record.layer, record.size, record.created);
+        let saved = fs::create_dir_all(&self.dir).and_then(|()| fs::write(path, text));
         if let Err(error) = saved {
             tracing::debug!(%error, "where a copy went cannot be remembered");
         }

@@ -254,16 +254,20 @@ impl<'a> StageRun<'a> {
         };
         let place = (product.place)()?;
         let placed = place.as_ref().filter(|_| !ignores_cache).and_then(|place| solver.placed.get(place));
-        let (layer, size) = match placed.filter(|(layer, _)| solver.shared.store.layers().contains(layer)) {
+        let placed = placed.filter(|(layer, ..)| solver.shared.store.layers().contains(layer));
+        let (layer, size, created) = match placed {
             Some(placed) => {
                 self.emit(BuildEvent::Cached);
                 placed
             }
-            None => self.make(product, ignores_cache, work)?,
+            None => {
+                let (layer, size) = self.make(product, ignores_cache, work)?;
+                (layer, size, product.time.unwrap_or(self.state.clock()))
+            }
         };
         let record = Record {
             layer,
-            created: product.time.unwrap_or(self.state.clock()),
+            created,
             size,
             description: product.description.clone(),
             made: Timestamp::UNIX_EPOCH,
@@ -274,7 +278,7 @@ impl<'a> StageRun<'a> {
         solver.make_room(&record)?;
         let record = solver.cache.put(&solver.shared.store, product.key, record)?;
         if let Some(place) = place {
-            solver.placed.put(&place, &record.layer, record.size);
+            solver.placed.put(&place, &record);
         }
         self.note(product.key, &record);
         drop(lead);

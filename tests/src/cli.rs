@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::PATIENCE;
+
 /// Which program speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frontend {
@@ -128,12 +130,12 @@ impl Cli {
     /// Runs `probe` until it holds.
     ///
     /// # Panics
-    /// If it does not within ten seconds.
+    /// If it does not within [`PATIENCE`].
     #[track_caller]
     pub fn eventually(&self, what: &str, mut probe: impl FnMut(&Self) -> bool) {
         let begin = Instant::now();
         while !probe(self) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "did not happen within 60 s: {what}");
+            assert!(begin.elapsed() < PATIENCE, "did not happen within {PATIENCE:?}: {what}");
             std::thread::sleep(Duration::from_millis(30));
         }
     }

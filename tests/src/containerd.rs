@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::PATIENCE;
 use crate::cli::{Outcome, bin_dir, finish, on_terminal};
 use crate::namespaces::Namespaces;
 use crate::{base, cgroups};
@@ -48,7 +49,7 @@ impl Containerd {
         while containerd.run(&["version"]).code != 0 {
             let log = containerd.dir.path().join("containerd.log");
             assert!(
-                begin.elapsed() < Duration::from_secs(90),
+                begin.elapsed() < PATIENCE,
                 "containerd does not serve: {}",
                 std::fs::read_to_string(log).unwrap_or_default()
             );

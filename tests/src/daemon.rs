@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::PATIENCE;
 use crate::base;
 use crate::cli::{Cli, Frontend, bin_dir};
 use crate::host::{self, Host};
@@ -24,7 +25,7 @@ impl Daemon {
     /// Starts one on an empty store.
     ///
     /// # Panics
-    /// If it does not serve within a minute.
+    /// If it does not serve within [`PATIENCE`].
     #[must_use]
     pub fn start() -> Self {
         Self::with_arguments(&[])
@@ -53,7 +54,7 @@ impl Daemon {
     /// Starts one with further arguments, on an empty store. They hold also for [`Self::start_again`].
     ///
     /// # Panics
-    /// If it does not serve within a minute.
+    /// If it does not serve within [`PATIENCE`].
     #[must_use]
     pub fn with_arguments(arguments: &[&str]) -> Self {
         Self::start_in(None, arguments, &[])
@@ -62,7 +63,7 @@ impl Daemon {
     /// Starts one on a host of its own, with further arguments, on an empty store.
     ///
     /// # Panics
-    /// If it does not serve within a minute.
+    /// If it does not serve within [`PATIENCE`].
     #[must_use]
     pub fn on_with_arguments(host: &Host, arguments: &[&str]) -> Self {
         Self::start_in(Some(host.pid()), arguments, &[])
@@ -147,11 +148,11 @@ impl Daemon {
     /// Asks it to end with SIGTERM, and waits until it has.
     ///
     /// # Panics
-    /// If it does not end within a minute.
+    /// If it does not end within [`PATIENCE`].
     pub fn terminate(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal berthd");
-        assert!(self.ends_within(Duration::from_secs(60)), "berthd did not end on SIGTERM; {}", self.log());
+        assert!(self.ends_within(PATIENCE), "berthd did not end on SIGTERM; {}", self.log());
     }
 
     fn ends_within(&mut self, limit: Duration) -> bool {
@@ -168,7 +169,7 @@ impl Daemon {
     /// Starts it again on the same roots.
     ///
     /// # Panics
-    /// If it does not serve within a minute.
+    /// If it does not serve within [`PATIENCE`].
     pub fn start_again(&mut self) {
         self.child = spawn(self.dir.path(), self.host, &self.arguments, &self.environment);
         self.wait_until_it_serves();
@@ -205,7 +206,7 @@ impl Daemon {
     fn wait_until_it_serves(&self) {
         let begin = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "berthd does not serve; {}", self.log());
+            assert!(begin.elapsed() < PATIENCE, "berthd does not serve; {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -247,7 +248,7 @@ fn spawn(dir: &Path, host: Option<u32>, arguments: &[String], environment: &[(St
 impl Drop for Daemon {
     fn drop(&mut self) {
         let answer = self.ask_to_shut_down();
-        let ended = self.ends_within(Duration::from_secs(60));
+        let ended = self.ends_within(PATIENCE);
         if !ended {
             self.child.kill().ok();
             self.child.wait().ok();

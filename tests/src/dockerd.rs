@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::PATIENCE;
 use crate::cgroups;
 use crate::cli::{Cli, Frontend};
 
@@ -19,7 +20,7 @@ impl Dockerd {
     /// firewall rules and its mounts go away with it.
     ///
     /// # Panics
-    /// If it does not serve within thirty seconds.
+    /// If it does not serve within [`PATIENCE`].
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
@@ -51,7 +52,7 @@ impl Dockerd {
         let dockerd = Self { dir, child };
         let begin = Instant::now();
         while dockerd.cli(Frontend::Docker).run(&["version"]).code != 0 {
-            assert!(begin.elapsed() < Duration::from_secs(90), "dockerd does not serve; {}", dockerd.log());
+            assert!(begin.elapsed() < PATIENCE, "dockerd does not serve; {}", dockerd.log());
             std::thread::sleep(Duration::from_millis(100));
         }
         dockerd
@@ -92,7 +93,7 @@ impl Drop for Dockerd {
         }
         let begin = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
-            if begin.elapsed() > Duration::from_secs(60) {
+            if begin.elapsed() > PATIENCE {
                 self.child.kill().ok();
             }
             std::thread::sleep(Duration::from_millis(20));

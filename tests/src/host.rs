@@ -1,5 +1,6 @@
 //! A network namespace that stands for a host: daemons in it meet nobody else's links, rules and settings.
 
+use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Output, Stdio};
 
 /// A host of one's own; it is empty when it is dropped, or the test fails.
@@ -110,6 +111,21 @@ pub fn inside(pid: u32, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.args(["-t", &pid.to_string(), "-n", program]);
     command
+}
+
+/// Runs `work` on a thread in the network namespace of a process.
+///
+/// # Panics
+/// If the process is gone, or `work` panics.
+pub fn within<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("a namespace");
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            nix::sched::setns(netns.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+            work()
+        });
+        worker.join().expect("the work inside a namespace")
+    })
 }
 
 #[track_caller]

@@ -17,3 +17,6 @@ pub mod project;
 pub mod registry;
 pub mod scene;
 pub mod vm;
+
+/// How long whatever must happen may take: long enough for a machine that does many other things at once.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);

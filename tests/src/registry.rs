@@ -17,7 +17,7 @@ impl Registry {
     /// Starts one.
     ///
     /// # Panics
-    /// If it does not listen within ten seconds.
+    /// If it does not listen within [`PATIENCE`](crate::PATIENCE).
     #[must_use]
     pub fn start() -> Self {
         Self::with("")
@@ -26,7 +26,7 @@ impl Registry {
     /// Starts one with further lines of configuration.
     ///
     /// # Panics
-    /// If it does not listen within ten seconds.
+    /// If it does not listen within [`PATIENCE`](crate::PATIENCE).
     #[must_use]
     pub fn with(more: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("berth-registry").tempdir().expect("temporary directory");
@@ -48,7 +48,7 @@ impl Registry {
             .expect("start docker-registry (package docker-registry)");
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "docker-registry does not listen");
+            assert!(begin.elapsed() < crate::PATIENCE, "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { _dir: dir, child, port }

@@ -4,7 +4,8 @@
 #
 #   bench-project.sh DIR         makes DIR/context and DIR/base.tar; what is there already is used again
 #
-# The dependencies lie in the context, so that every builder does the same work without a network.
+# The dependencies lie in the context, so that every builder does the same work without a network; it is built as one does
+# who works on it, without optimisation, so that the compiler leaves something of the builders to be seen.
 # Needs root, cargo and mmdebstrap.
 set -euo pipefail
 
@@ -24,14 +25,13 @@ if [ ! -e "$dir/context" ]; then
     cargo vendor -q --manifest-path "$temporary/fetch/Cargo.toml" "$temporary/vendor" > /dev/null
     mv "$temporary/vendor/$crate" "$temporary/context"
     rm "$temporary/context/.cargo-checksum.json"
-    (cd "$temporary/context" && mkdir -p .cargo && cargo vendor -q --locked vendor > .cargo/config.toml)
-    # What Windows needs is most of it, and nothing that Linux compiles.
+    (cd "$temporary/context" && mkdir -p .cargo && cargo vendor --locked vendor 2> /dev/null > .cargo/config.toml)
     printf 'target\n.git\n' > "$temporary/context/.dockerignore"
     cat > "$temporary/context/Dockerfile" <<'EOF'
 FROM project:1 AS build
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/src/target cargo build --release --frozen && cp target/release/rg /rg
+RUN --mount=type=cache,target=/src/target cargo build --frozen && cp target/debug/rg /rg
 
 FROM project:1
 COPY --from=build /rg /usr/local/bin/rg

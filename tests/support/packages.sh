@@ -12,7 +12,7 @@ declare -A test=(
     [qemu-system-x86_64]=qemu-system-x86 [cpio]=cpio [mmdebstrap]=mmdebstrap [nft]=nftables [iptables]=iptables
     [ip]=iproute2 [script]=bsdutils [openssl]=openssl [zstd]=zstd [curl]=curl
     [/usr/lib/cni/bridge]=containernetworking-plugins [setfattr]=attr [xz]=xz-utils [jq]=jq [python3]=python3 [git]=git [ssh-add]=openssh-client [mkfs.ext4]=e2fsprogs
-    [firewalld]=firewalld [dbus-daemon]=dbus-daemon [socat]=socat [iperf3]=iperf3 [stress-ng]=stress-ng [sysbench]=sysbench
+    [rpc.mountd]=nfs-kernel-server [firewalld]=firewalld [dbus-daemon]=dbus-daemon [socat]=socat [iperf3]=iperf3 [stress-ng]=stress-ng [sysbench]=sysbench
 )
 declare -A bench=([hyperfine]=hyperfine)
 

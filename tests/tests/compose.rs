@@ -126,6 +126,8 @@ fn failures_say_what_is_wrong(cli: &Cli, directory: &Path) {
     assert!(wrong("failed", failed, &["up", "-d"]).contains("didn't complete successfully: exit 4"));
     let provider = "services:\n  a: {provider: {type: x}}\n";
     assert!(wrong("provider", provider, &["up", "-d"]).contains("berth runs no plug-ins"));
+    let publish = wrong("publish", "services: {a: {image: busybox}}\n", &["publish", "--yes", "me/app"]);
+    assert!(publish.contains("berth compose publishes no projects"), "{publish}");
     let external =
         "services:\n  a: {image: busybox, networks: [n]}\nnetworks: {n: {external: true, name: nosuch}}\n";
     assert!(

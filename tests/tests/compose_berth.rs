@@ -267,6 +267,56 @@ fn watch_follows_the_files() {
     project.ok(&["down", "-t", "1", "--rmi", "all"]);
 }
 
+const RESTARTED: &str = r#"
+services:
+  w:
+    image: busybox
+    stop_signal: SIGKILL
+    command: sh -c 'echo begun; exec sleep 1000'
+    develop:
+      watch:
+        - {path: ./src, action: sync+restart, target: /app, initial_sync: true}
+        - {path: ./other, action: sync, target: /other}
+"#;
+
+/// `up --watch` brings what is there at first, goes on when it restarts its only container, and shows what that says then.
+#[test]
+fn up_watches_through_a_restart() {
+    let daemon = Daemon::with_busybox();
+    let cli = daemon.cli(Frontend::Berth);
+    let directory = daemon.scratch("restarted");
+    for name in ["src", "other"] {
+        std::fs::create_dir(directory.join(name)).expect("a directory");
+        std::fs::write(directory.join(name).join("a"), "1").expect("write");
+    }
+    let project = Project::new(&cli, &directory, RESTARTED);
+    let log = directory.join("log");
+    let mut up = Command::new(bin_dir().join("berth"))
+        .args(["compose", "up", "--watch"])
+        .current_dir(&directory)
+        .env("BERTH_HOST", daemon.host())
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&log).expect("a file"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start berth compose up --watch");
+    let inside = |command: &str| cli.run(&project.args(&["exec", "-T", "w", "sh", "-c", command])).stdout;
+    let said = || std::fs::read_to_string(&log).expect("the log").matches("| begun").count();
+    cli.eventually("what is there at first is synced", |_| inside("cat /app/a") == "1");
+    assert_eq!(inside("ls /other 2>/dev/null"), "", "no initial sync was asked for there");
+    std::fs::write(directory.join("src/a"), "2").expect("write");
+    cli.eventually("it is synced", |_| inside("cat /app/a") == "2");
+    let begun = || cli.ok(&["logs", "restarted-w-1"]).matches("begun").count();
+    cli.eventually("what it says after the restart is shown, once", |_| begun() >= 2 && said() == begun());
+    std::fs::write(directory.join("other/a"), "2").expect("write");
+    cli.eventually("the watch goes on", |_| inside("cat /other/a") == "2");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(up.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("interrupt it");
+    cli.eventually("it ends when it is told", |_| up.try_wait().expect("wait for it").is_some());
+    assert_eq!(project.ok(&["ps", "-q"]), "");
+    project.ok(&["down"]);
+}
+
 fn watch(daemon: &Daemon, directory: &Path) -> std::process::Child {
     Command::new(bin_dir().join("berth"))
         .args(["compose", "watch"])

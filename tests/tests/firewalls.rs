@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use berth_tests::PATIENCE;
 use berth_tests::cli::Frontend;
 use berth_tests::daemon::Daemon;
 use berth_tests::host::Host;
@@ -75,7 +76,7 @@ impl Drop for Firewalld {
 fn wait_for(what: &str, test: impl Fn() -> bool) {
     let begin = Instant::now();
     while !test() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what} does not come");
+        assert!(begin.elapsed() < PATIENCE, "{what} does not come");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -94,13 +95,14 @@ fn firewalld_trusts_the_bridges() {
     assert!(trusted().contains(&bridge), "{}", trusted());
     cli.ok(&["run", "-d", "--name", "server", "--network", "one", "-p", "8080:80", "busybox", "httpd", "-f"]);
     let goes = |when: &str| {
-        let out = cli.run(&["exec", "server", "ping", "-c", "1", "-W", "5", "198.51.100.2"]);
-        assert_eq!(out.code, 0, "the way out, {when}: {}{}", out.stdout, out.stderr);
-        let done = outside
-            .command("curl")
-            .args(["-s", "-o", "/dev/null", "--max-time", "5", "http://198.51.100.1:8080/"])
-            .output();
-        assert!(done.expect("curl").status.success(), "the published port, {when}");
+        cli.eventually(&format!("the way out, {when}"), |cli| {
+            cli.run(&["exec", "server", "ping", "-c", "1", "-W", "5", "198.51.100.2"]).code == 0
+        });
+        cli.eventually(&format!("the published port, {when}"), |_| {
+            let mut curl = outside.command("curl");
+            curl.args(["-s", "-o", "/dev/null", "--max-time", "5", "http://198.51.100.1:8080/"]);
+            curl.status().expect("curl").success()
+        });
     };
     goes("at first");
     firewalld.ask(&host, &["--reload"]);

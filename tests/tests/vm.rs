@@ -177,8 +177,9 @@ fn program(name: &str) -> Result<Option<PathBuf>> {
     Ok(Some(small))
 }
 
-/// A program of this machine.
+/// A program of this machine, an administrator's too.
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(program)).find(|path| path.is_file())
 }

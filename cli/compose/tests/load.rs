@@ -139,6 +139,30 @@ fn mistakes_are_told_with_their_place() {
 }
 
 #[test]
+fn files_elsewhere_are_not_fetched() {
+    for (text, place) in [
+        (
+            "include: ['https://example.org/x.git']\n",
+            "compose.yaml:1:11: include[0]: https://example.org/x.git",
+        ),
+        (
+            "include: [{path: 'oci://example.org/x:1'}]\n",
+            "compose.yaml:1:11: include[0]: oci://example.org/x:1",
+        ),
+        (
+            "services: {a: {extends: {service: b, file: 'git@example.org:x'}}}\n",
+            "compose.yaml:1:16: services.a.extends: git@example.org:x",
+        ),
+    ] {
+        let message = wrong(&[("compose.yaml", text)]);
+        assert!(message.starts_with(&format!("{place} is not a file of this machine")), "{message}");
+    }
+    let (_directory, mut options) = written(&[]);
+    options.files = vec!["https://example.org/x.git".into()];
+    assert!(matches!(load(&options), Err(LoadError::Remote(file)) if file == "https://example.org/x.git"));
+}
+
+#[test]
 fn the_project_has_the_name_it_should() {
     let name = |files: &[(&str, &str)], change: &dyn Fn(&mut Options)| {
         let (_directory, mut options) = written(files);

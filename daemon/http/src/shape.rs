@@ -72,6 +72,7 @@ use Kind::{ContainerInspect, ContainerSummary, DiskUsage, Event, ImageInspect, I
 use Versions::{All, Before, From};
 
 static ROWS: &[Row] = &[
+    row(ContainerInspect, Before(45), "", With(names_among_aliases)),
     row(ContainerInspect, Before(48), "", Remove(&["ImageManifestDescriptor"])),
     row(ContainerInspect, Before(52), "NetworkSettings", With(addresses_of_default_bridge)),
     row(ContainerSummary, Before(48), "", Remove(&["ImageManifestDescriptor"])),
@@ -158,6 +159,27 @@ fn apply(edit: &Edit, object: &mut Map<String, Value>) {
             }
         }
         With(edit) => edit(object),
+    }
+}
+
+/// Until 1.44 a container's short id and host name stood among its aliases on networks of users: docker-compose 1 joins
+/// a container anew where it misses them.
+fn names_among_aliases(container: &mut Map<String, Value>) {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id: String = text(container.get("Id")).chars().take(12).collect();
+    let hostname = text(container.get("Config").and_then(|config| config.get("Hostname")));
+    let networks = container.get_mut("NetworkSettings").and_then(|settings| settings.get_mut("Networks"));
+    for (network, endpoint) in networks.and_then(Value::as_object_mut).into_iter().flatten() {
+        if ["bridge", "host", "none"].contains(&network.as_str()) {
+            continue;
+        }
+        let mut aliases = endpoint["Aliases"].as_array().cloned().unwrap_or_default();
+        for name in [&id, &hostname] {
+            if !name.is_empty() && !aliases.iter().any(|alias| alias == name.as_str()) {
+                aliases.push(json!(name));
+            }
+        }
+        endpoint["Aliases"] = Value::Array(aliases);
     }
 }
 
@@ -291,6 +313,20 @@ mod tests {
         assert_eq!(shaped["NetworkSettings"]["Gateway"], "");
         let other = shape(V(51), ContainerInspect, &json!({"NetworkSettings": {"Networks": {}}}));
         assert_eq!(other["NetworkSettings"]["IPAddress"], "");
+    }
+
+    #[test]
+    fn names_stood_among_the_aliases() {
+        let inspect = json!({
+            "Id": "0123456789abcdef",
+            "Config": {"Hostname": "h1"},
+            "NetworkSettings": {"Networks": {"bridge": {"Aliases": null}, "mine": {"Aliases": ["web"]}, "none": {}}},
+        });
+        let networks =
+            |version| shape(version, ContainerInspect, &inspect)["NetworkSettings"]["Networks"].clone();
+        assert_eq!(networks(V(44))["mine"]["Aliases"], json!(["web", "0123456789ab", "h1"]));
+        assert_eq!(networks(V(44))["bridge"]["Aliases"], Value::Null);
+        assert_eq!(networks(V(45))["mine"]["Aliases"], json!(["web"]));
     }
 
     #[test]

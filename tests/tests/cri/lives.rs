@@ -113,8 +113,9 @@ async fn exec_sync_ends_in_time_and_is_not_drowned() {
     let box_ = cri.running(&id, "box", "exec sleep 1000").await;
     let output = cri.exec(&box_, "echo out; echo err >&2; exit 3", 0).await.unwrap();
     assert_eq!((&output.stdout[..], &output.stderr[..], output.exit_code), (&b"out\n"[..], &b"err\n"[..], 3));
-    let late = cri.exec(&box_, "sleep 1000", 1).await.unwrap_err();
+    let late = cri.exec(&box_, "exec sleep 4321", 1).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert_eq!(cri.says(&box_, "ps -o args | grep -c '^sleep 4321' || true").await, "0", "it lives on");
     // A grandchild that keeps the pipes open holds nobody up.
     let output = cri.exec(&box_, "sleep 1000 & echo done", 60).await.unwrap();
     assert_eq!(output.stdout, b"done\n");

@@ -2,7 +2,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
-use super::{Fault, LoadError, Loader, Scope, merge, paths, reset};
+use super::{Fault, LoadError, Loader, Scope, fault::NOT_FETCHED, merge, paths, reset};
 use crate::yaml::{Map, Mark, Node, Path, Value};
 
 /// A service on the way up: its file and name.
@@ -86,6 +86,9 @@ impl Loader<'_> {
             Value::Map(map) => {
                 let text = |key: &str| map.get(key).and_then(Node::as_text);
                 let name = text("service").ok_or_else(|| wrong("\"service\" is missing"))?;
+                if let Some(remote) = text("file").filter(|file| paths::is_fetched(file)) {
+                    return Err(wrong(&format!("{remote} {NOT_FETCHED}")));
+                }
                 let file =
                     text("file").map(|file| PathBuf::from(paths::absolute(file, &scope.directory, None)));
                 Ok((name.to_owned(), file))

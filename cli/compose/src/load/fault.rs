@@ -5,6 +5,10 @@ use std::{io, path::PathBuf};
 pub(crate) use berth_yaml::Fault;
 pub use berth_yaml::{Problem, Sources};
 
+/// What is said of a file that is not on this machine.
+pub(super) const NOT_FETCHED: &str =
+    "is not a file of this machine, and berth compose fetches none: clone or download it, and name the copy";
+
 /// A project cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,6 +25,9 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
+    /// A file would have to be fetched.
+    #[error("{0} {NOT_FETCHED}")]
+    Remote(String),
     /// There is no Compose file.
     #[error("no configuration file provided: not found; berth looks for compose.yaml, compose.yml, docker-compose.yml and docker-compose.yaml in {} and above it, or name one with -f", directory.display())]
     NoFile {

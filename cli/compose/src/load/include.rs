@@ -2,7 +2,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
-use super::{Fault, LoadError, Loader, Scope, options, paths};
+use super::{Fault, LoadError, Loader, Scope, fault::NOT_FETCHED, options, paths};
 use crate::yaml::{Map, Mark, Node, Path, Value};
 
 /// The sections an included file adds to.
@@ -68,6 +68,9 @@ impl Loader<'_> {
             }
             other => return Err(wrong(format!("must be a file or a mapping, not {}", other.kind()))),
         };
+        if let Some(remote) = files.iter().find(|file| paths::is_fetched(file)) {
+            return Err(wrong(format!("{remote} {NOT_FETCHED}")));
+        }
         let files: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
         let main = files.first().ok_or_else(|| wrong("\"path\" is missing".to_owned()))?;
         if let Some(missing) = files.iter().find(|file| !file.is_file()) {

@@ -106,6 +106,10 @@ pub(super) fn locate(options: &Options) -> Result<Located, LoadError> {
         files = search(&options.directory(&[]))
             .ok_or_else(|| LoadError::NoFile { directory: options.directory(&[]) })?;
     }
+    let mut named = files.iter().map(|file| file.to_string_lossy());
+    if let Some(remote) = named.find(|file| super::paths::is_fetched(file)) {
+        return Err(LoadError::Remote(remote.into_owned()));
+    }
     let directory = options.directory(&files);
     read_env_files(options, &directory, &mut environment)?;
     let files = files

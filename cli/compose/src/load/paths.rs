@@ -95,9 +95,12 @@ fn text<'a>(map: &'a Map, key: &str) -> Option<&'a str> {
 }
 
 fn is_remote(context: &str) -> bool {
-    context.contains("://")
-        || context.starts_with("service:")
-        || ["github.com/", "git@"].iter().any(|prefix| context.starts_with(prefix))
+    context.starts_with("service:") || is_fetched(context)
+}
+
+/// Whether this names a repository, an artifact or a page rather than a path.
+pub(crate) fn is_fetched(text: &str) -> bool {
+    text.contains("://") || ["github.com/", "git@"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 fn is_windows_absolute(path: &str) -> bool {

@@ -29,7 +29,7 @@ const START_FAILED: i32 = 128;
 const LOST: i32 = 255;
 
 /// How long a killed process may take to be gone; longer means that the kernel holds it (a hung mount, say).
-const DEATH: Duration = Duration::from_secs(10);
+pub(super) const DEATH: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Starts a container. When this returns its program was loaded.

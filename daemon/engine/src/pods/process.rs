@@ -1,6 +1,6 @@
 //! Further processes of a pod's container, and clients of its first one.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,10 @@ use berth_api::stdcopy;
 use berth_runtime_client::Shim;
 use berth_runtime_client::protocol::{Attach, Exec, Framing, WindowSize, files};
 use berth_spec::oci;
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::AsyncReadExt as _;
 
+use super::life::DEATH;
 use super::registry::PodContainer;
 use crate::containers::bare;
 use crate::containers::signal::SIGKILL;
@@ -86,10 +88,18 @@ impl PodProcess {
         }
     }
 
-    async fn kill(&self) {
+    /// Kills an exec; when this returns it is gone, with its record, unless the kernel holds it.
+    async fn end(self) {
         let Some(exec) = &self.exec else { return };
+        // What it has still to say is for nobody. The shim may have closed its end already.
+        shutdown(self.stream.as_raw_fd(), Shutdown::Both).ok();
         if let Err(error) = self.shim.kill_exec(exec, SIGKILL).await {
             tracing::debug!(exec, %error, "killing an exec that took too long");
+        }
+        match tokio::time::timeout(DEATH, self.wait()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(exec, %error, "an exec that was killed"),
+            Err(_) => tracing::warn!(exec, "an exec that was killed does not end: it hangs in the kernel"),
         }
     }
 }
@@ -188,6 +198,10 @@ impl Engine {
             Some(limit) => match tokio::time::timeout(limit, collected).await {
                 Ok(collected) => collected,
                 Err(_) => {
+                    // Whoever is told that it was killed may look for it at once.
+                    if let Some(process) = killer.0.take() {
+                        process.end().await;
+                    }
                     let seconds = limit.as_secs();
                     return Err(EngineError::new(
                         Kind::Timeout,
@@ -209,13 +223,7 @@ struct KillOnDrop(Option<PodProcess>);
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(process) = self.0.take() {
-            tokio::spawn(async move {
-                process.kill().await;
-                // Its record goes, too.
-                if let Err(error) = process.wait().await {
-                    tracing::debug!(%error, "an exec that was killed");
-                }
-            });
+            tokio::spawn(process.end());
         }
     }
 }

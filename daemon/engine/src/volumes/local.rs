@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::ToSocketAddrs as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use berth_spec::FsOption;
@@ -24,6 +24,9 @@ const NEEDS: [(&str, &[&str]); 3] =
 
 /// File systems whose option `addr` is a host's name.
 const NETWORK: [&str; 4] = ["nfs", "nfs4", "cifs", "smb3"];
+
+/// Options that name a version of NFS, or something that only one version has (nfs(5)).
+const NFS_VERSION: [&str; 7] = ["vers", "nfsvers", "v2", "v3", "v4", "minorversion", "mountport"];
 
 /// What a volume's options make of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +90,19 @@ pub(super) fn read(name: &str, options: Option<&BTreeMap<String, String>>) -> Re
     Ok(Local::Mount(FileSystem { kind, device, options: words }))
 }
 
+/// What the kernel said of a mount.
+struct Refused {
+    what: &'static str,
+    errno: Errno,
+    log: String,
+}
+
+impl Refused {
+    fn new(what: &'static str, errno: Errno, log: String) -> Self {
+        Self { what, errno, log }
+    }
+}
+
 impl FileSystem {
     /// Mounts it on the directory, unless it is there already.
     pub(super) fn mount(&self, volume: &str, target: &Path) -> Result<()> {
@@ -94,8 +110,18 @@ impl FileSystem {
             return Ok(());
         }
         let place = fsutil::open_host_dir(target).during("open", target)?;
-        let failed = |what: &str, errno: Errno, log: String| {
-            let log = if log.is_empty() { String::new() } else { format!(" ({log})") };
+        let options = MountOptions::parse(&self.options);
+        let data = self.resolved(&options.data)?;
+        let mount = self.create(&options, &data).or_else(|refused| match self.newer(&data, refused.errno) {
+            // What was asked for is what failed, whatever else was tried.
+            Some(newer) => self.create(&options, &newer).map_err(|_| refused),
+            None => Err(refused),
+        });
+        let attached = mount.and_then(|mount| {
+            move_mount(&mount, place.as_fd()).map_err(|errno| Refused::new("attach", errno, String::new()))
+        });
+        attached.map_err(|Refused { what, errno, log }| {
+            let log = if log.is_empty() { log } else { format!(" ({log})") };
             EngineError::internal(format!(
                 "error while mounting volume '{volume}': failed to mount local volume: {what} of type {}, device {}, \
                  options {:?}: {errno}{log}",
@@ -103,11 +129,14 @@ impl FileSystem {
                 self.device,
                 self.options.join(",")
             ))
-        };
-        let options = MountOptions::parse(&self.options);
+        })
+    }
+
+    /// A mount that is nowhere yet.
+    fn create(&self, options: &MountOptions, data: &[FsOption]) -> Result<OwnedFd, Refused> {
         let fs = FsContext::open(&self.kind)
-            .map_err(|errno| failed("the kernel does not know file systems", errno, String::new()))?;
-        let set = |result: Result<(), Errno>| result.map_err(|errno| failed("set up", errno, fs.log()));
+            .map_err(|errno| Refused::new("the kernel does not know file systems", errno, String::new()))?;
+        let set = |result: Result<(), Errno>| result.map_err(|errno| Refused::new("set up", errno, fs.log()));
         set(fs.set_string("source", &self.device))?;
         if options.superblock.readonly {
             set(fs.set_flag("ro"))?;
@@ -115,15 +144,25 @@ impl FileSystem {
         if options.superblock.synchronous {
             set(fs.set_flag("sync"))?;
         }
-        for option in self.resolved(&options.data)? {
+        for option in data {
             set(match &option.value {
                 Some(value) => fs.set_string(&option.key, value),
                 None => fs.set_flag(&option.key),
             })?;
         }
         set(fs.create())?;
-        let mount = fs.mount(options.attributes.set).map_err(|errno| failed("mount", errno, fs.log()))?;
-        move_mount(&mount, place.as_fd()).map_err(|errno| failed("attach", errno, String::new()))
+        fs.mount(options.attributes.set).map_err(|errno| Refused::new("mount", errno, fs.log()))
+    }
+
+    /// NFS whose version nobody named, in a version that the kernel does not begin with (it begins with 3, some with 2,
+    /// and leaves trying others to mount.nfs(8)): a server that speaks 4 alone refuses those.
+    fn newer(&self, data: &[FsOption], errno: Errno) -> Option<Vec<FsOption>> {
+        let refused = matches!(errno, Errno::EPROTONOSUPPORT | Errno::EPFNOSUPPORT | Errno::ECONNREFUSED);
+        let named = data.iter().any(|option| NFS_VERSION.contains(&option.key.as_str()));
+        (self.kind == "nfs" && refused && !named).then(|| {
+            let newest = FsOption { key: "vers".to_owned(), value: Some("4.2".to_owned()) };
+            data.iter().cloned().chain([newest]).collect()
+        })
     }
 
     /// The file system's own options; the name of a server becomes its address, which is all that the kernel knows.
@@ -185,6 +224,22 @@ mod tests {
         assert_eq!(message(&[("device", "/x")]), "create v: missing required option: \"type\"");
         assert!(message(&[("type", "none"), ("device", "/x")]).contains("o=bind"));
         assert!(message(&[("type", "none"), ("o", "bind"), ("device", "x")]).contains("absolute"));
+    }
+
+    #[test]
+    fn nfs_of_no_version_is_tried_in_the_newest() {
+        let newer = |kind: &str, o: &str, errno| {
+            let Local::Mount(fs) = local(&[("type", kind), ("o", o), ("device", ":/x")]).unwrap() else {
+                panic!("no file system")
+            };
+            fs.newer(&MountOptions::parse(&fs.options).data, errno)
+        };
+        let tried = newer("nfs", "addr=10.0.0.1,nolock,rw", Errno::EPROTONOSUPPORT).unwrap();
+        let last = tried.last().map(|option| (option.key.as_str(), option.value.as_deref()));
+        assert_eq!((tried.len(), last), (3, Some(("vers", Some("4.2")))));
+        assert!(newer("nfs", "addr=10.0.0.1,vers=3", Errno::EPROTONOSUPPORT).is_none());
+        assert!(newer("nfs", "addr=10.0.0.1", Errno::EACCES).is_none());
+        assert!(newer("cifs", "addr=10.0.0.1", Errno::ECONNREFUSED).is_none());
     }
 
     #[test]

@@ -40,20 +40,22 @@ pub(super) async fn run(
     output.attach(project, up, created).await?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let watching = match up.watch {
-        true => Some(super::watch::spawn(engine.clone(), project.clone(), Vec::new(), maker, true)?),
-        false => None,
-    };
+    let (mut maker, mut watching) = (Some(maker), None);
     let mut ending = Ending { engine, project, up, exit: None, asked: false, stops: JoinSet::new() };
     let start = engine.start_created(project, created);
     tokio::pin!(start);
     let mut started = false;
-    while !output.alive.is_empty() || !started {
+    // Who watches may mend what has ended: there it goes on until the user has had enough.
+    while !output.alive.is_empty() || !started || (watching.is_some() && !ending.asked) {
         tokio::select! {
             result = &mut start, if !started => {
                 started = true;
                 if !ending.asked {
                     result?;
+                    if let Some(maker) = maker.take().filter(|_| up.watch) {
+                        let (engine, project) = (engine.clone(), project.clone());
+                        watching = Some(super::watch::spawn(engine, project, Vec::new(), maker, true)?);
+                    }
                 }
             }
             _ = interrupt.recv() => ending.asked().await?,
@@ -104,12 +106,13 @@ struct Output {
     printer: Arc<Printer>,
     readers: JoinSet<Result<()>>,
     alive: BTreeSet<String>,
-    restarting: BTreeSet<String>,
+    /// Those that have ended; they may start again.
+    ended: BTreeSet<String>,
 }
 
 impl Output {
     fn new(client: Client, printer: Arc<Printer>) -> Self {
-        Self { client, printer, readers: JoinSet::new(), alive: BTreeSet::new(), restarting: BTreeSet::new() }
+        Self { client, printer, readers: JoinSet::new(), alive: BTreeSet::new(), ended: BTreeSet::new() }
     }
 
     /// Attaches to the containers before they start.
@@ -164,8 +167,8 @@ impl Output {
 
     /// A container has started: one that is new, or one that was restarted, is read from its log.
     async fn started(&mut self, id: String, source: String) -> Result<()> {
-        let again = self.restarting.remove(&id);
-        if !again && !self.alive.insert(id.clone()) {
+        let again = self.ended.remove(&id);
+        if !self.alive.insert(id.clone()) && !again {
             return Ok(());
         }
         let since = if again { logs::started_at(&self.client, &id).await? } else { None };
@@ -181,9 +184,8 @@ impl Output {
     async fn exited(&mut self, id: &str, source: &str, code: i64) -> bool {
         let inspect = self.client.container_inspect(id, false).await;
         let restarts = inspect.is_ok_and(|inspect| inspect.state.restarting || inspect.state.running);
-        if restarts {
-            self.restarting.insert(id.to_owned());
-        } else {
+        self.ended.insert(id.to_owned());
+        if !restarts {
             self.alive.remove(id);
         }
         tokio::time::sleep(LAST_WORDS).await;

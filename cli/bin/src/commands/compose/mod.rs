@@ -8,6 +8,7 @@ mod images;
 mod lifecycle;
 mod list;
 mod logs;
+mod missing;
 mod progress;
 mod project;
 mod run;
@@ -71,6 +72,12 @@ enum Command {
     Volumes(list::Volumes),
     Wait(lifecycle::Wait),
     Watch(watch::Watch),
+    #[command(hide = true)]
+    Alpha(missing::Missing),
+    #[command(hide = true)]
+    Bridge(missing::Missing),
+    #[command(hide = true)]
+    Publish(missing::Missing),
 }
 
 pub(crate) async fn run(session: &Session, args: Compose) -> Result<Exit> {
@@ -109,6 +116,9 @@ pub(crate) async fn run(session: &Session, args: Compose) -> Result<Exit> {
         Command::Volumes(args) => list::run_volumes(session, project, args).await,
         Command::Wait(args) => lifecycle::wait(session, project, args).await,
         Command::Watch(args) => watch::run(session, project, args).await,
+        Command::Alpha(_) => missing::alpha(),
+        Command::Bridge(_) => missing::bridge(),
+        Command::Publish(_) => missing::publish(),
     }
 }
 

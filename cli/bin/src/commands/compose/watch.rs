@@ -64,7 +64,7 @@ async fn bring_up(engine: &Engine, project: &Project, recreate: Recreate) -> Res
     Ok(engine.start_created(project, &created).await?)
 }
 
-/// Watches until it is aborted.
+/// Watches until it is aborted. What fails is told; the next change is another try.
 pub(super) fn spawn(
     engine: Engine,
     project: Project,
@@ -75,28 +75,42 @@ pub(super) fn spawn(
     let mut watcher = Watcher::new(engine.clone(), project.clone(), &services)?;
     println!("Watch enabled");
     Ok(tokio::spawn(async move {
-        watcher.initial_sync().await?;
-        while let Some(work) = watcher.next().await? {
+        let warn = |error: anyhow::Error| eprintln!("warning: {error:#}");
+        watcher.initial_sync().await.unwrap_or_else(|error| warn(error.into()));
+        loop {
+            let work = match watcher.next().await {
+                Ok(Some(work)) => work,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    warn(error.into());
+                    continue;
+                }
+            };
             for work in work {
                 match work {
                     Work::Told(text) => println!("{text}"),
                     Work::Rebuild(services) => {
                         let names: Vec<String> = services.into_iter().collect();
                         println!("Rebuilding service(s) {names:?} after changes were detected...");
-                        // A mistake in the sources is mended by the next change.
-                        match engine.build(&project, &names, &maker, &BTreeMap::new()).await {
-                            Ok(()) => {
-                                bring_up(&engine, &project, Recreate::Diverged).await?;
-                                if prune {
-                                    engine.drop_nameless_images(&project).await?;
-                                }
-                            }
-                            Err(error) => eprintln!("{error}"),
-                        }
+                        rebuild(&engine, &project, &names, &maker, prune).await.unwrap_or_else(warn);
                     }
                 }
             }
         }
-        Ok(())
     }))
+}
+
+async fn rebuild(
+    engine: &Engine,
+    project: &Project,
+    services: &[String],
+    maker: &Maker,
+    prune: bool,
+) -> Result<()> {
+    engine.build(project, services, maker, &BTreeMap::new()).await?;
+    bring_up(engine, project, Recreate::Diverged).await?;
+    if prune {
+        engine.drop_nameless_images(project).await?;
+    }
+    Ok(())
 }
