@@ -29,7 +29,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::items::Items;
 use entry::Entry;
-pub(crate) use options::{DRIVERS, plan};
+pub(crate) use options::{DRIVERS, plan, size};
 use reader::{Reader, Step};
 pub use relay::{SYSLOG_ROLE, SyslogTls, Trust};
 
