@@ -1,7 +1,8 @@
-# --storage-opt size: a project quota of ext4 on a loop device bounds what a container writes into its tree.
+# --storage-opt size: a project quota of ext4 on a loop device bounds what a container writes into its tree. And how fast it may
+# read and write that device.
 # needs: berthd berth berth-shim
 # programs: mkfs.ext4
-# expect: 12
+# expect: 13
 export BERTH_HOST=unix:///run/berth-size/berth.sock
 mkdir -p /tmp/size/bin /tmp/size/etc /tmp/size/tmp /tmp/disk
 cp /bin/busybox /tmp/size/bin/
@@ -37,6 +38,8 @@ berth rm full >/dev/null
 # The space is given back: as many as fill the disk, one after the other.
 check 'removal frees all of it' "$(for _ in 1 2 3 4; do berth run --rm --storage-opt size=100M base sh -c "$fill" 90 2>&1; sleep 1; done | sort | uniq -c | tr -s ' ')" ' 4 0 90'
 check 'a size that is none' "$(berth run --rm --storage-opt size=big base true 2>&1 | grep -c "invalid size: 'big'")" 1
+disk=$(losetup | sed -n 's/^\(.*\): .*disk.ext4.*/\1/p')
+check 'rates of a device' "$(berth run --rm --device-read-bps "$disk:1mb" --device-write-bps "$disk:2mb" --device-read-iops "$disk:100" --device-write-iops "$disk:200" base cut -d' ' -f2- /sys/fs/cgroup/io.max 2>&1)" 'rbps=1048576 wbps=2097152 riops=100 wiops=200'
 berth system shutdown --containers >/dev/null 2>&1; wait "$daemon"
 serve --storage-opt overlay2.size=8M
 check 'a bound for all' "$(berth run --rm base sh -c "$fill" 20 2>&1 | cut -d' ' -f1,3-) $(berth run --rm --storage-opt size=30M base sh -c "$fill" 20 2>&1)" '1 Disk quota exceeded 0 20'

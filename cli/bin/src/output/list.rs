@@ -33,7 +33,7 @@ pub(crate) fn render(
             columns.iter().map(|(heading, _)| (*heading).to_owned()).collect(),
             rows.iter().map(|row| columns.iter().map(|(_, field)| text(row, field)).collect()).collect(),
         )),
-        Some("json") => Ok(rows.iter().map(|row| row.to_string() + "\n").collect()),
+        Some("json") => Ok(rows.iter().map(|row| sorted(row).to_string() + "\n").collect()),
         Some(format) => match format.strip_prefix("table ") {
             Some(format) => {
                 let template = template(format, rows)?;
@@ -59,6 +59,15 @@ pub(crate) fn render(
             }
         },
     }
+}
+
+/// A row with its fields in the order of their names, as docker writes them into JSON.
+fn sorted(row: &Value) -> Value {
+    let mut row = row.clone();
+    if let Value::Object(fields) = &mut row {
+        fields.sort_keys();
+    }
+    row
 }
 
 /// A template for rows, all of whose fields they have.
@@ -115,12 +124,17 @@ fn text(row: &Value, field: &str) -> String {
 
 /// Columns as wide as their widest cell and three blanks, at least ten (docker's tabwriter).
 pub(crate) fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    columns(heading, rows, 10)
+}
+
+/// The same with columns of at least this width.
+pub(crate) fn columns(heading: Vec<String>, rows: Vec<Vec<String>>, least: usize) -> String {
     let mut lines = vec![heading];
     lines.extend(rows);
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|i| {
-            lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(10)
+            lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(least)
         })
         .collect();
     let mut out = String::new();

@@ -48,7 +48,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 impl Engine {
     /// Bounds what a container writes into its tree, where nothing was written yet.
     pub(crate) fn bound(&self, snapshot: &Snapshot, bytes: u64) -> Result<()> {
-        let failed = |errno: Errno| EngineError::io("bound the size of", &snapshot.upper, errno.into());
+        let failed = |errno: Errno| EngineError::io("bound the size of", &snapshot.upper, errno);
         let open = |path: &Path| File::open(path).map_err(|error| EngineError::io("open", path, error));
         let (upper, work) = (open(&snapshot.upper)?, open(&snapshot.work)?);
         // Looking for a number and taking it are one.
