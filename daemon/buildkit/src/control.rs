@@ -147,7 +147,7 @@ impl ControlService for Control {
             let age = Duration::from_nanos(request.keep_duration.unsigned_abs());
             filters.add("until", &format!("{}s", age.as_secs()));
         }
-        for filter in &request.filter {
+        for filter in request.filter.iter().filter(|filter| !filter.is_empty()) {
             let (key, value) =
                 filter.split_once("==").or_else(|| filter.split_once('=')).unwrap_or((filter, ""));
             filters.add(key, value);

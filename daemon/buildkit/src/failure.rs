@@ -56,6 +56,13 @@ pub(crate) fn returned(error: RpcStatus) -> Status {
     with_details(Code::from_i32(error.code), error.message, error.details)
 }
 
+/// What a step's failure says: the error, and what one can do, without the place between them.
+pub(crate) fn parts(message: &str) -> (&str, Option<&str>) {
+    let (error, rest) = message.split_once('\n').unwrap_or((message, ""));
+    let last = rest.trim_end().rsplit('\n').next().unwrap_or_default();
+    (error, Some(last).filter(|last| last.starts_with("Its file system")))
+}
+
 fn with_details(code: Code, message: String, details: Vec<Any>) -> Status {
     let whole = RpcStatus { code: code as i32, message: message.clone(), details };
     Status::with_details(code, message, Bytes::from(whole.encode_to_vec()))
@@ -79,6 +86,13 @@ fn place_of(excerpt: &Excerpt, source: &pb::SourceInfo) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_place_is_not_told_twice() {
+        let message = "it failed\nDockerfile:1\n----\n 1 | >>> RUN x\n----\nIts file system is kept: run ab";
+        assert_eq!(parts(message), ("it failed", Some("Its file system is kept: run ab")));
+        assert_eq!(parts("it failed\nDockerfile:1\n----\n"), ("it failed", None));
+    }
 
     #[test]
     fn a_failed_command_tells_its_place() {

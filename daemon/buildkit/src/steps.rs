@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_builder::{BuildEvent, Event, OutputStream};
 
+use crate::failure;
 use crate::progress::{Board, Task};
 use crate::protocol::control::Vertex;
 use crate::protocol::pb;
@@ -69,7 +70,12 @@ impl Steps {
             }
             BuildEvent::StepFailed { message } => {
                 if let Some(vertex) = open.remove(&step) {
-                    self.board.complete(vertex, Some(message));
+                    // The client shows the place in the Dockerfile by itself; what is said behind it is for the user.
+                    let (error, hint) = failure::parts(&message);
+                    if let Some(hint) = hint {
+                        self.board.print(&vertex, 2, format!("{hint}\n").into());
+                    }
+                    self.board.complete(vertex, Some(error.to_owned()));
                 }
             }
             BuildEvent::Warning { text } => {
