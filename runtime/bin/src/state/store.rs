@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use berth_cgroup::resctrl::{Group, Place, Resctrl};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
 use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, ContainerPlan, HookPlans, oci};
@@ -99,6 +100,7 @@ impl Store {
                 .as_ref()
                 .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
             unit,
+            rdt: planned_rdt(&bundle.spec, id),
             annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
             later_hooks: has_later_hooks(&bundle.spec),
             own_mounts: has_own_mounts(&bundle.spec),
@@ -193,6 +195,14 @@ fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
     }
 }
 
+/// Where its group of resctrl will be, for whoever has to take it away if the creation is killed. That it cannot be made is
+/// told when it is.
+fn planned_rdt(spec: &oci::Spec, id: &str) -> Option<Place> {
+    let asked = spec.linux().as_ref()?.intel_rdt().as_ref()?;
+    let class = asked.clos_id().as_deref().filter(|name| !name.is_empty());
+    Some(Resctrl::find().ok()?.place(id, class, asked.enable_monitoring().unwrap_or(false)))
+}
+
 fn planned_unit(spec: &oci::Spec, id: &str) -> anyhow::Result<Unit> {
     let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
     Ok(Unit::new(asked.as_deref(), id, spec.annotations().iter().flatten())?)
@@ -236,10 +246,11 @@ impl Container {
     }
 
     /// The container exists: its first process has this pid.
-    pub(crate) fn created(&mut self, pid: Pid, cgroup: &Path) -> anyhow::Result<()> {
+    pub(crate) fn created(&mut self, pid: Pid, cgroup: &Path, rdt: Option<&Group>) -> anyhow::Result<()> {
         self.record.pid = pid.as_raw();
         self.record.start_time = start_time(pid.as_raw()).unwrap_or(0);
         self.record.cgroup = cgroup.to_owned();
+        self.record.rdt = rdt.map(|group| group.place().clone());
         self.save()
     }
 
@@ -285,6 +296,12 @@ impl Container {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Its share of caches and memory bandwidth; `None` if it has none, or its group is gone.
+    pub(crate) fn rdt(&self) -> anyhow::Result<Option<Group>> {
+        let place = self.record.rdt.as_ref();
+        Ok(place.map_or(Ok(None), Resctrl::open)?)
     }
 
     /// Its cgroup, which must be there.
@@ -436,6 +453,8 @@ impl Container {
             }
             Err(error) => problems.push(format!("{error:#}")),
         }
+        let removed = self.rdt().and_then(|group| Ok(group.map_or(Ok(()), Group::remove)?));
+        problems.extend(removed.err().map(|error| format!("{error:#}")));
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
             if !self.record.own_mounts {
@@ -500,7 +519,7 @@ mod tests {
         let store = Store::new(root.path());
         let mut container = store.reserve("c", &bundle(root.path())).unwrap();
         let own = Pid::this();
-        container.created(own, Path::new("/berth-no-such-cgroup")).unwrap();
+        container.created(own, Path::new("/berth-no-such-cgroup"), None).unwrap();
         assert_eq!(store.load("c").unwrap().status(), Status::Running);
         container.record.start_time += 1;
         assert_eq!(container.status(), Status::Stopped, "the number belongs to another process now");
