@@ -145,7 +145,7 @@ impl ControlService for Control {
         let mut filters = Filters::default();
         if request.keep_duration > 0 {
             let age = Duration::from_nanos(request.keep_duration.unsigned_abs());
-            filters.add("until", &format!("{}s", age.as_secs()));
+            filters.add("until", format!("{}s", age.as_secs()));
         }
         for filter in request.filter.iter().filter(|filter| !filter.is_empty()) {
             let (key, value) =
