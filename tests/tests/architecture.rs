@@ -53,7 +53,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "berth-sys",
         ],
     ),
-    ("berth-http", &["berth-api", "berth-engine", "berth-oci"]),
+    (
+        "berth-buildkit",
+        &["berth-api", "berth-builder", "berth-dockerfile-parser", "berth-engine", "berth-oci"],
+    ),
+    ("berth-http", &["berth-api", "berth-buildkit", "berth-engine", "berth-oci"]),
     ("berth-cri", &["berth-api", "berth-engine"]),
     ("berth-nri", &["berth-engine", "berth-spec"]),
     (

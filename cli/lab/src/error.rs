@@ -32,6 +32,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A plot cannot be turned into pixels.
+    #[error("cannot render the plot {}", path.display())]
+    Render {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: crate::plot::PngError,
+    },
     /// An engine refused.
     #[error("{engine}: cannot {what}")]
     Engine {

@@ -33,7 +33,7 @@ experiment() {
     local name=$1 duration=$2; shift 2
     rm -rf "/tmp/lab/$name"
     berth lab run -o "/tmp/lab/$name" --duration "$duration" --repetitions 1 "$@" "/files/examples/lab/$name.yaml" >/tmp/lab.log 2>&1
-    [ -s "/tmp/lab/$name/report.html" ] && ls "/tmp/lab/$name"/plots/*.svg >/dev/null 2>&1
+    [ -s "/tmp/lab/$name/report.html" ] && ls "/tmp/lab/$name"/plots/*.svg "/tmp/lab/$name"/plots/*.png >/dev/null 2>&1
 }
 # again TIMES NAME DURATION [OPTIONS]: the same, so many times as long; options without spaces
 again() { local times=$1 name=$2 seconds=${3%s}; shift 3; experiment "$name" "$((seconds * times))s" "$@"; }

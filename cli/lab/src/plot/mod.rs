@@ -1,18 +1,20 @@
 //! Plots as SVG: light and dark, with units on both axes, readable without anything but a browser.
 //!
 //! ```text
-//! Chart (what) ─▶ Scale (data ─▶ pixels, ticks at 1, 2, 5) ─▶ Svg (text)
+//! Chart (what) ─▶ Scale (data ─▶ pixels, ticks at 1, 2, 5) ─▶ Svg (text) ─▶ Png (pixels, of a file of its own)
 //! ```
 
 mod bars;
 mod chart;
 mod forest;
+mod png;
 mod scale;
 mod svg;
 
 pub use bars::{Bar, Bars};
 pub use chart::{Chart, Layer, Shape};
 pub use forest::Forest;
+pub use png::{Error as PngError, render as png};
 pub use scale::Quantified;
 
 /// The style of all plots. In a report it stands once; a plot in a file of its own carries it.

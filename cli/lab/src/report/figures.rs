@@ -10,7 +10,7 @@ use crate::statistics::quantile;
 /// A plot, drawn.
 #[derive(Debug, Clone)]
 pub struct Figure {
-    /// Name of its file, without `.svg`.
+    /// Name of its files, without `.svg` and `.png`.
     pub name: String,
     /// For a page that has the style.
     pub inline: String,

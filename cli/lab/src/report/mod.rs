@@ -5,7 +5,8 @@
 //!     measures.csv     every measure of every run
 //!     samples.csv      every reading
 //!     record.json      the recording and what was found
-//!     plots/*.svg      each plot
+//!     plots/*.svg      each plot, for light and dark
+//!     plots/*.png      the same as pixels
 //!     output/*.txt     what the containers printed
 //!     experiment.yaml  what was run
 //! ```
@@ -22,6 +23,7 @@ use serde::Serialize;
 use crate::error::{Error, Result, write};
 use crate::experiment::Experiment;
 use crate::measure::Outcome;
+use crate::plot::png;
 use crate::record::Recording;
 
 pub use figures::{Figure, figures, time_chart};
@@ -68,7 +70,10 @@ pub fn write_all(
 ) -> Result<()> {
     let figures = figures(experiment, recording, outcome);
     for figure in &figures {
-        write(directory.join("plots").join(format!("{}.svg", figure.name)), &figure.alone)?;
+        let file = |kind| directory.join("plots").join(format!("{}.{kind}", figure.name));
+        write(file("svg"), &figure.alone)?;
+        let pixels = png(&figure.alone).map_err(|source| Error::Render { path: file("png"), source })?;
+        write(file("png"), pixels)?;
     }
     let whole = serde_json::to_string(&Whole { recording, outcome }).expect("numbers and texts serialise");
     write(directory.join("record.json"), whole)?;
