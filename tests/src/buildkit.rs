@@ -7,9 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use berth_buildkit::protocol::control::control_client::ControlClient;
-use berth_buildkit::protocol::control::{
-    CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, StatusRequest, Vertex,
-};
+use berth_buildkit::protocol::control::{Exporter, SolveRequest, StatusRequest, Vertex};
 use berth_buildkit::protocol::filesync::BytesMessage;
 use berth_buildkit::protocol::filesync::file_send_server::{FileSend, FileSendServer};
 use berth_buildkit::protocol::filesync::file_sync_server::{FileSync, FileSyncServer};
@@ -117,7 +115,6 @@ impl Built {
     ///
     /// # Panics
     /// If the build failed.
-    #[must_use]
     #[track_caller]
     pub fn image(&self) -> String {
         let told = self.result.as_ref().unwrap_or_else(|error| panic!("{error:?}\n{}", self.output));
@@ -241,13 +238,6 @@ impl Client {
                 .map(|(kind, attrs)| Exporter { r#type: kind.to_owned(), attrs: map(attrs) })
                 .into_iter()
                 .collect(),
-            cache: Some(CacheOptions {
-                exports: vec![CacheOptionsEntry {
-                    r#type: "inline".to_owned(),
-                    ..CacheOptionsEntry::default()
-                }],
-                ..CacheOptions::default()
-            }),
             entitlements: vec!["network.host".to_owned()],
             ..SolveRequest::default()
         };
