@@ -21,6 +21,7 @@ mod handlers;
 mod query;
 mod router;
 mod server;
+mod session;
 mod shape;
 mod takeover;
 
