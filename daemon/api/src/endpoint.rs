@@ -113,7 +113,6 @@ endpoints! {
     Post   "/build"                              Build               24;
     Post   "/build/prune"                        BuildPrune          31;
     Post   "/build/cancel"                       BuildCancel         39;
-    Post   "/session"                            Session             31;
 
     Get    "/networks"                           NetworkList         24;
     Post   "/networks/create"                    NetworkCreate       24;

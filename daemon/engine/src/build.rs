@@ -22,56 +22,10 @@ use crate::ids;
 use crate::images::{self, credentials};
 use crate::items::Progress;
 
-/// Somebody who is asked for the credentials of a registry when a build needs them.
-pub trait AskCredentials: Send + Sync {
-    /// The credentials for a registry's host; `None` when there are none.
-    ///
-    /// # Errors
-    /// Whoever was asked gave no answer.
-    fn ask<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<AuthConfig>>>;
-}
-
-/// The credentials of one build.
-#[derive(Default)]
-pub struct BuildCredentials {
-    /// Those that came with it.
-    pub given: RegistryAuths,
-    /// Who knows more.
-    pub asked: Option<Arc<dyn AskCredentials>>,
-}
-
-impl From<RegistryAuths> for BuildCredentials {
-    fn from(given: RegistryAuths) -> Self {
-        Self { given, asked: None }
-    }
-}
-
-impl BuildCredentials {
-    pub(crate) async fn of(&self, domain: &str) -> Result<AuthConfig> {
-        match (self.given_for(domain), &self.asked) {
-            (Some(auth), _) => Ok(auth),
-            (None, Some(asked)) => Ok(asked.ask(domain).await?.unwrap_or_default()),
-            (None, None) => Ok(AuthConfig::default()),
-        }
-    }
-
-    /// Docker's own registry has several names.
-    fn given_for(&self, domain: &str) -> Option<AuthConfig> {
-        let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-        let host = |key: &str| {
-            let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
-            rest.split('/').next().unwrap_or_default().to_owned()
-        };
-        let same =
-            |key: &str| host(key) == domain || domain == "docker.io" && hub.contains(&host(key).as_str());
-        self.given.iter().find(|(key, _)| same(key)).map(|(_, auth)| auth.clone())
-    }
-}
-
 /// Finds the images of one build.
 pub(crate) struct Resolver {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) credentials: BuildCredentials,
+    pub(crate) auths: RegistryAuths,
     pub(crate) progress: Progress,
 }
 
@@ -89,7 +43,7 @@ impl Resolver {
                 return Ok(image.id);
             }
         }
-        let auth = self.credentials.of(reference.domain()).await?;
+        let auth = self.auth(reference.domain());
         let platform = platform.cloned().unwrap_or_else(Platform::host);
         let (tell, pump) = images::funnel(self.progress.clone());
         let pulled = self
@@ -101,6 +55,18 @@ impl Resolver {
         let pulled = pulled?;
         self.engine.image_event("pull", &reference.familiar(), &reference.familiar_name());
         Ok(pulled.id)
+    }
+
+    /// The credentials for a registry; docker's own has several names.
+    pub(crate) fn auth(&self, domain: &str) -> AuthConfig {
+        let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+        let host = |key: &str| {
+            let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
+            rest.split('/').next().unwrap_or_default().to_owned()
+        };
+        let same =
+            |key: &str| host(key) == domain || domain == "docker.io" && hub.contains(&host(key).as_str());
+        self.auths.iter().find(|(key, _)| same(key)).map(|(_, auth)| auth.clone()).unwrap_or_default()
     }
 }
 
@@ -127,14 +93,12 @@ impl Engine {
     pub async fn build(
         self: &Arc<Self>,
         options: BuildOptions,
-        credentials: BuildCredentials,
+        auths: RegistryAuths,
         context: File,
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<()> {
         let quiet = options.quiet;
-        // BuildKit names what its messages for programs are about.
-        let about = (options.version == "2").then(|| "moby.image.id".to_owned());
         let build_id = options.build_id.clone();
         let context = match options.remote.as_str() {
             "" => Context::Tar(context),
@@ -144,20 +108,11 @@ impl Engine {
         let (tell, pump) = images::funnel(progress.clone());
         let lines = Mutex::new(Lines::default());
         let io = BuildIo {
-            resolver: Arc::new(Resolver {
-                engine: Arc::clone(self),
-                credentials,
-                progress: progress.clone(),
-            }),
+            resolver: Arc::new(Resolver { engine: Arc::clone(self), auths, progress: progress.clone() }),
             events: Arc::new(move |event| {
                 if !quiet {
                     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    for mut message in lines.take(event) {
-                        if message.aux.is_some() {
-                            message.id.clone_from(&about);
-                        }
-                        tell(message);
-                    }
+                    lines.take(event).into_iter().for_each(&tell);
                 }
             }),
             cancel: cancel.clone(),

@@ -52,7 +52,6 @@ mod volumes;
 
 pub use berth_network::Protocol;
 pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
-pub use build::{AskCredentials, BuildCredentials};
 pub use cdi::CdiDirs;
 pub use cgroups::CgroupDriver;
 pub use config::{Defaults, EngineConfig, Runtime};

@@ -152,7 +152,7 @@ impl Engine {
                 forward.tell(BuildMessage::Transfer { message: Box::new(message) });
             }
         });
-        let resolver = Arc::new(Resolver { engine: Arc::clone(self), credentials: auths.into(), progress });
+        let resolver = Arc::new(Resolver { engine: Arc::clone(self), auths, progress });
         for cache in cache_from {
             self.take_cache(cache, &resolver, &mut handed, tell).await?;
         }
@@ -276,7 +276,7 @@ impl Engine {
 
     async fn push_to(&self, reference: &Reference, image: &Digest, resolver: &Resolver) -> Result<()> {
         let (tell, pump) = images::funnel(resolver.progress.clone());
-        let credentials = credentials(&resolver.credentials.of(reference.domain()).await?);
+        let credentials = credentials(&resolver.auth(reference.domain()));
         let options = berth_registry::PushOptions::default();
         let told = move |event| tell(images::message(event));
         let pushed = self.registry.push(reference, image, &credentials, &options, told);

@@ -10,18 +10,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    body, error::ApiResult, query::Query, router::Match, server::ShutdownMode, session::Sessions,
-    takeover::TakeOver,
-};
+use crate::{body, error::ApiResult, query::Query, router::Match, server::ShutdownMode, takeover::TakeOver};
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
     /// `POST /berth/shutdown` speaks here to whoever runs the daemon.
     pub(crate) shutdown: mpsc::Sender<ShutdownMode>,
-    /// Clients that can be asked during a build.
-    pub(crate) sessions: Arc<Sessions>,
     /// The server is to end: streams that would not, do.
     pub(crate) stop: CancellationToken,
 }

@@ -22,7 +22,6 @@ mod query;
 mod request_line;
 mod router;
 mod server;
-mod session;
 mod shape;
 mod takeover;
 

@@ -99,7 +99,7 @@ impl Server {
     pub fn new(engine: Arc<Engine>) -> (Self, mpsc::Receiver<ShutdownMode>) {
         let (shutdown, asked) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared { engine, shutdown, sessions: Arc::default(), stop: stop.clone() });
+        let shared = Arc::new(Shared { engine, shutdown, stop: stop.clone() });
         (Self { shared, stop, tasks: TaskTracker::new() }, asked)
     }
 

@@ -1,35 +1,30 @@
 //! Builds.
 
 use berth_api::{build::BuildOptions, registry::RegistryAuths};
-use berth_engine::BuildCredentials;
 use http::{Response, StatusCode};
 
 use crate::{
     body::{self, Body},
     context::Context,
     error::{ApiError, ApiResult},
-    handlers::{Reply, attach::client_gone, progress, session, transfer, upload::BodyReader},
+    handlers::{Reply, attach::client_gone, progress, transfer, upload::BodyReader},
     query::Query,
 };
 
 pub(super) async fn build(mut context: Context) -> ApiResult<Response<Body>> {
     let options = options(&context.query)?;
-    if options.remote == "client-session" {
+    if options.version == "2" {
         return Err(ApiError::bad_request(
-            "a build context that stays with the client (remote=client-session) is not supported: \
-             send it as the body of the request (DOCKER_BUILDKIT=0)",
+            "BuildKit is not available: build with version=1 (DOCKER_BUILDKIT=0)",
         ));
     }
-    let given: RegistryAuths = transfer::base64_json(context.header("x-registry-config"));
-    let credentials = BuildCredentials { given, asked: session::asked(&context) };
+    let auths: RegistryAuths = transfer::base64_json(context.header("x-registry-config"));
     let directory = context.engine().root().to_owned();
     let spool = BodyReader::new(context.take_body()).spool(directory).await;
     let tar = spool.map_err(|error| ApiError::internal(format!("receiving the build context: {error}")))?;
     let engine = context.engine().clone();
-    progress::run(|messages, cancel| async move {
-        engine.build(options, credentials, tar, messages, cancel).await
-    })
-    .await
+    progress::run(|messages, cancel| async move { engine.build(options, auths, tar, messages, cancel).await })
+        .await
 }
 
 fn options(query: &Query) -> ApiResult<BuildOptions> {

@@ -10,7 +10,6 @@ mod follow;
 mod images;
 mod networks;
 mod progress;
-mod session;
 mod swarm;
 mod system;
 mod transfer;
@@ -183,7 +182,6 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::PluginAdd => swarm::plugins_are_not_supported()?,
         E::Plugin => swarm::no_such_plugin(context.name())?,
         E::BerthBuild => return build::local(context).await,
-        E::Session => return session::open(context).await,
         E::BerthBuilds => build::history(context).await?,
         E::BerthBuildLog => build::log(context).await?,
         E::BerthShutdown => berth::shutdown(context).await?,
