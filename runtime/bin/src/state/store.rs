@@ -87,25 +87,7 @@ impl Store {
             ErrorKind::AlreadyExists => berth_core::Error::Exists { id: id.to_owned() }.into(),
             _ => anyhow::Error::from(error).context(format!("mkdir {}", directory.display())),
         })?;
-        let annotations = bundle.spec.annotations().clone().unwrap_or_default();
-        let record = Record {
-            oci_version: bundle.spec.version().clone(),
-            id: id.to_owned(),
-            pid: 0,
-            start_time: 0,
-            bundle: bundle.directory.clone(),
-            rootfs: bundle.rootfs(),
-            created: jiff::Timestamp::now().to_string(),
-            cgroup: unit
-                .as_ref()
-                .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
-            unit,
-            rdt: planned_rdt(&bundle.spec, id),
-            annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
-            later_hooks: has_later_hooks(&bundle.spec),
-            own_mounts: has_own_mounts(&bundle.spec),
-            limits: None,
-        };
+        let record = first_record(id, bundle, unit);
         let container = Container { directory, record, unprivileged: self.unprivileged };
         let config = container.directory.join(CONFIG);
         // Nobody reads it before there is a pid in the record.
@@ -119,6 +101,19 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// A container that somebody else looks after (a shim): known by its bundle and its first process, and with no
+    /// place in the state directory.
+    pub(crate) fn adopt(&self, id: &str, bundle: &Bundle, pid: Pid) -> anyhow::Result<Container> {
+        let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
+        let mut record = first_record(id, bundle, unit);
+        record.pid = pid.as_raw();
+        record.start_time =
+            start_time(pid.as_raw()).with_context(|| format!("no process has the id {pid}"))?;
+        // What it sees as its root, wherever that came from.
+        record.rootfs = PathBuf::from(format!("/proc/{pid}/root"));
+        Ok(Container { directory: bundle.directory.clone(), record, unprivileged: self.unprivileged })
     }
 
     /// An existing container.
@@ -166,6 +161,27 @@ impl Store {
             bail!("invalid container ID format: {id:?} (use letters, digits, and _ + - .)");
         }
         Ok(self.root.join(id))
+    }
+}
+
+/// What is known of a container before it is made.
+fn first_record(id: &str, bundle: &Bundle, unit: Option<Unit>) -> Record {
+    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    Record {
+        oci_version: bundle.spec.version().clone(),
+        id: id.to_owned(),
+        pid: 0,
+        start_time: 0,
+        bundle: bundle.directory.clone(),
+        rootfs: bundle.rootfs(),
+        created: jiff::Timestamp::now().to_string(),
+        cgroup: unit.as_ref().map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
+        unit,
+        rdt: planned_rdt(&bundle.spec, id),
+        annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+        later_hooks: has_later_hooks(&bundle.spec),
+        own_mounts: has_own_mounts(&bundle.spec),
+        limits: None,
     }
 }
 
