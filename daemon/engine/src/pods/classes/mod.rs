@@ -83,7 +83,10 @@ mod tests {
         };
         assert!(asked("x", "rdt.resources.beta.kubernetes.io/container.other").is_ok());
         let error = asked("io.kubernetes.cri.blockio-class", "x").unwrap_err().to_string();
-        assert!(error.contains("block I/O class \"gold\"") && error.contains("--cri-blockio-classes"), "{error}");
+        assert!(
+            error.contains("block I/O class \"gold\"") && error.contains("--cri-blockio-classes"),
+            "{error}"
+        );
         for pod in ["rdt.resources.beta.kubernetes.io/container.c", "rdt.resources.beta.kubernetes.io/pod"] {
             assert!(asked("x", pod).unwrap_err().to_string().contains("RDT class"), "{pod}");
         }
