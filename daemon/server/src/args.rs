@@ -157,6 +157,11 @@ pub(crate) struct Args {
     #[arg(long = "log-opt", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) log_opts: Vec<(String, String)>,
 
+    /// Option of the storage, KEY=VALUE: overlay2.size=10G bounds what each container may write into its own tree;
+    /// may be given several times
+    #[arg(long = "storage-opt", value_name = "KEY=VALUE")]
+    pub(crate) storage_opts: Vec<String>,
+
     /// Open descriptor to which a newline is written once clients are served
     #[arg(long, value_name = "N")]
     pub(crate) ready_fd: Option<i32>,

@@ -172,6 +172,7 @@ async fn serve(
     }
     defaults.log_options.clone_from(&further.log_opts);
     defaults.shm_size = further.shm_size.unwrap_or(defaults.shm_size);
+    config.set_storage_options(args.storage_opts.iter().map(String::as_str)).context("--storage-opt")?;
     if !args.cdi_spec_dir.is_empty() {
         config.cdi.0.clone_from(&args.cdi_spec_dir);
     }
