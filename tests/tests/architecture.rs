@@ -72,7 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "berth",
         &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-lab", "berth-oci"],
     ),
-    ("berth-tests", &["berth-api", "berth-cri"]),
+    ("berth-tests", &["berth-api", "berth-buildkit", "berth-cri"]),
 ];
 
 /// What each crate really depends on in production (not for its tests).

@@ -104,7 +104,8 @@ impl LlbBridge for Bridge {
         }
         if let Some(asked) = request.frontend_opt.get("requestid") {
             return Err(Status::unimplemented(format!(
-                "unsupported request {asked}: use berth build --check, or berth build --call"
+                "unsupported request {asked}: only builds are offered here; berth build --check finds what is wrong \
+                 with a Dockerfile"
             )));
         }
         let made = build::build(&self.shared, &job, &request.frontend_opt, &request.frontend_inputs).await?;

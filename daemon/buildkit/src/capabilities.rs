@@ -7,14 +7,16 @@ use berth_oci::Platform;
 use crate::protocol::{pb, types};
 
 /// What the bridge understands, in the names of BuildKit's `frontend/gateway/pb/caps.go`.
-const BRIDGE: [&str; 9] = [
+const BRIDGE: [&str; 11] = [
     "solve.base",
     "solve.inlinereturn",
     "return",
     "returnmap",
     "importcaches",
     "proto.refarray",
+    "reference.output",
     "frontend.inputs",
+    "gateway.solve.metadata",
     "gateway.evaluate",
     "gateway.warnings",
 ];

@@ -38,9 +38,9 @@ mod tunnel;
 pub use serve::BuildKit;
 pub use session::Hello;
 
-/// Messages and services, generated from their definitions.
-#[allow(missing_docs, unreachable_pub, dead_code, clippy::all, clippy::pedantic)]
-mod protocol {
+/// Messages and services, generated from their definitions. Public for tests, which are the client.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod protocol {
     include!(concat!(env!("OUT_DIR"), "/protocol.rs"));
 
     pub use moby::buildkit::secrets::v1 as secrets;

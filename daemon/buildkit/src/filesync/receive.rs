@@ -57,7 +57,7 @@ pub(crate) async fn receive(
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let work = tokio::task::spawn_blocking(move || {
         let known = known(&mirror.tree)?;
-        Receiver { mirror: &mirror, known, requests, ..Receiver::new(&mirror, receiver) }.run()
+        Receiver::new(&mirror, known, receiver, requests).run()
     });
     let (mut bytes, mut told) = (0, 0);
     while let Some(packet) = packets.message().await? {
@@ -77,14 +77,20 @@ pub(crate) async fn receive(
     Ok(bytes)
 }
 
+/// Says what was done, on which path.
+fn at(what: &'static str, path: &Path) -> impl Fn(io::Error) -> ReceiveError + use<> {
+    let path = path.to_owned();
+    move |source| ReceiveError::Io { what, path: path.clone(), source }
+}
+
 /// What the mirror has, by plain path.
 fn known(tree: &RootDir) -> Result<HashMap<PathBuf, Meta>, ReceiveError> {
     let mut known = HashMap::new();
     let mut open = vec![PathBuf::new()];
     while let Some(directory) = open.pop() {
-        let failed = |source| ReceiveError::Io { what: "list", path: directory.clone(), source };
-        let fd = tree.open_dir(&directory).map_err(failed)?;
-        for name in tree.read_dir(&directory).map_err(failed)? {
+        let failed = at("list", &directory);
+        let fd = tree.open_dir(&directory).map_err(&failed)?;
+        for name in tree.read_dir(&directory).map_err(&failed)? {
             let stat = nix::sys::stat::fstatat(&fd, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
             let meta = Meta::of(&stat.map_err(|errno| failed(errno.into()))?);
             let path = directory.join(name);
@@ -129,18 +135,15 @@ struct Receiver<'a> {
 }
 
 impl<'a> Receiver<'a> {
-    fn new(mirror: &'a Mirror, packets: mpsc::Receiver<Packet>) -> Self {
-        Self {
-            mirror,
-            packets,
-            requests: mpsc::channel(1).0,
-            known: HashMap::new(),
-            named: 0,
-            asked: HashMap::new(),
-            queue: VecDeque::new(),
-            links: Vec::new(),
-            directories: Vec::new(),
-        }
+    fn new(
+        mirror: &'a Mirror,
+        known: HashMap<PathBuf, Meta>,
+        packets: mpsc::Receiver<Packet>,
+        requests: mpsc::Sender<Packet>,
+    ) -> Self {
+        let (asked, queue) = (HashMap::new(), VecDeque::new());
+        let (links, directories) = (Vec::new(), Vec::new());
+        Self { mirror, packets, requests, known, named: 0, asked, queue, links, directories }
     }
 
     fn run(mut self) -> Result<(), ReceiveError> {
@@ -185,102 +188,117 @@ impl<'a> Receiver<'a> {
         if self.named > MAX_NAMES {
             return Err(ReceiveError::TooMany);
         }
+        const SECOND: i64 = 1_000_000_000;
         let path = plain(&stat.path)?;
         let known = self.known.remove(&path);
         let (kind, mode) = mode::from_go(stat.mode);
-        let nanos = stat.mod_time.rem_euclid(1_000_000_000);
-        let time = TimeSpec::new(stat.mod_time.div_euclid(1_000_000_000), nanos);
-        let at = |what, error: io::Error| ReceiveError::Io { what, path: path.clone(), source: error };
-        let tree = &self.mirror.tree;
+        let time = TimeSpec::new(stat.mod_time.div_euclid(SECOND), stat.mod_time.rem_euclid(SECOND));
         match kind {
-            Some(Kind::Dir) => {
-                let is_dir = known.as_ref().is_some_and(Meta::is_dir);
-                if !is_dir {
-                    self.clear(&path, known.as_ref())?;
-                    let (parent, name) = tree.parent(&path).map_err(|e| at("open the directory of", e))?;
-                    mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(0o700))
-                        .map_err(|e| at("make directory", e.into()))?;
-                }
-                if !known.as_ref().is_some_and(|known| is_dir && known.mode == mode) {
-                    tree.set_mode(&path, mode).map_err(|e| at("set mode of", e))?;
-                }
-                self.directories.push((path, time));
-            }
-            Some(Kind::Symlink) => {
-                let target = Path::new(&stat.linkname);
-                let same = known.as_ref().is_some_and(|known| known.kind == Kind::Symlink)
-                    && tree.read_link(&path).is_ok_and(|known| Path::new(&known) == target);
-                if !same {
-                    self.clear(&path, known.as_ref())?;
-                    let (parent, name) = tree.parent(&path).map_err(|e| at("open the directory of", e))?;
-                    symlinkat(target, &parent, name.as_os_str()).map_err(|e| at("make symlink", e.into()))?;
-                }
-                if !same || known.is_none_or(|known| known.mtime != time) {
-                    tree.set_mtime(&path, time).map_err(|e| at("set time of", e))?;
-                }
-            }
+            Some(Kind::Dir) => self.directory(path, mode, time, known.as_ref()),
+            Some(Kind::Symlink) => self.symlink(&path, Path::new(&stat.linkname), time, known.as_ref()),
             Some(Kind::File) if !stat.linkname.is_empty() => {
                 let target = plain(&stat.linkname)?;
                 self.links.push(Link { path, target, known });
+                Ok(())
             }
             Some(Kind::File) => {
                 let same = known.as_ref().is_some_and(|known| {
                     known.kind == Kind::File
                         && i64::try_from(known.size) == Ok(stat.size)
-                        && known.mtime == time
-                        && known.mode == mode
+                        && (known.mtime, known.mode) == (time, mode)
                 });
-                if !same {
-                    if known.as_ref().is_some_and(Meta::is_dir) {
-                        self.clear(&path, known.as_ref())?;
-                    }
-                    self.ask(id, Coming { path, mode, time, file: None })?;
+                if same {
+                    return Ok(());
                 }
-            }
-            Some(Kind::Fifo) => {
-                if known.as_ref().is_none_or(|known| known.kind != Kind::Fifo || known.mode != mode) {
+                if known.as_ref().is_some_and(Meta::is_dir) {
                     self.clear(&path, known.as_ref())?;
-                    let (parent, name) = tree.parent(&path).map_err(|e| at("open the directory of", e))?;
-                    mknodat(&parent, name.as_os_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(mode), 0)
-                        .map_err(|e| at("make fifo", e.into()))?;
                 }
+                self.ask(id, Coming { path, mode, time, file: None })
             }
+            Some(Kind::Fifo) => self.fifo(&path, mode, known.as_ref()),
             // Nobody can do anything with the copy of a socket.
-            Some(Kind::Socket) | None => self.clear(&path, known.as_ref())?,
-            Some(Kind::CharDevice | Kind::BlockDevice) => {
-                return Err(ReceiveError::Device { path: stat.path });
-            }
+            Some(Kind::Socket) | None => self.clear(&path, known.as_ref()),
+            Some(Kind::CharDevice | Kind::BlockDevice) => Err(ReceiveError::Device { path: stat.path }),
         }
+    }
+
+    fn directory(
+        &mut self,
+        path: PathBuf,
+        mode: u32,
+        time: TimeSpec,
+        known: Option<&Meta>,
+    ) -> Result<(), ReceiveError> {
+        let tree = &self.mirror.tree;
+        let is_dir = known.is_some_and(Meta::is_dir);
+        if !is_dir {
+            self.clear(&path, known)?;
+            let (parent, name) = tree.parent(&path).map_err(at("open the directory of", &path))?;
+            let made = mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(0o700));
+            made.map_err(io::Error::from).map_err(at("make directory", &path))?;
+        }
+        if !known.is_some_and(|known| is_dir && known.mode == mode) {
+            tree.set_mode(&path, mode).map_err(at("set mode of", &path))?;
+        }
+        self.directories.push((path, time));
         Ok(())
+    }
+
+    fn symlink(
+        &self,
+        path: &Path,
+        target: &Path,
+        time: TimeSpec,
+        known: Option<&Meta>,
+    ) -> Result<(), ReceiveError> {
+        let tree = &self.mirror.tree;
+        let same = known.is_some_and(|known| known.kind == Kind::Symlink)
+            && tree.read_link(path).is_ok_and(|known| Path::new(&known) == target);
+        if !same {
+            self.clear(path, known)?;
+            let (parent, name) = tree.parent(path).map_err(at("open the directory of", path))?;
+            let made = symlinkat(target, &parent, name.as_os_str());
+            made.map_err(io::Error::from).map_err(at("make symlink", path))?;
+        }
+        if same && known.is_some_and(|known| known.mtime == time) {
+            return Ok(());
+        }
+        tree.set_mtime(path, time).map_err(at("set time of", path))
+    }
+
+    fn fifo(&self, path: &Path, mode: u32, known: Option<&Meta>) -> Result<(), ReceiveError> {
+        if known.is_some_and(|known| known.kind == Kind::Fifo && known.mode == mode) {
+            return Ok(());
+        }
+        self.clear(path, known)?;
+        let (parent, name) = self.mirror.tree.parent(path).map_err(at("open the directory of", path))?;
+        let made = mknodat(&parent, name.as_os_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(mode), 0);
+        made.map_err(io::Error::from).map_err(at("make fifo", path))
     }
 
     /// Gives a file its second name.
     fn link(&self, link: &Link) -> Result<(), ReceiveError> {
         let path = &link.path;
-        let at = |error: io::Error| ReceiveError::Io { what: "link", path: path.clone(), source: error };
+        let failed = at("link", path);
         let tree = &self.mirror.tree;
-        let first = tree.meta(&link.target).map_err(at)?;
+        let first = tree.meta(&link.target).map_err(&failed)?;
         let same =
             first.zip(link.known.as_ref()).is_some_and(|(first, known)| first.identity == known.identity);
         if same {
             return Ok(());
         }
         self.clear(path, link.known.as_ref())?;
-        let (from, old) = tree.parent(&link.target).map_err(at)?;
-        let (to, new) = tree.parent(path).map_err(at)?;
+        let (from, old) = tree.parent(&link.target).map_err(&failed)?;
+        let (to, new) = tree.parent(path).map_err(&failed)?;
         linkat(&from, old.as_os_str(), &to, new.as_os_str(), AtFlags::empty())
-            .map_err(|errno| at(errno.into()))
+            .map_err(|errno| failed(errno.into()))
     }
 
     /// Makes room for something of another kind.
     fn clear(&self, path: &Path, known: Option<&Meta>) -> Result<(), ReceiveError> {
         match known {
             None => Ok(()),
-            Some(_) => self.mirror.tree.remove_tree(path).map_err(|source| ReceiveError::Io {
-                what: "remove",
-                path: path.to_owned(),
-                source,
-            }),
+            Some(_) => self.mirror.tree.remove_tree(path).map_err(at("remove", path)),
         }
     }
 
@@ -301,17 +319,13 @@ impl<'a> Receiver<'a> {
         let name = PathBuf::from(id.to_string());
         let coming =
             self.asked.get_mut(&id).ok_or(ReceiveError::Protocol("contents that nobody asked for"))?;
-        let at = |what| {
-            let path = coming.path.clone();
-            move |source: io::Error| ReceiveError::Io { what, path, source }
-        };
-        let (create, write) = (at("create"), at("write"));
+        let write = at("write", &coming.path);
         let file = match &mut coming.file {
             Some(file) => file,
             None => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW;
-                let fd = incoming.open(&name, flags, Mode::from_bits_truncate(0o600)).map_err(create)?;
-                coming.file.insert(File::from(fd))
+                let fd = incoming.open(&name, flags, Mode::from_bits_truncate(0o600));
+                coming.file.insert(File::from(fd.map_err(at("create", &coming.path))?))
             }
         };
         if !data.is_empty() {
@@ -330,10 +344,10 @@ impl<'a> Receiver<'a> {
     /// Puts a file that has come to its place.
     fn place(&mut self, id: u32, name: &Path) -> Result<(), ReceiveError> {
         let Some(coming) = self.asked.remove(&id) else { return Ok(()) };
-        let at = |source: io::Error| ReceiveError::Io { what: "place", path: coming.path.clone(), source };
-        let (from, old) = self.mirror.incoming.parent(name).map_err(at)?;
-        let (to, new) = self.mirror.tree.parent(&coming.path).map_err(at)?;
-        renameat(&from, old.as_os_str(), &to, new.as_os_str()).map_err(|errno| at(errno.into()))
+        let failed = at("place", &coming.path);
+        let (from, old) = self.mirror.incoming.parent(name).map_err(&failed)?;
+        let (to, new) = self.mirror.tree.parent(&coming.path).map_err(&failed)?;
+        renameat(&from, old.as_os_str(), &to, new.as_os_str()).map_err(|errno| failed(errno.into()))
     }
 
     /// Removes what the client has not named.
@@ -350,7 +364,7 @@ impl<'a> Receiver<'a> {
                         error.raw_os_error().map(Errno::from_raw),
                         Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
                     ) => {}
-                Err(source) => return Err(ReceiveError::Io { what: "remove", path, source }),
+                Err(error) => return Err(at("remove", &path)(error)),
             }
         }
         Ok(())
@@ -364,7 +378,7 @@ impl<'a> Receiver<'a> {
                 Ok(_) => tree.set_mtime(&path, time),
                 Err(error) => Err(error),
             };
-            set.map_err(|source| ReceiveError::Io { what: "set time of", path, source })?;
+            set.map_err(at("set time of", &path))?;
         }
         Ok(())
     }
@@ -412,7 +426,7 @@ mod tests {
         drop(sender);
         let (requests, mut asked) = mpsc::channel(100);
         let known = known(&mirror.tree).unwrap();
-        let result = Receiver { known, requests, ..Receiver::new(mirror, receiver) }.run();
+        let result = Receiver::new(mirror, known, receiver, requests).run();
         let mut ids = Vec::new();
         while let Ok(packet) = asked.try_recv() {
             if packet.r#type() == PacketType::PacketReq {
