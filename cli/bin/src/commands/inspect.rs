@@ -82,7 +82,15 @@ pub(crate) async fn of(session: &Session, kind: Option<Kind>, what: What) -> Res
     match what.format.as_deref() {
         Some(format) => {
             for value in &found {
-                println!("{}", render_one(format, value)?);
+                match render_one(format, value) {
+                    Ok(text) => println!("{text}"),
+                    Err(error) if failures.is_empty() => return Err(error),
+                    // What was not found is told as well.
+                    Err(error) => {
+                        failures.insert(0, describe(&error));
+                        break;
+                    }
+                }
             }
         }
         None => println!("{}", pretty(&found)?),

@@ -39,7 +39,7 @@ pub(crate) fn complete(
     if !host.resources.cgroup_parent.is_empty() {
         daemon.cgroup_driver.check_parent(&host.resources.cgroup_parent)?;
     }
-    refuse_unsupported(host)?;
+    refuse_unsupported(host, daemon)?;
     runtime(host, daemon)?;
     crate::users::check(host, daemon.userns_remap.is_some())?;
     modes(config, host)?;
@@ -213,15 +213,12 @@ fn runtime(host: &mut HostConfig, daemon: &EngineConfig) -> Result<()> {
     invalid(format!("unknown or invalid runtime name: {name}"))
 }
 
-fn refuse_unsupported(host: &HostConfig) -> Result<()> {
+fn refuse_unsupported(host: &HostConfig, daemon: &EngineConfig) -> Result<()> {
     if !host.isolation.is_empty() && host.isolation != "default" {
         return invalid(format!("invalid isolation '{}' on linux", host.isolation));
     }
-    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return unsupported(
-            "StorageOpt",
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, which Berth cannot use yet",
-        );
+    if super::size::asked(host.storage_opt.iter().flatten())?.is_some() {
+        super::size::check(&daemon.root)?;
     }
     if !host.cgroup.is_empty() {
         return invalid("invalid cgroup mode: use CgroupParent");
