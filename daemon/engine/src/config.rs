@@ -81,6 +81,8 @@ pub struct EngineConfig {
     pub cgroup_parent: Option<String>,
     /// Full names of images that an orchestrator must not remove to make room.
     pub pinned_images: Vec<String>,
+    /// File with classes of block I/O that pods may ask for.
+    pub block_io_classes: Option<PathBuf>,
     /// Whether a pod's container may be made of an image that is a checkpoint.
     pub restore_images: bool,
     /// Networks of pods.
@@ -123,6 +125,7 @@ impl EngineConfig {
             cgroup_driver: CgroupDriver::default(),
             cgroup_parent: None,
             pinned_images: Vec::new(),
+            block_io_classes: None,
             restore_images: false,
             cdi: CdiDirs(["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec()),
             cni: CniDirs {

@@ -86,6 +86,7 @@ impl Engine {
 
     fn open(config: EngineConfig) -> Result<Self> {
         config.check_cgroups()?;
+        config.block_io_classes.as_deref().map_or(Ok(()), crate::pods::check_block_io_classes)?;
         for dir in
             [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")]
         {

@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) cri_pinned_image: Vec<String>,
 
+    /// File with classes of block I/O that pods may ask for by annotation, in the form of containerd and CRI-O
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cri_blockio_classes: Option<PathBuf>,
+
     /// Let a kubelet restore containers from images that are checkpoints, whose processes get the rights they had
     #[arg(long)]
     pub(crate) cri_restore_images: bool,

@@ -157,6 +157,7 @@ async fn serve(
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     config.pinned_images.clone_from(&args.cri_pinned_image);
+    config.block_io_classes.clone_from(&args.cri_blockio_classes);
     config.restore_images = args.cri_restore_images;
     config.cni = CniDirs {
         configurations: args.cni_conf_dir.clone(),

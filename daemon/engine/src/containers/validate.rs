@@ -72,7 +72,7 @@ pub(crate) fn complete(
         host.shm_size = daemon.defaults.shm_size;
     }
     defaults(host, facts);
-    Ok(warnings(host))
+    Ok(warnings(config, host))
 }
 
 fn portable(config: &ContainerConfig) -> Result<()> {
@@ -304,6 +304,8 @@ fn defaults(host: &mut HostConfig, facts: &HostFacts) {
     if host.network_mode.is_empty() || host.network_mode == "default" {
         "bridge".clone_into(&mut host.network_mode);
     }
+    // The docker CLI's word for none.
+    host.resources.memory_swappiness = host.resources.memory_swappiness.filter(|value| *value != -1);
     set(&mut host.ipc_mode, "private");
     let cgroupns = if facts.cgroup_v2 && !host.privileged { "private" } else { "host" };
     set(&mut host.cgroupns_mode, cgroupns);
@@ -340,8 +342,9 @@ fn defaults(host: &mut HostConfig, facts: &HostFacts) {
     }
 }
 
-fn warnings(host: &HostConfig) -> Vec<String> {
+fn warnings(config: &ContainerConfig, host: &HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
+    warnings.extend(config.healthcheck.as_ref().and_then(super::health::warning));
     let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
     if publishes && host.network_mode == "host" {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
