@@ -25,7 +25,7 @@ pub(super) struct Files {
     compress: bool,
     /// Compresses the file that was rotated away last; until it has, the names stay as they are.
     compressor: Option<Compressor>,
-    /// How long a compression had that was too slow: only a file that took longer to fill is worth another.
+    /// Twice as long as a compression had that was too slow: only a file that took longer to fill is worth another.
     too_slow: Duration,
     /// When the current file was begun.
     begun: Instant,
@@ -125,7 +125,8 @@ impl Files {
         }
         // Whoever reaps orphans reaps it: it may take a while to die, at its priority.
         let ended = process.kill();
-        self.too_slow = since.elapsed();
+        // Twice, for the file that outran it is twice as large as the others.
+        self.too_slow = since.elapsed() * 2;
         self.compressor = None;
         let cleaned = ended.and_then(|()| gone(compress::clean(&self.numbered(1))));
         self.complain("stop compressing", cleaned);
