@@ -44,7 +44,12 @@ pub(crate) fn open(
     let invalid = |message: String| BuildError::Invalid { message };
     let tree = tree(context, around)?;
     let root = tree.root;
+    let mut own_ignore = None;
     let (text, name) = match (dockerfile, tree.dockerfile) {
+        (DockerfileSource::Given { name, text, ignore }, _) => {
+            own_ignore = ignore.clone();
+            (String::from_utf8_lossy(text).into_owned(), name.clone())
+        }
         (DockerfileSource::Inline(bytes), _) => {
             (String::from_utf8_lossy(bytes).into_owned(), "Dockerfile".to_owned())
         }
@@ -55,9 +60,13 @@ pub(crate) fn open(
         return Err(invalid(format!("the Dockerfile ({name}) cannot be empty")));
     }
     let read = |path: &str| root.read_small(path, MAX_DOCKERFILE).at("read", path);
-    let ignore_text = match read(&format!("{name}.dockerignore"))? {
-        Some(text) => text,
-        None => read(".dockerignore")?.unwrap_or_default(),
+    let ignore_text = match (own_ignore, dockerfile) {
+        (Some(text), _) => text,
+        (None, DockerfileSource::Given { .. }) => read(".dockerignore")?.unwrap_or_default(),
+        (None, _) => match read(&format!("{name}.dockerignore"))? {
+            Some(text) => text,
+            None => read(".dockerignore")?.unwrap_or_default(),
+        },
     };
     let patterns = ignore::read(&ignore_text);
     let matcher =

@@ -43,7 +43,8 @@ mod placed;
 mod prune;
 mod request;
 mod resolve;
-mod rootdir;
+#[allow(clippy::missing_errors_doc, reason = "the module's head says it for all")]
+pub mod rootdir;
 mod run;
 mod sandbox;
 mod shared;

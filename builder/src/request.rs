@@ -135,6 +135,15 @@ pub enum DockerfileSource {
     Path(String),
     /// The text itself, as from `docker build -f -`.
     Inline(Vec<u8>),
+    /// The text of a file that lies elsewhere, with its name and its own `.dockerignore`; without one the context's counts.
+    Given {
+        /// For messages.
+        name: String,
+        /// The Dockerfile.
+        text: Vec<u8>,
+        /// What `NAME.dockerignore` says.
+        ignore: Option<String>,
+    },
 }
 
 /// The network that `RUN` steps see.

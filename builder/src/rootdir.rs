@@ -1,7 +1,8 @@
 //! A directory tree as a root: every path is looked up inside of it by file descriptor, whatever symlinks say.
 //!
 //! Paths are relative to the root, without a leading `/`. Functions that take a *plain* path refuse to cross a
-//! symlink (`openat2` with `RESOLVE_NO_SYMLINKS`); [`RootDir::resolve`] makes a plain path of any path.
+//! symlink (`openat2` with `RESOLVE_NO_SYMLINKS`); [`RootDir::resolve`] makes a plain path of any path. All errors are
+//! the system's own.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -22,13 +23,14 @@ const MAX_LINKS: usize = 40;
 
 /// A tree, by a descriptor of its root.
 #[derive(Debug)]
-pub(crate) struct RootDir {
+pub struct RootDir {
     fd: OwnedFd,
 }
 
 /// What kind of file something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[allow(missing_docs, reason = "the names say all")]
+pub enum Kind {
     File,
     Dir,
     Symlink,
@@ -40,24 +42,32 @@ pub(crate) enum Kind {
 
 /// A file's metadata.
 #[derive(Debug, Clone)]
-pub(crate) struct Meta {
-    pub(crate) kind: Kind,
+pub struct Meta {
+    /// What it is.
+    pub kind: Kind,
     /// The twelve mode bits.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) size: u64,
-    pub(crate) mtime: TimeSpec,
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// When contents changed last, as far as anybody says.
+    pub mtime: TimeSpec,
     /// When contents or metadata changed last; nobody can set it.
-    pub(crate) ctime: TimeSpec,
-    pub(crate) device: u64,
+    pub ctime: TimeSpec,
+    /// For a device: which.
+    pub device: u64,
     /// Device and inode number: the file's identity.
-    pub(crate) identity: (u64, u64),
-    pub(crate) links: u64,
+    pub identity: (u64, u64),
+    /// How many names it has.
+    pub links: u64,
 }
 
 impl Meta {
-    pub(crate) fn of(stat: &FileStat) -> Self {
+    /// From what stat(2) says.
+    pub fn of(stat: &FileStat) -> Self {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFDIR => Kind::Dir,
             SFlag::S_IFLNK => Kind::Symlink,
@@ -81,29 +91,31 @@ impl Meta {
         }
     }
 
-    pub(crate) fn is_dir(&self) -> bool {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
         self.kind == Kind::Dir
     }
 }
 
 impl RootDir {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    /// The tree below this directory.
+    pub fn new(fd: OwnedFd) -> Self {
         Self { fd }
     }
 
     /// The tree below a directory of this machine.
-    pub(crate) fn open_host(path: &Path) -> io::Result<Self> {
+    pub fn open_host(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Self::new(nix::fcntl::open(path, flags, Mode::empty())?))
     }
 
     /// A directory of this tree, by its plain path, as a tree of its own.
-    pub(crate) fn subtree(&self, path: &Path) -> io::Result<Self> {
+    pub fn subtree(&self, path: &Path) -> io::Result<Self> {
         self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).map(Self::new)
     }
 
     /// Opens a plain path.
-    pub(crate) fn open(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
+    pub fn open(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(
             ResolveFlag::RESOLVE_IN_ROOT
@@ -114,7 +126,7 @@ impl RootDir {
     }
 
     /// Opens a plain path for reading.
-    pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
+    pub fn open_file(&self, path: &Path) -> io::Result<File> {
         // O_NONBLOCK: a fifo must not hold us up.
         Ok(File::from(self.open(
             path,
@@ -123,12 +135,13 @@ impl RootDir {
         )?))
     }
 
-    pub(crate) fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
+    /// Opens a directory by its plain path.
+    pub fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
     }
 
     /// Metadata of a plain path itself; none if it does not exist.
-    pub(crate) fn meta(&self, path: &Path) -> io::Result<Option<Meta>> {
+    pub fn meta(&self, path: &Path) -> io::Result<Option<Meta>> {
         match self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(fd) => Ok(Some(Meta::of(&fstat(&fd)?))),
             Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR)) => Ok(None),
@@ -136,19 +149,20 @@ impl RootDir {
         }
     }
 
-    pub(crate) fn read_link(&self, path: &Path) -> io::Result<OsString> {
+    /// Where the symlink at a plain path points.
+    pub fn read_link(&self, path: &Path) -> io::Result<OsString> {
         let fd = self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())?;
         Ok(readlinkat(&fd, "")?)
     }
 
     /// Names in a directory, sorted.
-    pub(crate) fn read_dir(&self, path: &Path) -> io::Result<Vec<OsString>> {
+    pub fn read_dir(&self, path: &Path) -> io::Result<Vec<OsString>> {
         names(self.open_dir(path)?)
     }
 
     /// The plain path that `path` leads to: all symlinks followed within the root, `..` clamped at it. A part that
     /// does not exist stays as it is.
-    pub(crate) fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+    pub fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         let mut pending: Vec<OsString> = parts(path).rev().collect();
         let mut done = PathBuf::new();
         let mut links = 0;
@@ -177,17 +191,13 @@ impl RootDir {
     }
 
     /// Descriptor of the directory of a plain path, and the last name.
-    pub(crate) fn parent(&self, path: &Path) -> io::Result<(OwnedFd, OsString)> {
+    pub fn parent(&self, path: &Path) -> io::Result<(OwnedFd, OsString)> {
         let name = path.file_name().ok_or(Errno::EISDIR)?.to_owned();
         Ok((self.open_dir(path.parent().unwrap_or(Path::new("")))?, name))
     }
 
     /// Makes a plain directory and its parents as far as they are missing; `set_up` gets each new one.
-    pub(crate) fn make_dirs(
-        &self,
-        path: &Path,
-        set_up: &dyn Fn(&Self, &Path) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub fn make_dirs(&self, path: &Path, set_up: &dyn Fn(&Self, &Path) -> io::Result<()>) -> io::Result<()> {
         let mut done = PathBuf::new();
         for part in path {
             done.push(part);
@@ -206,7 +216,8 @@ impl RootDir {
         Ok(())
     }
 
-    pub(crate) fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+    /// Sets the mode of what a plain path names, which is no symlink.
+    pub fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
         let bits = Mode::from_bits_truncate(mode);
         if path.as_os_str().is_empty() {
             let fd = self.open_dir(path)?;
@@ -216,7 +227,8 @@ impl RootDir {
         Ok(fchmodat(&dir, name.as_os_str(), bits, FchmodatFlags::FollowSymlink)?)
     }
 
-    pub(crate) fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    /// Sets the owner of what a plain path names.
+    pub fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         if path.as_os_str().is_empty() {
             return Ok(nix::unistd::fchown(self.open_dir(path)?, uid, gid)?);
@@ -225,7 +237,8 @@ impl RootDir {
         Ok(fchownat(&dir, name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?)
     }
 
-    pub(crate) fn set_mtime(&self, path: &Path, mtime: TimeSpec) -> io::Result<()> {
+    /// Sets the modification time of what a plain path names.
+    pub fn set_mtime(&self, path: &Path, mtime: TimeSpec) -> io::Result<()> {
         if path.as_os_str().is_empty() {
             return Ok(nix::sys::stat::futimens(self.open_dir(path)?, &mtime, &mtime)?);
         }
@@ -234,7 +247,7 @@ impl RootDir {
     }
 
     /// Removes a plain path that is no directory, if it exists.
-    pub(crate) fn unlink(&self, path: &Path) -> io::Result<()> {
+    pub fn unlink(&self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
         match unlinkat(&dir, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::ENOENT) | Ok(()) => Ok(()),
@@ -243,13 +256,13 @@ impl RootDir {
     }
 
     /// Removes an empty directory by its plain path.
-    pub(crate) fn rmdir(&self, path: &Path) -> io::Result<()> {
+    pub fn rmdir(&self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
         Ok(unlinkat(&dir, name.as_os_str(), UnlinkatFlags::RemoveDir)?)
     }
 
     /// Removes a plain path with everything below it. Never leaves the tree: symlinks are removed, not followed.
-    pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
+    pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
         match self.meta(path)? {
             None => Ok(()),
             Some(meta) if meta.is_dir() => {
@@ -263,7 +276,7 @@ impl RootDir {
     }
 
     /// Contents of a small file, symlinks followed within the root; none if it does not exist or is no file.
-    pub(crate) fn read_small(&self, path: &str, max: u64) -> io::Result<Option<String>> {
+    pub fn read_small(&self, path: &str, max: u64) -> io::Result<Option<String>> {
         use std::io::Read;
         let plain = self.resolve(Path::new(path))?;
         if !self.meta(&plain)?.is_some_and(|meta| meta.kind == Kind::File) {

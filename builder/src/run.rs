@@ -258,6 +258,7 @@ impl StageRun<'_> {
                 log: Log::default(),
                 systemd_cgroup: false,
                 runtime: None,
+                restore: None,
             },
             netns,
             output,

@@ -352,6 +352,12 @@ impl Solver<'_> {
     }
 
     fn find_image(&self, name: &str, platform: &Platform, pull: bool) -> Result<ImageId, Fault> {
+        // An image's own id, as another build's result is given.
+        if let Ok(id) = ImageId::parse(name)
+            && self.shared.store.images().get(&id).map_err(store)?.is_some()
+        {
+            return Ok(id);
+        }
         let reference = Reference::parse(name).map_err(|e| Fault::said(format!("{e}: {name}")))?;
         self.handle.block_on(async {
             tokio::select! {

@@ -4,6 +4,7 @@
 //! A harness object takes away what it made when it is dropped, and fails the test if it cannot.
 
 pub mod base;
+pub mod buildkit;
 pub mod cgroups;
 pub mod cli;
 pub mod containerd;

@@ -53,7 +53,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "berth-sys",
         ],
     ),
-    ("berth-http", &["berth-api", "berth-engine", "berth-oci"]),
+    (
+        "berth-buildkit",
+        &["berth-api", "berth-builder", "berth-dockerfile-parser", "berth-engine", "berth-oci"],
+    ),
+    ("berth-http", &["berth-api", "berth-buildkit", "berth-engine", "berth-oci"]),
     ("berth-cri", &["berth-api", "berth-engine"]),
     ("berth-nri", &["berth-engine", "berth-spec"]),
     (
@@ -68,7 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "berth",
         &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-lab", "berth-oci"],
     ),
-    ("berth-tests", &["berth-api", "berth-cri"]),
+    ("berth-tests", &["berth-api", "berth-buildkit", "berth-cri"]),
 ];
 
 /// What each crate really depends on in production (not for its tests).

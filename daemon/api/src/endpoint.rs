@@ -173,6 +173,8 @@ endpoints! {
     Delete "/configs/{id}"                       Swarm               30;
     Post   "/configs/{id}/update"                Swarm               30;
 
+    Post   "/grpc"                               BuildKit            39;
+    Post   "/session"                            BuildSession        31;
     Post   "/berth/build"                        BerthBuild          24;
     Get    "/berth/builds"                       BerthBuilds         24;
     Get    "/berth/builds/{id}/log"              BerthBuildLog       24;

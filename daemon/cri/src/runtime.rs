@@ -1,6 +1,7 @@
 //! The runtime service.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +129,11 @@ impl Runtime {
         };
         v1::RuntimeCondition { r#type: "NetworkReady".to_owned(), status, reason: reason.to_owned(), message }
     }
+}
+
+/// A time limit; 0: none.
+fn seconds(timeout: i64) -> Option<Duration> {
+    u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
 /// The streams of a client: at least one, and with a terminal no standard error.
@@ -364,8 +370,7 @@ impl RuntimeService for Runtime {
 
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
         let request = request.into_inner();
-        let limit =
-            u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let limit = seconds(request.timeout);
         let output = self.engine.exec_sync_in_pod(&request.container_id, request.cmd, limit).await;
         let output = output.map_err(status)?;
         answer(v1::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.code })
@@ -454,12 +459,15 @@ impl RuntimeService for Runtime {
         Ok(chunks(stats, |pod_sandbox_stats| v1::StreamPodSandboxStatsResponse { pod_sandbox_stats }))
     }
 
-    /// A checkpoint would need CRIU, which Berth does not drive.
     async fn checkpoint_container(
         &self,
-        _: Request<v1::CheckpointContainerRequest>,
+        request: Request<v1::CheckpointContainerRequest>,
     ) -> Answer<v1::CheckpointContainerResponse> {
-        Err(Status::unimplemented("checkpoints are not supported"))
+        let request = request.into_inner();
+        let location = Path::new(&request.location);
+        let limit = seconds(request.timeout);
+        self.engine.checkpoint_pod_container(&request.container_id, location, limit).await.map_err(status)?;
+        answer(v1::CheckpointContainerResponse {})
     }
 
     type GetContainerEventsStream = Chunks<v1::ContainerEventResponse>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_api::Filters;
 use berth_api::build::{BuildCacheRecord, BuildOptions, PruneBuildResponse};
 use berth_api::progress::ProgressMessage;
-use berth_api::registry::{AuthConfig, RegistryAuths};
+use berth_api::registry::RegistryAuths;
 use berth_builder::{
     BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, Event,
     ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError,
@@ -16,6 +16,7 @@ use berth_builder::{
 use berth_oci::{Descriptor, Digest, Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
+use crate::build_work::Logins;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::ids;
@@ -25,7 +26,7 @@ use crate::items::Progress;
 /// Finds the images of one build.
 pub(crate) struct Resolver {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) auths: RegistryAuths,
+    pub(crate) logins: Arc<dyn Logins>,
     pub(crate) progress: Progress,
 }
 
@@ -43,7 +44,7 @@ impl Resolver {
                 return Ok(image.id);
             }
         }
-        let auth = self.auth(reference.domain());
+        let auth = self.logins.login(reference.domain()).await;
         let platform = platform.cloned().unwrap_or_else(Platform::host);
         let (tell, pump) = images::funnel(self.progress.clone());
         let pulled = self
@@ -55,18 +56,6 @@ impl Resolver {
         let pulled = pulled?;
         self.engine.image_event("pull", &reference.familiar(), &reference.familiar_name());
         Ok(pulled.id)
-    }
-
-    /// The credentials for a registry; docker's own has several names.
-    pub(crate) fn auth(&self, domain: &str) -> AuthConfig {
-        let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-        let host = |key: &str| {
-            let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
-            rest.split('/').next().unwrap_or_default().to_owned()
-        };
-        let same =
-            |key: &str| host(key) == domain || domain == "docker.io" && hub.contains(&host(key).as_str());
-        self.auths.iter().find(|(key, _)| same(key)).map(|(_, auth)| auth.clone()).unwrap_or_default()
     }
 }
 
@@ -108,7 +97,11 @@ impl Engine {
         let (tell, pump) = images::funnel(progress.clone());
         let lines = Mutex::new(Lines::default());
         let io = BuildIo {
-            resolver: Arc::new(Resolver { engine: Arc::clone(self), auths, progress: progress.clone() }),
+            resolver: Arc::new(Resolver {
+                engine: Arc::clone(self),
+                logins: Arc::new(auths),
+                progress: progress.clone(),
+            }),
             events: Arc::new(move |event| {
                 if !quiet {
                     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,6 +78,8 @@ pub struct EngineConfig {
     pub cgroup_parent: Option<String>,
     /// Full names of images that an orchestrator must not remove to make room.
     pub pinned_images: Vec<String>,
+    /// Whether a pod's container may be made of an image that is a checkpoint.
+    pub restore_images: bool,
     /// Networks of pods.
     pub cni: CniDirs,
     /// Other OCI runtimes than Berth's own that containers may ask for, by name.
@@ -118,6 +120,7 @@ impl EngineConfig {
             cgroup_driver: CgroupDriver::default(),
             cgroup_parent: None,
             pinned_images: Vec::new(),
+            restore_images: false,
             cdi: CdiDirs(["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec()),
             cni: CniDirs {
                 configurations: "/etc/cni/net.d".into(),
@@ -135,6 +138,11 @@ impl EngineConfig {
     pub(crate) fn check_cgroups(&self) -> Result<()> {
         self.cgroup_driver.check()?;
         self.cgroup_driver.check_parent(self.cgroup_parent())
+    }
+
+    /// The program `berth-runtime`, which drives CRIU.
+    pub(crate) fn runtime_program(&self) -> PathBuf {
+        self.shim_binary.with_file_name("berth-runtime")
     }
 
     fn cgroup_parent(&self) -> &str {

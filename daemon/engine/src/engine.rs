@@ -169,6 +169,18 @@ impl Engine {
         &self.config.root
     }
 
+    /// Where what ends with a boot is kept.
+    #[must_use]
+    pub fn run_root(&self) -> &Path {
+        &self.config.run_root
+    }
+
+    /// What the daemon is known by.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Where a container's log and generated files are.
     pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
         self.config.root.join("containers").join(id)

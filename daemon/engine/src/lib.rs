@@ -25,6 +25,7 @@
 mod archive;
 mod build;
 mod build_steps;
+mod build_work;
 mod cdi;
 mod cgroups;
 mod config;
@@ -52,6 +53,7 @@ mod volumes;
 
 pub use berth_network::Protocol;
 pub use berth_runtime_client::protocol::{BlkioEntry, MemoryStats, Stats};
+pub use build_work::{Build, Logins};
 pub use cdi::CdiDirs;
 pub use cgroups::CgroupDriver;
 pub use config::{Defaults, EngineConfig, Runtime};

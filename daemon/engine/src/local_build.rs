@@ -21,21 +21,19 @@ use berth_api::build::{
 };
 use berth_api::progress::ProgressMessage;
 use berth_builder::{
-    BuildEvent, BuildIo, BuildRecord, BuildRequest, BuiltImage, Context, DockerfileSource, Entitlements,
-    Event, OutputStream, Secret,
+    BuildEvent, BuildRecord, BuiltImage, Context, DockerfileSource, Entitlements, Event, OutputStream, Secret,
 };
-use berth_oci::{Digest, Reference};
+use berth_oci::Reference;
 use nix::sys::socket::MsgFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::build::{Resolver, failure, request};
+use crate::build::{failure, request};
+use crate::build_work::Build;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::ids;
-use crate::images::{self, credentials};
 
 /// A longer request is refused.
 const MAX_REQUEST: u64 = 64 << 20;
@@ -152,23 +150,29 @@ impl Engine {
                 forward.tell(BuildMessage::Transfer { message: Box::new(message) });
             }
         });
-        let resolver = Arc::new(Resolver { engine: Arc::clone(self), auths, progress });
+        let work = self.new_build(Arc::new(auths), progress);
         for cache in cache_from {
-            self.take_cache(cache, &resolver, &mut handed, tell).await?;
+            self.take_cache(cache, &work, &mut handed, tell).await?;
         }
         if asked.platforms.len() > 1 && outputs.iter().any(|output| matches!(output, LocalOutput::Tar(_))) {
             let why = "an archive of files (type=tar) holds one platform; use type=local or type=oci";
             return Err(EngineError::invalid(why));
         }
-        let built = self.run_local(asked, &resolver, tell, cancel).await?;
+        let events = tell.clone();
+        let sink = Arc::new(move |event| {
+            if let Some(message) = message(event) {
+                events.tell(message);
+            }
+        });
+        let built = work.run(asked, sink, cancel).await.map_err(failure)?;
         let index = self.index(&built).await?;
         for output in outputs {
-            self.output(output, &built, &resolver, &mut handed).await?;
+            self.output(output, &built, &work, &mut handed).await?;
         }
         for cache in cache_to {
-            self.give_cache(cache, &built, &resolver, &mut handed, tell).await?;
+            self.give_cache(cache, &built, &work, &mut handed, tell).await?;
         }
-        drop(resolver);
+        drop(work);
         pump.await?;
         let id = built.id.to_string();
         self.events.publish("builder", "build", &id, BTreeMap::new());
@@ -177,66 +181,29 @@ impl Engine {
         Ok((id, manifest.map(|manifest| manifest.digest.to_string())))
     }
 
-    async fn run_local(
-        self: &Arc<Self>,
-        asked: BuildRequest,
-        resolver: &Arc<Resolver>,
-        tell: &Tell,
-        cancel: CancellationToken,
-    ) -> Result<BuiltImage> {
-        let events = tell.clone();
-        let io = BuildIo {
-            resolver: Arc::clone(resolver) as _,
-            events: Arc::new(move |event| {
-                if let Some(message) = message(event) {
-                    events.tell(message);
-                }
-            }),
-            cancel,
-        };
-        self.builder.build(asked, io).await.map_err(failure)
-    }
-
     /// Takes over what a cache has. One that is not there is no failure: the first build has none.
     async fn take_cache(
         self: &Arc<Self>,
         cache: LocalCache,
-        resolver: &Resolver,
+        work: &Build,
         handed: &mut Handed,
         tell: &Tell,
     ) -> Result<()> {
-        let (name, image) = match cache {
+        let (name, taken) = match cache {
             LocalCache::Inline => return Ok(()),
             LocalCache::Registry { reference, .. } => {
                 let parsed = Reference::parse(&reference)?;
-                (reference, resolver.find(&parsed, None, true).await)
+                (reference, work.take_cache(&parsed).await)
             }
             LocalCache::File { file, .. } => {
                 let file = File::from(handed.take(file)?);
-                let loaded = self.blocking(move |engine| Ok(engine.store.load(file, &|_| {})?)).await;
-                let first = loaded.and_then(|loaded| {
-                    let missing = || EngineError::invalid("the cache's archive holds no image");
-                    loaded.into_iter().next().map(|loaded| loaded.id).ok_or_else(missing)
-                });
-                ("the archive".to_owned(), first)
+                ("the archive".to_owned(), work.take_cache_archive(file).await)
             }
         };
-        let image = match image {
-            Ok(image) => image,
-            Err(error) => {
-                tell.tell(BuildMessage::Warning { text: format!("no cache from {name}: {error}") });
-                return Ok(());
-            }
-        };
-        let count = self
-            .blocking(move |engine| {
-                let count = engine.builder.import_cache(&image).map_err(failure)?;
-                // Only the layers are wanted, and the cache keeps them.
-                engine.store.images().remove(image.as_str(), true, false)?;
-                Ok(count)
-            })
-            .await?;
-        tell.tell(BuildMessage::Cache { text: format!("{count} new results from {name}") });
+        tell.tell(match taken {
+            Ok(count) => BuildMessage::Cache { text: format!("{count} new results from {name}") },
+            Err(error) => BuildMessage::Warning { text: format!("no cache from {name}: {error}") },
+        });
         Ok(())
     }
 
@@ -244,45 +211,22 @@ impl Engine {
         self: &Arc<Self>,
         cache: LocalCache,
         built: &BuiltImage,
-        resolver: &Resolver,
+        work: &Build,
         handed: &mut Handed,
         tell: &Tell,
     ) -> Result<()> {
-        let (LocalCache::Registry { mounts, .. } | LocalCache::File { mounts, .. }) = cache else {
-            return Ok(());
-        };
-        let records = built.records.clone();
-        let image = self
-            .blocking(move |engine| engine.builder.export_cache(&records, mounts).map_err(failure))
-            .await?;
-        let given = match cache {
-            LocalCache::Registry { reference, .. } => {
-                let parsed = Reference::parse(&reference)?;
-                let pushed = self.push_to(&parsed, &image, resolver).await;
-                pushed.map(|()| reference)
+        let to = match cache {
+            LocalCache::Inline => return Ok(()),
+            LocalCache::Registry { reference, mounts } => {
+                work.give_cache(built, &Reference::parse(&reference)?, mounts).await?;
+                reference
             }
-            LocalCache::File { file, .. } => {
-                let file = File::from(handed.take(file)?);
-                let wanted = image.clone();
-                let saved = self.blocking(move |engine| Ok(engine.store.save(&[wanted.as_str()], file)?));
-                saved.await.map(|()| "the archive".to_owned())
+            LocalCache::File { file, mounts } => {
+                work.give_cache_archive(built, File::from(handed.take(file)?), mounts).await?;
+                "the archive".to_owned()
             }
-            LocalCache::Inline => Ok(String::new()),
         };
-        self.blocking(move |engine| Ok(engine.store.images().remove(image.as_str(), true, false)?)).await?;
-        tell.tell(BuildMessage::Cache { text: format!("the cache went to {}", given?) });
-        Ok(())
-    }
-
-    async fn push_to(&self, reference: &Reference, image: &Digest, resolver: &Resolver) -> Result<()> {
-        let (tell, pump) = images::funnel(resolver.progress.clone());
-        let credentials = credentials(&resolver.auth(reference.domain()));
-        let options = berth_registry::PushOptions::default();
-        let told = move |event| tell(images::message(event));
-        let pushed = self.registry.push(reference, image, &credentials, &options, told);
-        let pushed = pushed.await;
-        pump.await?;
-        pushed?;
+        tell.tell(BuildMessage::Cache { text: format!("the cache went to {to}") });
         Ok(())
     }
 
@@ -290,59 +234,33 @@ impl Engine {
         self: &Arc<Self>,
         output: LocalOutput,
         built: &BuiltImage,
-        resolver: &Resolver,
+        work: &Build,
         handed: &mut Handed,
     ) -> Result<()> {
-        let id = built.id.clone();
-        let names = || -> Result<Vec<Reference>> {
-            Ok(self.store.images().get(&id)?.map(|image| image.tags).unwrap_or_default())
-        };
         match output {
             LocalOutput::Push => {
-                let tags = names()?;
+                let tags = work.tags(built)?;
                 if tags.is_empty() {
                     return Err(EngineError::invalid("an image without a name cannot be pushed; add --tag"));
                 }
                 for tag in tags {
-                    self.push_to(&tag, &id, resolver).await?;
+                    work.push(&tag, &built.id).await?;
                 }
                 Ok(())
             }
             LocalOutput::Files { directory, owner } => {
-                let directory = handed.take(directory)?;
                 // Who is not root could not even remove what belongs to others.
                 let owner = (owner.0 != 0).then_some(owner);
-                let images = built.images.clone();
-                self.blocking(move |engine| {
-                    engine.builder.export_files(&images, directory, owner).map_err(failure)
-                })
-                .await
+                work.files(built, handed.take(directory)?, owner).await
             }
             LocalOutput::Image(file) => {
-                let file = File::from(handed.take(file)?);
-                let tags = names()?;
-                self.blocking(move |engine| {
-                    let mut names: Vec<String> = tags.iter().map(Reference::familiar).collect();
-                    if names.is_empty() {
-                        names.push(id.to_string());
-                    }
-                    Ok(engine.store.save(&names, file)?)
-                })
-                .await
+                let mut names: Vec<String> = work.tags(built)?.iter().map(Reference::familiar).collect();
+                if names.is_empty() {
+                    names.push(built.id.to_string());
+                }
+                work.save(names, File::from(handed.take(file)?)).await
             }
-            LocalOutput::Tar(file) => {
-                let file = File::from(handed.take(file)?);
-                self.blocking(move |engine| {
-                    let layers = engine.store.images().config_of(&id)?.diff_ids().to_vec();
-                    let snapshots = engine.store.snapshots();
-                    let key = format!("output-{}", ids::random());
-                    snapshots.create(&key, &layers)?;
-                    let written = engine.store.export(&key, std::io::BufWriter::new(file));
-                    snapshots.remove(&key)?;
-                    Ok(written?)
-                })
-                .await
-            }
+            LocalOutput::Tar(file) => work.archive(built, File::from(handed.take(file)?)).await,
         }
     }
 
@@ -391,7 +309,7 @@ fn past(build: BuildRecord) -> PastBuild {
     }
 }
 
-fn entitlements(allow: &[String]) -> Result<Entitlements> {
+pub(crate) fn entitlements(allow: &[String]) -> Result<Entitlements> {
     let mut granted = Entitlements::default();
     for name in allow {
         match name.as_str() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_api::ApiVersion;
+use berth_buildkit::BuildKit;
 use berth_engine::Engine;
 use http::HeaderMap;
 use hyper::body::Incoming;
@@ -15,6 +16,7 @@ use crate::{body, error::ApiResult, query::Query, router::Match, server::Shutdow
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) buildkit: BuildKit,
     /// `POST /berth/shutdown` speaks here to whoever runs the daemon.
     pub(crate) shutdown: mpsc::Sender<ShutdownMode>,
     /// The server is to end: streams that would not, do.

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use berth_buildkit::BuildKit;
 use berth_engine::Engine;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
@@ -99,7 +100,8 @@ impl Server {
     pub fn new(engine: Arc<Engine>) -> (Self, mpsc::Receiver<ShutdownMode>) {
         let (shutdown, asked) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared { engine, shutdown, stop: stop.clone() });
+        let buildkit = BuildKit::new(Arc::clone(&engine));
+        let shared = Arc::new(Shared { engine, buildkit, shutdown, stop: stop.clone() });
         (Self { shared, stop, tasks: TaskTracker::new() }, asked)
     }
 

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
     sync::{mpsc, oneshot},
 };
@@ -108,6 +108,12 @@ impl Taken {
     /// Writes bytes to the client.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes).await
+    }
+
+    /// The connection as a stream of bytes, those read ahead first.
+    pub(crate) fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+        let (reader, writer) = tokio::io::split(self.socket);
+        tokio::io::join(std::io::Cursor::new(self.ahead).chain(reader), writer)
     }
 
     /// The socket for somebody else, and the bytes read ahead.

@@ -342,6 +342,9 @@ pub struct EndpointRequest {
     pub no_default_route: bool,
     /// Ports to publish.
     pub ports: Vec<PortRequest>,
+    /// Others may lead what it sends back to it, under another address (the services of an orchestrator). With published
+    /// ports it is always so.
+    pub hairpin: bool,
 }
 
 /// A container's place in a network.
@@ -385,6 +388,9 @@ pub struct Endpoint {
     /// Further addresses of the link.
     #[serde(default)]
     pub link_local: Vec<IpAddr>,
+    /// What it sends may come back to it.
+    #[serde(default)]
+    pub hairpin: bool,
     /// Further names on this network.
     pub aliases: Vec<String>,
     /// What is published where, in the order asked for (IPv4 before IPv6).

@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) cri_pinned_image: Vec<String>,
 
+    /// Let a kubelet restore containers from images that are checkpoints, whose processes get the rights they had
+    #[arg(long)]
+    pub(crate) cri_restore_images: bool,
+
     /// Socket for plugins of the Node Resource Interface [default: <run-root>/nri.sock]
     #[arg(long, value_name = "PATH")]
     pub(crate) nri_socket: Option<PathBuf>,

@@ -157,6 +157,7 @@ async fn serve(
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     config.pinned_images.clone_from(&args.cri_pinned_image);
+    config.restore_images = args.cri_restore_images;
     config.cni = CniDirs {
         configurations: args.cni_conf_dir.clone(),
         plugins: if args.cni_bin_dir.is_empty() { config.cni.plugins } else { args.cni_bin_dir.clone() },

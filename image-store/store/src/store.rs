@@ -128,6 +128,15 @@ impl Store {
         archive::save(self, names, to)
     }
 
+    /// The same for one image, under names that it need not have here.
+    ///
+    /// # Errors
+    /// If there is no such image or the stream fails.
+    pub fn save_as(&self, id: &ImageId, names: &[Reference], to: impl Write) -> Result<()> {
+        let _lease = self.lease();
+        archive::save_as(self, id, names, to)
+    }
+
     /// Loads a docker-archive or an OCI layout, compressed or not. Several layers are unpacked at once.
     ///
     /// # Errors

@@ -19,27 +19,27 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Flags before the command.
+/// Flags before the command, or after it, as runc takes them from 1.4 on. (`--rootless` is another flag after `spec`.)
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Directory for the state of containers (it should be on tmpfs)
     /// [default: /run/berth-runtime, for a user $XDG_RUNTIME_DIR/berth-runtime]
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) root: Option<PathBuf>,
     /// File for log messages (default: standard error)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) log: Option<PathBuf>,
     /// Format of log messages
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// Log what is done, not only what fails
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) debug: bool,
     /// Show the version
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
     /// Let systemd manage the cgroup of a new container (linux.cgroupsPath is then slice:prefix:name)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
     /// Do without cgroups that may not be made: true, false or auto (for users and in user namespaces)
     #[arg(long, default_value = "auto", value_parser = ["auto", "true", "false"])]
@@ -179,6 +179,18 @@ mod tests {
         let shown = fails(&["runc", "-v"]).to_string();
         let lines: Vec<&str> = shown.lines().collect();
         assert!(lines[0].starts_with("runc version ") && lines[2].starts_with("spec: 1."), "{shown}");
+    }
+
+    #[test]
+    fn flags_for_all_commands_may_follow_the_command() {
+        let words = ["runc", "--log", "/l", "list", "--root", "/r", "--log-format=json", "-q", "--debug"];
+        let cli = parse(words.iter().map(OsString::from)).unwrap();
+        assert_eq!(cli.global.root.as_deref(), Some(Path::new("/r")));
+        assert_eq!(cli.global.log.as_deref(), Some(Path::new("/l")));
+        assert!(cli.global.debug && cli.global.log_format == LogFormat::Json);
+        // What follows the program is the program's.
+        let cli = parse(["runc", "exec", "c", "ls", "--debug"].iter().map(OsString::from)).unwrap();
+        assert!(!cli.global.debug);
     }
 
     #[test]

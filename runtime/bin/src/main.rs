@@ -80,7 +80,7 @@ fn protected(way: Sealed) -> &'static str {
 /// The error and its causes in one line. Many errors name their cause in their own text; it is not said twice.
 fn told(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
-        match (told.is_empty(), told.ends_with(&cause)) {
+        match (told.is_empty(), told.contains(&cause)) {
             (true, _) => cause,
             (false, true) => told,
             (false, false) => format!("{told}: {cause}"),
@@ -97,5 +97,8 @@ mod tests {
         let cause = std::io::Error::other("no room");
         let error = anyhow::Error::new(cause).context("write /x: no room").context("create failed");
         assert_eq!(told(&error), "create failed: write /x: no room");
+        let cause = std::io::Error::other("no room");
+        let error = anyhow::Error::new(cause).context("write /x: no room (make some)");
+        assert_eq!(told(&error), "write /x: no room (make some)");
     }
 }

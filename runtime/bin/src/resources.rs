@@ -19,11 +19,6 @@ impl Patch {
         }
     }
 
-    /// True if nothing was given.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn build(self) -> anyhow::Result<oci::LinuxResources> {
         berth_spec::from_tree(&Value::Object(self.0)).context("limits")
     }
@@ -128,7 +123,6 @@ mod tests {
         let mut patch = Patch::default();
         patch.set("memory", "limit", Some(1 << 20));
         patch.set("cpu", "quota", None::<i64>);
-        assert!(!patch.is_empty());
         let resources = patch.build().unwrap();
         assert_eq!(resources.memory().as_ref().and_then(|m| m.limit()), Some(1 << 20));
         assert!(resources.cpu().is_none());

@@ -1,12 +1,13 @@
 //! Counters in the shape of runc's `events` (types/events.go there): its callers parse that.
 
+use berth_cgroup::resctrl::RdtStats;
 use berth_cgroup::{IoStats, Pressure, Stall, Stats};
 use serde_json::{Value, json};
 
 /// An unlimited limit, as runc prints it.
 const UNLIMITED: u64 = u64::MAX;
 
-pub(crate) fn runc(stats: &Stats) -> Value {
+pub(crate) fn runc(stats: &Stats, rdt: &RdtStats) -> Value {
     let Stats { cpu, memory, pids, io, huge_pages, pressure } = stats;
     let mut shown = json!({
         "cpu": {
@@ -42,6 +43,7 @@ pub(crate) fn runc(stats: &Stats) -> Value {
             let shown = json!({ "usage": pages.usage, "max": pages.max_usage, "failcnt": pages.failcnt });
             (size.clone(), shown)
         }).collect::<serde_json::Map<_, _>>(),
+        "intel_rdt": rdt,
         "network_interfaces": null,
     });
     for (group, pressure) in [("cpu", pressure.cpu), ("memory", pressure.memory), ("blkio", pressure.io)] {
@@ -76,7 +78,8 @@ mod tests {
     #[test]
     fn the_names_are_runcs() {
         let io = vec![IoStats { major: 8, write_bytes: 7, ..IoStats::default() }];
-        let shown = runc(&Stats { io, ..Stats::default() });
+        let shown = runc(&Stats { io, ..Stats::default() }, &RdtStats::default());
+        assert_eq!(shown["intel_rdt"], json!({}));
         assert_eq!(shown["memory"]["usage"]["limit"], UNLIMITED);
         assert_eq!(
             shown["blkio"]["ioServiceBytesRecursive"][1],

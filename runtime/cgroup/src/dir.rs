@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use berth_sys::path::open_beneath_strict;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -26,6 +27,15 @@ impl Dir {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
         let fd = open(path, flags, Mode::empty()).map_err(|errno| CgroupError::io("open", path, errno))?;
         Ok(Self { path: path.to_owned(), controllers, fd })
+    }
+
+    /// A directory in it (`.` is itself), without following links.
+    pub(crate) fn child(&self, name: &str) -> Result<Self, CgroupError> {
+        let path = if name == "." { self.path.clone() } else { self.path.join(name) };
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        let fd = open_beneath_strict(self.fd.as_fd(), name, flags)
+            .map_err(|errno| CgroupError::io("open", &path, errno))?;
+        Ok(Self { path, controllers: Vec::new(), fd })
     }
 
     pub(crate) fn has(&self, controller: &str) -> bool {

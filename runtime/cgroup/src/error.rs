@@ -77,6 +77,41 @@ pub enum CgroupError {
     /// No cgroup file system is mounted.
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup (mount cgroup2 there)")]
     NotMounted,
+    /// There is no resctrl here.
+    #[error(
+        "linux.intelRdt: no file system resctrl is mounted (it takes a processor that shares out its caches, Intel's RDT or AMD's QoS; there: mount -t resctrl resctrl /sys/fs/resctrl)"
+    )]
+    NoResctrl,
+    /// A class of service that nobody has made.
+    #[error("linux.intelRdt.closID: there is no class {} (make it, or let linux.intelRdt.schemata say what it gets)", path.display())]
+    NoClass {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// A class of service that is there already with other shares.
+    #[error("linux.intelRdt: the class {} is there with other shares: {asked:?} is asked for, it has {present:?} (leave the schemas out to join it, or choose another closID)", path.display())]
+    OtherShares {
+        /// Where it is.
+        path: PathBuf,
+        /// The line that does not hold.
+        asked: String,
+        /// What it has.
+        present: String,
+    },
+    /// resctrl refused something.
+    #[error("resctrl: cannot {operation} {}: {source}{}{}", path.display(), status.as_deref().map(|s| format!(": {s}")).unwrap_or_default(), hint.map(|h| format!(" ({h})")).unwrap_or_default())]
+    Resctrl {
+        /// What was tried, in words.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+        /// `info/last_cmd_status`: what the kernel has to say to it.
+        status: Option<String>,
+        /// What to do.
+        hint: Option<&'static str>,
+    },
     /// A device program could not be installed.
     #[error("cgroup: cannot {operation} the device program of {}: {source}", path.display())]
     Device {

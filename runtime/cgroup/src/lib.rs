@@ -17,6 +17,7 @@ mod group;
 mod layout;
 mod oom;
 mod plan;
+pub mod resctrl;
 mod signals;
 mod stats;
 mod systemd;

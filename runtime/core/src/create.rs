@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use berth_cgroup::resctrl::{Group, Resctrl};
 use berth_cgroup::{Cgroup, Layout, Unit};
 use berth_spec::{CgroupMounts, CompileContext, ContainerPlan, SeccompProgram, oci};
 use berth_sys::clone::{Clone3, Forked, clone3};
@@ -81,6 +82,8 @@ pub struct CreatedContainer {
     pub pidfd: OwnedFd,
     /// Its cgroup.
     pub cgroup: Cgroup,
+    /// Its share of caches and memory bandwidth.
+    pub rdt: Option<Group>,
     /// Our side of its terminal, with [`ConsoleSink::Return`].
     pub console: Option<OwnedFd>,
     /// Problems with the machine that did not stop it.
@@ -133,9 +136,14 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         bundle: request.bundle.to_owned(),
         annotations: plan.annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
+    let rdt = match plan.rdt.as_ref().map(|plan| Resctrl::find()?.join(request.id, plan)).transpose() {
+        Ok(rdt) => rdt,
+        Err(error) => return Err(undone(error.into(), cgroup, None)),
+    };
     let delegated = plan.cgroup.owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
-    let spawned =
-        delegated.map_err(Error::from).and_then(|()| spawn(request, &plan, &cgroup, &state, observed));
+    let spawned = delegated
+        .map_err(Error::from)
+        .and_then(|()| spawn(request, &plan, &cgroup, rdt.as_ref(), &state, observed));
     let spawned = spawned.and_then(|parts| match cgroup.populated() {
         Ok(()) => Ok(parts),
         Err(error) => {
@@ -149,6 +157,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             pid: parts.process.pid,
             pidfd: parts.process.pidfd,
             cgroup,
+            rdt,
             console: parts.console,
             warnings: parts.warnings.into_iter().chain(unobserved).collect(),
             watch: parts.watch,
@@ -156,7 +165,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             plan,
         }),
         Err(error) => {
-            let error = undone(error, cgroup);
+            let error = undone(error, cgroup, rdt);
             // What a hook has begun, a poststop hook ends (runtime.md, "Lifecycle", steps 3 to 5 and 13).
             let state = ContainerState { status: "stopped", ..state };
             let left = run_all_hooks("poststop", &plan.hooks.poststop, &state);
@@ -192,14 +201,14 @@ fn without_cgroup(
     )))
 }
 
-/// Takes the cgroup of a failed creation away; what fails at that is told as well.
-fn undone(error: Error, cgroup: Cgroup) -> Error {
-    match cgroup.remove() {
-        Ok(()) => error,
-        Err(errors) => {
-            Error::Many(std::iter::once(error).chain(errors.into_iter().map(Error::Cgroup)).collect())
-        }
+/// Takes the groups of a failed creation away; what fails at that is told as well.
+fn undone(error: Error, cgroup: Cgroup, rdt: Option<Group>) -> Error {
+    let mut left = cgroup.remove().err().unwrap_or_default();
+    left.extend(rdt.and_then(|group| group.undo().err()));
+    if left.is_empty() {
+        return error;
     }
+    Error::Many(std::iter::once(error).chain(left.into_iter().map(Error::Cgroup)).collect())
 }
 
 /// The empty directory a detached root is attached to, which belongs to the bundle and goes with it.
@@ -251,6 +260,7 @@ fn spawn(
     request: CreateRequest<'_>,
     plan: &ContainerPlan,
     cgroup: &Cgroup,
+    rdt: Option<&Group>,
     state: &ContainerState,
     observed: Option<SeccompProgram>,
 ) -> Result<Parts, Error> {
@@ -292,8 +302,9 @@ fn spawn(
     drop(request);
     parent::put_into(cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let process = if namespaces.intermediate {
-        parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?
+        parent::await_handover(&link, &first, rdt, trace).inspect_err(|_| parent::discard(&first))?
     } else {
+        parent::share(rdt, &first).inspect_err(|_| parent::discard(&first))?;
         first
     };
     let mut serving = Serving {
@@ -387,6 +398,7 @@ impl CreatedContainer {
     pub fn remove(self) -> Vec<Error> {
         let mut errors: Vec<_> =
             self.cgroup.remove().err().into_iter().flatten().map(Error::Cgroup).collect();
+        errors.extend(self.rdt.and_then(|group| group.remove().err()).map(Error::Cgroup));
         let state = ContainerState { status: "stopped", pid: 0, ..self.state };
         errors.extend(run_all_hooks("poststop", &self.plan.hooks.poststop, &state));
         errors

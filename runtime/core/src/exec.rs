@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use berth_cgroup::Cgroup;
+use berth_cgroup::resctrl::Group;
 use berth_spec::{ExecFilter, IdMaps, InitStep, ProcessPlan, oci};
 use berth_sys::clone::{Clone3, CloneFlags, Forked, clone3};
 use berth_sys::{Errno, Pid, ns, process, procfs};
@@ -26,6 +27,8 @@ pub struct ExecRequest<'a> {
     pub init: BorrowedFd<'a>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
+    /// Its share of caches and memory bandwidth.
+    pub rdt: Option<&'a Group>,
     /// If that takes no process, the new one goes where init is.
     pub beside_init: bool,
     /// The container's config.json.
@@ -101,8 +104,10 @@ pub fn exec(mut request: ExecRequest<'_>) -> Result<ExecChild, Error> {
     if let Some(trace) = trace {
         trace.tell(&format!("child process in init(): pid {}", first.pid));
     }
+    let rdt = request.rdt;
     drop(request);
-    let process = parent::await_handover(&link, &first, trace).inspect_err(|_| parent::discard(&first))?;
+    let process =
+        parent::await_handover(&link, &first, rdt, trace).inspect_err(|_| parent::discard(&first))?;
     let mut serving = Serving {
         link: &link,
         steps: &plan.parent,

@@ -39,7 +39,7 @@ pub fn serve(messages: &[(Vec<u8>, bool)]) {
         }
     }
     if let Some(link) = spoken(messages) {
-        parent::await_handover(&link, &child, None).ok();
+        parent::await_handover(&link, &child, None, None).ok();
     }
 }
 

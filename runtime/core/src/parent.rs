@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use berth_cgroup::Cgroup;
+use berth_cgroup::resctrl::Group;
 use berth_spec::seccomp::Notify;
 use berth_spec::{HookPlans, IdMaps, InitStep, ParentStep, ProcessPlan, Rlimit, SeccompProgram};
 use berth_sys::pidfd::{self, ExitStatus};
@@ -78,10 +79,16 @@ pub(crate) fn put_into(cgroup: &Cgroup, link: &ParentLink, child: &Process) -> R
     Ok(())
 }
 
+/// Takes a process into the container's share of caches and memory bandwidth.
+pub(crate) fn share(rdt: Option<&Group>, process: &Process) -> Result<(), Error> {
+    Ok(rdt.map_or(Ok(()), |group| group.add(process.pid))?)
+}
+
 /// A child that has only been forked may be replaced by its own child (an intermediate process hands over).
 pub(crate) fn await_handover(
     link: &ParentLink,
     first: &Process,
+    rdt: Option<&Group>,
     trace: Option<Trace<'_>>,
 ) -> Result<Process, Error> {
     loop {
@@ -92,6 +99,7 @@ pub(crate) fn await_handover(
             }
             Some((FromChild::Forked(pid), Some(pidfd))) => {
                 let process = Process { pid: Pid::from_raw(pid), pidfd };
+                share(rdt, &process).inspect_err(|_| discard(&process))?;
                 link.go()?;
                 // It has only its end before it, and need not be awaited for the other to go on.
                 let reaped = pidfd::wait(&first.pidfd, true)

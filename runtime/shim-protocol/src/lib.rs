@@ -32,8 +32,8 @@ pub use log::{
 };
 pub use oci_spec::runtime as oci;
 pub use op::{
-    Answer, Attach, Create, Exec, Framing, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Rootfs,
-    Runtime, StdinMode, Users, WindowSize,
+    Answer, Attach, Create, Exec, Framing, MOUNT_PLACEHOLDER, NETNS_PLACEHOLDER, Op, Request, Restore,
+    Rootfs, Runtime, StdinMode, Users, WindowSize,
 };
 pub use record::{ExecRecord, ExitRecord, SIGNAL_EXIT_BASE};
 pub use state::{Phase, RunningExec, State};

@@ -116,6 +116,20 @@ pub struct Create {
     /// The runtime that runs it; none: the shim's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
+    /// Its processes come from a checkpoint: `runtime` restores them, and they run when the container is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+}
+
+/// A checkpoint, as CRIU has left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// The directory of its images.
+    pub images: PathBuf,
+    /// The directory for what CRIU has to say (`restore.log`).
+    pub work: PathBuf,
+    /// Where the runtime looks for programs (`PATH`).
+    pub path: String,
 }
 
 /// An OCI runtime: a program with runc's command line.

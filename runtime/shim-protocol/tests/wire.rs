@@ -51,6 +51,7 @@ fn requests() {
         },
         systemd_cgroup: false,
         runtime: None,
+        restore: None,
     };
     check(
         Request { seq: 4, op: Op::Create(Box::new(create)) },

@@ -136,6 +136,7 @@ impl Container {
                 let request = ExecRequest {
                     init: core.pidfd.as_fd(),
                     cgroup: &core.cgroup,
+                    rdt: core.rdt.as_ref(),
                     beside_init: true,
                     spec: &self.spec,
                     filter: ExecFilter::Compiled(core.filter().cloned()),

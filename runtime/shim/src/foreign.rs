@@ -21,7 +21,7 @@ use std::{
 
 use berth_cgroup::{Cgroup, Unit};
 use berth_core::{ExecChild, Stdio};
-use berth_shim_protocol::{Create, Failure, FailureKind, Rootfs, Runtime, oci};
+use berth_shim_protocol::{Create, Failure, FailureKind, Restore, Rootfs, Runtime, oci};
 use berth_sys::{
     mountfd::{Overlay, move_mount, overlay},
     pidfd, socket,
@@ -49,6 +49,8 @@ pub(crate) struct Foreign {
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroup: Cgroup,
     execs: u64,
+    /// It runs since it was made.
+    restored: bool,
 }
 
 /// A line of a runtime's log.
@@ -87,7 +89,10 @@ impl Foreign {
         let terminal = spec.process().as_ref().is_some_and(has_terminal);
         let console = terminal.then(|| ConsoleSocket::listen(&dir)).transpose()?;
         let pid_file = dir.join("pid");
-        let mut command = this.command("create");
+        let mut command = match &create.restore {
+            None => this.command("create"),
+            Some(checkpoint) => this.restore(checkpoint),
+        };
         command.arg("--bundle").arg(&dir).arg("--pid-file").arg(&pid_file);
         if let Some(console) = &console {
             command.arg("--console-socket").arg(&console.path);
@@ -105,7 +110,7 @@ impl Foreign {
             };
             let cgroup = cgroup.map_err(|error| system("finding the container's cgroup", error))?;
             let (runtime, id, dir) = (runtime.clone(), create.id.clone(), dir.clone());
-            Ok(Self { runtime, id, dir, pid, pidfd, cgroup, execs: 0 })
+            Ok(Self { runtime, id, dir, pid, pidfd, cgroup, execs: 0, restored: create.restore.is_some() })
         };
         let taken = made().and_then(|made| {
             let console = console.map(ConsoleSocket::receive).transpose()?;
@@ -127,6 +132,9 @@ impl Foreign {
 
     /// Run its program.
     pub(crate) fn start(&self) -> Result<(), Failure> {
+        if self.restored {
+            return Ok(());
+        }
         let mut command = self.caller().command("start");
         command.arg(&self.id);
         self.caller().run(command)
@@ -200,6 +208,15 @@ impl Caller<'_> {
         command.arg("--root").arg(self.dir.join("state")).arg("--log").arg(self.log());
         command.args(["--log-format", "json", operation]);
         command.stdin(ProcessStdio::null()).stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
+        command
+    }
+
+    fn restore(&self, checkpoint: &Restore) -> Command {
+        let mut command = self.command("restore");
+        command.env("PATH", &checkpoint.path).arg("--detach");
+        command.arg("--image-path").arg(&checkpoint.images).arg("--work-path").arg(&checkpoint.work);
+        // The cgroup is the container's own; what was above it may have another name now.
+        command.args(["--manage-cgroups-mode", "ignore", "--tcp-established", "--file-locks"]);
         command
     }
 

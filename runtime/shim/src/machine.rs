@@ -122,6 +122,7 @@ mod tests {
             log: Log::default(),
             systemd_cgroup: false,
             runtime: None,
+            restore: None,
         }))
     }
 

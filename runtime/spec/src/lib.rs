@@ -28,7 +28,7 @@ pub use oci_spec::runtime as oci;
 pub use parse::{from_tree, parse, parse_resources, respell_scheduler};
 pub use plan::{
     CgroupRequest, ContainerPlan, HookPlan, HookPlans, IdMap, IdMaps, JoinNamespace, NamespaceKind,
-    NamespacePlan, NetDevicePlan, ParentStep, RootPlan, SpecWarning, TimeOffset,
+    NamespacePlan, NetDevicePlan, ParentStep, RdtPlan, RootPlan, SpecWarning, TimeOffset,
 };
 pub use process::{
     CapabilityPlan, CapabilitySet, CpuAffinity, IoPriority, ProcessPlan, Rlimit, SchedulerPlan, TerminalPlan,

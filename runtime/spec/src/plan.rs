@@ -25,6 +25,8 @@ pub struct ContainerPlan {
     pub process: ProcessPlan,
     /// The control group asked for.
     pub cgroup: CgroupRequest,
+    /// The group of the file system resctrl asked for.
+    pub rdt: Option<RdtPlan>,
     /// Hooks by the point at which they run.
     pub hooks: HookPlans,
     /// `hostname` of the container, when one was given.
@@ -243,6 +245,28 @@ pub struct CgroupRequest {
     /// The host user whom the cgroup is handed to (cgroups(7), "Delegation"): the container's process, when it can write
     /// to its own cgroup namespace's root.
     pub owner: Option<u32>,
+}
+
+/// A share of caches and memory bandwidth (config-linux.md, "IntelRdt").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RdtPlan {
+    /// The class of service; `None`: one of the container's own, `/`: the default one.
+    pub clos: Option<String>,
+    /// `l3CacheSchema`, by lines.
+    pub cache: Vec<String>,
+    /// `memBwSchema`.
+    pub bandwidth: Option<String>,
+    /// More lines, to be written after those.
+    pub schemata: Vec<String>,
+    /// It gets a monitoring group of its own.
+    pub monitoring: bool,
+}
+
+impl RdtPlan {
+    /// All that is to be written to `schemata`, in order.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.cache.iter().chain(&self.bandwidth).chain(&self.schemata).map(String::as_str)
+    }
 }
 
 /// Hooks, by their point in the life cycle (config.md, "POSIX-platform Hooks").

@@ -128,9 +128,6 @@ async fn what_pods_use_is_counted() {
 async fn what_cannot_be_done_is_said() {
     let cri = Cri::start();
     let id = cri.run(pod("limits", cri.logs())).await.unwrap();
-    let box_ = cri.running(&id, "box", "exec sleep 1000").await;
-    let request = v1::CheckpointContainerRequest { container_id: box_.clone(), ..Default::default() };
-    assert_eq!(cri.runtime().checkpoint_container(request).await.unwrap_err().code(), Code::Unimplemented);
     let request = v1::RunPodSandboxRequest {
         config: Some(pod("handler", cri.logs())),
         runtime_handler: "kata".to_owned(),

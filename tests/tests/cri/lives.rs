@@ -119,6 +119,9 @@ async fn exec_sync_ends_in_time_and_is_not_drowned() {
     // A grandchild that keeps the pipes open holds nobody up.
     let output = cri.exec(&box_, "sleep 1000 & echo done", 60).await.unwrap();
     assert_eq!(output.stdout, b"done\n");
+    // Nor does one that keeps them beyond the time limit, after the command itself was killed.
+    let late = cri.exec(&box_, "sleep 5678 & exec sleep 5678", 1).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
     let output = cri.exec(&box_, "head -c 20000000 /dev/zero", 0).await.unwrap();
     assert_eq!((output.stdout.len(), output.exit_code), (16 << 20, 0));
     cri.remove_pod(&id).await.unwrap();

@@ -1,6 +1,7 @@
 //! Pods through the CRI, as a kubelet drives them: a gRPC client on the daemon's socket.
 
 mod calls;
+mod checkpoint;
 mod cni;
 mod forward;
 mod harness;

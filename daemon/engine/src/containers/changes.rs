@@ -15,7 +15,7 @@ use crate::items::{ByteStream, stream_from};
 const MOUNT_PLACES: [&str; 6] = ["etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys"];
 
 /// The same as paths, relative to the root.
-pub(super) fn mount_places() -> [&'static Path; 6] {
+pub(crate) fn mount_places() -> [&'static Path; 6] {
     MOUNT_PLACES.map(Path::new)
 }
 

@@ -108,7 +108,8 @@ impl Engine {
     }
 
     /// The address of the host as containers of the default network see it.
-    fn host_gateway(&self) -> Option<IpAddr> {
+    #[must_use]
+    pub fn host_gateway(&self) -> Option<IpAddr> {
         let bridge = self.network.network("bridge").ok()?;
         bridge.pool().and_then(|pool| pool.gateway)
     }

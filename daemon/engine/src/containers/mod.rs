@@ -40,6 +40,7 @@ mod wait;
 mod weight;
 
 pub use attach::PreparedAttach;
+pub(crate) use changes::mount_places;
 pub(crate) use container::Container;
 pub(crate) use create::remove_tree;
 pub(crate) use inspect::DRIVER;

@@ -305,6 +305,7 @@ impl Engine {
             log: self.log_of(definition)?,
             systemd_cgroup: self.config.cgroup_driver.is_systemd(),
             runtime: self.runtime_of(definition)?,
+            restore: None,
         };
         Ok((create, spec, handed))
     }

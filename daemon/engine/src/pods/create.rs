@@ -102,7 +102,17 @@ impl Engine {
         }
         super::classes::check(&spec, &pod)?;
         let pins = self.pins(&sandbox.id);
-        let image = self.store.images().resolve(&spec.image)?;
+        let checkpoint = self.checkpoint_of(&spec.image)?;
+        if checkpoint.is_some() && pod.namespaces.users.is_some() {
+            return Err(EngineError::invalid(format!(
+                "container {:?} is a checkpoint, which cannot be restored into a pod with users of its own",
+                spec.name
+            )));
+        }
+        let image = match &checkpoint {
+            Some(checkpoint) => self.base_of(checkpoint)?,
+            None => self.store.images().resolve(&spec.image)?,
+        };
         let config = self.store.images().config_of(&image.id)?.config.unwrap_or_default();
         let user = self.pod_user(&spec, &image, &config)?;
         let stop_signal = match spec.stop_signal.as_deref().or(config.stop_signal.as_deref()) {
@@ -121,6 +131,7 @@ impl Engine {
             mounted_images: Vec::new(),
             stop_signal,
             user: ProcessUser::from(&user),
+            restored: checkpoint.is_some(),
             status: ContainerStatus::default(),
             spec: Arc::new(spec),
         };
@@ -146,7 +157,13 @@ impl Engine {
             let resources = super::spec::limits(&built, &record.spec.resources);
             Arc::make_mut(&mut record.spec).resources = resources;
         }
-        self.store.snapshots().create(id, &image.layers)?;
+        let lease = self.store.lease();
+        let mut layers = image.layers.clone();
+        if let Some(checkpoint) = &checkpoint {
+            layers.extend(self.unpack_checkpoint(id, checkpoint, record.log.as_deref())?);
+        }
+        self.store.snapshots().create(id, &layers)?;
+        drop(lease);
         bundle::write(&self.pod_run_dir(&sandbox.id, id), &built)?;
         self.db.put_pod_container(&record)?;
         Ok(record)

@@ -56,6 +56,7 @@ impl Engine {
             log: Log::default(),
             systemd_cgroup: self.config.cgroup_driver.is_systemd(),
             runtime: None,
+            restore: None,
         };
         let pid = shim.create(create, None).await.map_err(EngineError::from)?;
         sandbox.set_holder(Some(shim.clone()));

@@ -127,6 +127,13 @@ impl Engine {
         }
         let spec = &record.spec;
         let own_users = self.pods.sandbox(&record.sandbox)?.record().spec.namespaces.users.is_some();
+        let (runtime, restore) = match record.restored {
+            true => {
+                let (runtime, restore) = self.restoring(&record.id);
+                (Some(runtime), Some(restore))
+            }
+            false => (None, None),
+        };
         let create = Create {
             id: record.id.clone(),
             bundle: self.pod_run_dir(&record.sandbox, &record.id),
@@ -153,7 +160,8 @@ impl Engine {
                 forward: None,
             },
             systemd_cgroup: self.config.cgroup_driver.is_systemd(),
-            runtime: None,
+            runtime,
+            restore,
         };
         Ok((create, handed))
     }

@@ -4,6 +4,7 @@
 //! Pods are a world of their own: the Engine API neither lists nor removes them, for the orchestrator believes that
 //! nobody else does.
 
+mod checkpoint;
 mod classes;
 mod cni;
 mod create;

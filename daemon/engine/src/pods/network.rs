@@ -65,6 +65,8 @@ impl Engine {
             container_id: id.to_owned(),
             container_name: format!("{}/{}", spec.namespace, spec.name),
             ports: ports.collect(),
+            // A pod may be behind the service that it calls.
+            hairpin: true,
             ..EndpointRequest::default()
         };
         let endpoint = self.network.attach(pins.open(Pin::Network)?.as_fd(), &network.id, request)?;

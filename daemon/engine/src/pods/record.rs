@@ -105,6 +105,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) user: ProcessUser,
     /// Absolute; none: it is not logged.
     pub(crate) log: Option<PathBuf>,
+    /// It is made of a checkpoint.
+    #[serde(default)]
+    pub(crate) restored: bool,
     pub(crate) status: ContainerStatus,
 }
 

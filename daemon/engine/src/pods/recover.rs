@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use berth_runtime_client::Reconnected;
 use berth_runtime_client::Shim;
+use berth_runtime_client::protocol::Phase;
 
 use super::life::lost;
 use super::namespaces::Pin;
@@ -176,6 +177,10 @@ impl Engine {
     ) -> Result<(), String> {
         let events = shim.events();
         let state = shim.state().await.map_err(|error| error.to_string())?;
+        // The daemon before was killed while it took a checkpoint.
+        if state.phase == Phase::Paused {
+            shim.resume().await.map_err(|error| error.to_string())?;
+        }
         container.set_shim(Some(shim.clone()));
         self.note(container.change_status(&self.db, |status| {
             status.pid = state.pid.unwrap_or(status.pid);

@@ -15,7 +15,7 @@ pub(super) async fn build(mut context: Context) -> ApiResult<Response<Body>> {
     let options = options(&context.query)?;
     if options.version == "2" {
         return Err(ApiError::bad_request(
-            "BuildKit is not available: build with version=1 (DOCKER_BUILDKIT=0)",
+            "BuildKit's builds come by /grpc (docker buildx); over /build there is version=1 (DOCKER_BUILDKIT=0)",
         ));
     }
     let auths: RegistryAuths = transfer::base64_json(context.header("x-registry-config"));
@@ -91,7 +91,11 @@ pub(super) async fn prune(context: Context) -> ApiResult<Response<Body>> {
     let names = ["reserved-space", "keep-storage", "max-used-space"];
     let keep = names.map(|name| query.number_or_zero(name)).into_iter().max().unwrap_or(0);
     let free = query.number_or_zero("min-free-space");
-    let pruned = context.engine().prune_build_cache(query.flag("all"), keep, free, &query.filters()?).await?;
+    let filters = query.filters()?;
+    let mut pruned = context.engine().prune_build_cache(query.flag("all"), keep, free, &filters).await?;
+    if filters.is_empty() {
+        pruned.space_reclaimed += context.shared.buildkit.prune().await;
+    }
     Ok(body::json(StatusCode::OK, &pruned))
 }
 

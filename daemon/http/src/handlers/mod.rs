@@ -4,6 +4,7 @@ mod archive;
 mod attach;
 mod berth;
 mod build;
+mod buildkit;
 mod containers;
 mod exec;
 mod follow;
@@ -181,6 +182,8 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::PluginList => swarm::no_plugins(),
         E::PluginAdd => swarm::plugins_are_not_supported()?,
         E::Plugin => swarm::no_such_plugin(context.name())?,
+        E::BuildKit => return buildkit::grpc(context).await,
+        E::BuildSession => return buildkit::session(context).await,
         E::BerthBuild => return build::local(context).await,
         E::BerthBuilds => build::history(context).await?,
         E::BerthBuildLog => build::log(context).await?,

@@ -15,7 +15,7 @@ pub(super) fn ping() -> Response<Body> {
     let mut response = body::text(StatusCode::OK, "OK".to_owned());
     let headers = response.headers_mut();
     for (name, value) in [
-        ("builder-version", "1"),
+        ("builder-version", "2"),
         ("swarm", "inactive"),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),

@@ -229,6 +229,7 @@ impl Books {
             ipv6: ipv6.and_then(|(address, pool)| Some((v6(address)?, pool.subnet.prefix_len()))),
             ipv6_gateway: gateway(ipv6).and_then(v6),
             link_local: request.link_local,
+            hairpin: request.hairpin || !held.is_empty(),
             aliases: request.aliases,
             ports: held.iter().map(|h| h.port).collect(),
             id,

@@ -153,7 +153,7 @@ impl NetworkController {
                 mac: endpoint.mac,
                 mtu: options.mtu,
             };
-            let flags = PortFlags { isolated: !options.talk, hairpin: !endpoint.ports.is_empty() };
+            let flags = PortFlags { isolated: !options.talk, hairpin: endpoint.hairpin };
             lock(&self.links).socket.create_veth(&veth, flags)
         };
         match plug(self.bridge_of(network)?) {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use export::{export, import};
 pub(crate) use load::load;
 pub use load::{LoadEvent, Loaded};
-pub(crate) use save::save;
+pub(crate) use save::{save, save_as};
 
 /// Annotation with an image's full name, as containerd and docker write it.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";

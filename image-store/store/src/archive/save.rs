@@ -41,6 +41,12 @@ pub(crate) fn save<S: AsRef<str>>(store: &Store, names: &[S], to: impl Write) ->
     plan.write(store, to)
 }
 
+pub(crate) fn save_as(store: &Store, id: &ImageId, names: &[Reference], to: impl Write) -> Result<()> {
+    let mut plan = Plan::default();
+    plan.add(store, id, names)?;
+    plan.write(store, to)
+}
+
 impl Plan {
     fn add(&mut self, store: &Store, id: &ImageId, references: &[Reference]) -> Result<()> {
         let image = store.images().required(id)?;

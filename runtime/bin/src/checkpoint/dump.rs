@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::criu::Criu;
 use super::options::{Session, Shared};
 use super::rpc::{Features, Kind, PageServer, Request};
-use super::{DESCRIPTORS, mounts};
+use super::{DESCRIPTORS, core_image, mounts};
 use crate::state::Container;
 
 /// What only a dump is told.
@@ -69,6 +69,7 @@ impl Dump<'_> {
         }
         let request =
             Request { kind: kind.into(), options: Some(session.options.clone()), ..Request::default() };
+        let number = core_image::own_number(container.record.pid)?;
         Criu::start(false)?
             .perform(&request, |event| match (event.script, status.take()) {
                 ("status-ready", Some(fd)) => fd.tell(),
@@ -78,7 +79,8 @@ impl Dump<'_> {
                 }
             })
             .map(drop)
-            .map_err(|error| session.explain(error))
+            .map_err(|error| session.explain(error))?;
+        if self.memory_only { Ok(()) } else { core_image::untie(&session.images, number) }
     }
 }
 

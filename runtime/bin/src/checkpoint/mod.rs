@@ -10,6 +10,7 @@
 //! CRIU dumps and restores processes and what they hold. Cgroup, mount points and hooks are ours, as in `create`. Nothing
 //! here runs unless one of the two commands does.
 
+mod core_image;
 mod criu;
 mod dump;
 mod mounts;

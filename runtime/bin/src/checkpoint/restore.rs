@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use berth_cgroup::Cgroup;
+use berth_cgroup::resctrl::{Group, Resctrl};
 use berth_core::{ConsoleSink, run_hooks};
 use berth_spec::{ContainerPlan, oci};
 use berth_sys::{Pid, pidfd};
@@ -51,18 +52,22 @@ impl Restore<'_> {
             Some(unit) => Cgroup::create_in_unit(&layout, unit, limits)?,
             None => Cgroup::create(&layout, &container.record.cgroup, limits)?,
         };
-        let restored = self.restore(&mut session, container, &plan, &cgroup).and_then(|restored| {
+        let id = container.record.id.clone();
+        let mut rdt = None;
+        let restored = plan.rdt.as_ref().map(|plan| Resctrl::find()?.join(&id, plan)).transpose();
+        let restored = restored.map_err(anyhow::Error::from).and_then(|group| {
+            rdt = group;
+            let restored = self.restore(&mut session, container, &plan, (&cgroup, rdt.as_ref()))?;
             cgroup.populated()?;
             Ok(restored)
         });
         drop(inherited);
         restored.map_err(|error| {
             let error = session.explain(error);
-            // CRIU takes along what it has begun. What is left of the group is told with the failure.
-            match cgroup.remove() {
-                Ok(()) => error,
-                Err(left) => left.into_iter().fold(error, |error, left| error.context(left.to_string())),
-            }
+            // CRIU takes along what it has begun. What is left of the groups is told with the failure.
+            let mut left = cgroup.remove().err().unwrap_or_default();
+            left.extend(rdt.and_then(|group| group.undo().err()));
+            left.into_iter().fold(error, |error, left| error.context(left.to_string()))
         })
     }
 
@@ -93,13 +98,15 @@ impl Restore<'_> {
         session: &mut Session,
         container: &mut Container,
         plan: &ContainerPlan,
-        cgroup: &Cgroup,
+        (cgroup, rdt): (&Cgroup, Option<&Group>),
     ) -> anyhow::Result<Restored> {
         let place = place(container);
         fs::create_dir(&place).with_context(|| format!("mkdir {}", place.display()))?;
         let rootfs = container.record.rootfs.clone();
         let criu = mounts::with_root(plan, &rootfs, &place, || Criu::start(true))?;
+        // What it forks is where it is itself.
         cgroup.add(criu.pid())?;
+        rdt.map_or(Ok(()), |group| group.add(criu.pid()))?;
         session.options.cgroup_roots = cgroup_roots(criu.pid())?;
         let request = Request {
             kind: Kind::Restore.into(),
@@ -120,7 +127,7 @@ impl Restore<'_> {
                 "post-restore" => {
                     let pid = Pid::from_raw(event.pid);
                     found = Some((pid, pidfd::open(pid).with_context(|| format!("pidfd_open {pid}"))?));
-                    container.created(pid, cgroup.path())?;
+                    container.created(pid, cgroup.path(), rdt)?;
                 }
                 "orphan-pts-master" => {
                     if let (Some(sink), Some(master)) = (self.console, event.fds.into_iter().next()) {

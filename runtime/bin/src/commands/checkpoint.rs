@@ -4,8 +4,10 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use berth_sys::Pid;
 use clap::Args;
 
+use crate::bundle::Bundle;
 use crate::checkpoint::{Dump, Shared};
 use crate::log::Log;
 use crate::state::{Status, Store};
@@ -35,6 +37,12 @@ pub(crate) struct Checkpoint {
     /// Dump the memory only, and let the container go on
     #[arg(long)]
     pre_dump: bool,
+    /// The bundle of a container that a shim looks after, instead of one in the state directory
+    #[arg(long, hide = true, requires = "pid")]
+    bundle: Option<PathBuf>,
+    /// The first process of that container
+    #[arg(long, hide = true, requires = "bundle", requires = "leave_running")]
+    pid: Option<i32>,
     /// The container's id
     #[arg(value_name = "CONTAINER-ID")]
     id: String,
@@ -42,7 +50,12 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     pub(crate) fn run(&self, store: &Store, log: &Log) -> anyhow::Result<u8> {
-        let container = store.load(&self.id)?;
+        let container = match (&self.bundle, self.pid) {
+            (Some(bundle), Some(pid)) => {
+                store.adopt(&self.id, &Bundle::read(Some(bundle))?, Pid::from_raw(pid))?
+            }
+            _ => store.load(&self.id)?,
+        };
         let status = container.status();
         if matches!(status, Status::Creating | Status::Created | Status::Stopped) {
             bail!("Container cannot be checkpointed in {} state", status.name());

@@ -80,10 +80,11 @@ pub(super) fn make(
     for warning in &created.warnings {
         log.warn(warning);
     }
-    let recorded = container.created(created.pid, created.cgroup.path()).and_then(|()| {
-        let (file, socket) = (flags.pid_file.as_deref(), flags.pidfd_socket.as_deref());
-        announce(file, socket, created.pid, &created.pidfd)
-    });
+    let recorded =
+        container.created(created.pid, created.cgroup.path(), created.rdt.as_ref()).and_then(|()| {
+            let (file, socket) = (flags.pid_file.as_deref(), flags.pidfd_socket.as_deref());
+            announce(file, socket, created.pid, &created.pidfd)
+        });
     match recorded {
         Ok(()) => Ok((created, container)),
         Err(error) => {

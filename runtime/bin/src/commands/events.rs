@@ -43,7 +43,7 @@ impl Events {
         }
         let cgroup = container.live_cgroup()?;
         if self.stats {
-            self.tell_stats(&cgroup)?;
+            self.tell_stats(&container, &cgroup)?;
         } else {
             self.follow(&container, &cgroup)?;
         }
@@ -73,14 +73,15 @@ impl Events {
                 }
             }
             if Instant::now() >= due {
-                self.tell_stats(cgroup)?;
+                self.tell_stats(container, cgroup)?;
                 due = Instant::now() + self.interval;
             }
         }
     }
 
-    fn tell_stats(&self, cgroup: &Cgroup) -> anyhow::Result<()> {
-        let data = stats::runc(&cgroup.stats()?);
+    fn tell_stats(&self, container: &Container, cgroup: &Cgroup) -> anyhow::Result<()> {
+        let rdt = container.rdt()?.map(|group| group.stats()).transpose()?;
+        let data = stats::runc(&cgroup.stats()?, &rdt.unwrap_or_default());
         tell(&json!({ "type": "stats", "id": self.id, "data": data }))
     }
 }

@@ -104,9 +104,11 @@ impl Exec {
         let stdio = streams::choose(terminal, self.console_socket.as_deref(), self.detach)?;
         let signals = if self.detach { None } else { Some(Signals::block()?) };
         let cgroup = self.cgroup(&container, cgroup)?;
+        let rdt = container.rdt()?;
         let mut child = berth_core::exec(ExecRequest {
             init: std::os::fd::AsFd::as_fd(&init),
             cgroup: &cgroup,
+            rdt: rdt.as_ref(),
             beside_init: self.cgroup.is_empty(),
             spec: &spec,
             filter: ExecFilter::Profile,

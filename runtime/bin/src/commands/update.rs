@@ -4,12 +4,13 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use berth_spec::oci;
+use berth_cgroup::resctrl::{Group, Resctrl};
+use berth_spec::{RdtPlan, oci};
 use clap::Args;
 
 use crate::log::Log;
 use crate::resources::{self, Patch, bytes};
-use crate::state::{Status, Store};
+use crate::state::{Container, Status, Store};
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
@@ -55,6 +56,12 @@ pub(crate) struct Update {
     /// Limit of memory and swap together; -1 is none
     #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
+    /// Share of the L3 cache, as in L3:0=7f0;1=1f
+    #[arg(long, value_name = "SCHEMA")]
+    l3_cache_schema: Option<String>,
+    /// Share of the memory bandwidth, as in MB:0=20;1=70
+    #[arg(long, value_name = "SCHEMA")]
+    mem_bw_schema: Option<String>,
     /// Limit of processes; -1 is none
     #[arg(long, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
@@ -69,17 +76,25 @@ impl Update {
         if matches!(container.status(), Status::Stopped | Status::Creating) {
             bail!("container not running: {} is {}", self.id, container.status().name());
         }
+        let shares = self.shares(&container)?;
+        let wanted = self.wanted()?;
+        if shares.is_none() && wanted == oci::LinuxResources::default() {
+            bail!("no limit was given (see `berth-runtime update --help`)");
+        }
         let before = match container.record.limits.take() {
             Some(limits) => limits,
             None => {
                 container.spec()?.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default()
             }
         };
-        let change = resources::change(&before, &self.wanted()?)?;
+        let change = resources::change(&before, &wanted)?;
         if let Some(warning) = change.warning {
             log.explain(warning);
         }
         container.live_cgroup()?.set(&change.apply)?;
+        if let Some((group, shares)) = shares {
+            group.set(&shares)?;
+        }
         container.record.limits = Some(change.remember);
         container.save()?;
         Ok(0)
@@ -104,10 +119,27 @@ impl Update {
         patch.set("memory", "reservation", self.memory_reservation);
         patch.set("memory", "swap", self.memory_swap);
         patch.set("pids", "limit", self.pids_limit);
-        if patch.is_empty() {
-            bail!("no limit was given (see `berth-runtime update --help`)");
-        }
         patch.build()
+    }
+
+    /// What is to be shared out of caches and memory bandwidth, and the container's group.
+    fn shares(&self, container: &Container) -> anyhow::Result<Option<(Group, RdtPlan)>> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let (cache, bandwidth) = (given(&self.l3_cache_schema), given(&self.mem_bw_schema));
+        if cache.is_none() && bandwidth.is_none() {
+            return Ok(None);
+        }
+        let resctrl = Resctrl::find()?;
+        if cache.is_some() && !resctrl.shares("L3")? {
+            bail!("Intel RDT/CAT: l3 cache schema is not enabled");
+        }
+        if bandwidth.is_some() && !resctrl.shares("MB")? {
+            bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
+        }
+        let group = container.rdt()?.context(
+            "updating a non-existent Intel RDT configuration is not supported (the container was made without linux.intelRdt)",
+        )?;
+        Ok(Some((group, RdtPlan { cache: cache.into_iter().collect(), bandwidth, ..RdtPlan::default() })))
     }
 }
 

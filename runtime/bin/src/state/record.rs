@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use berth_cgroup::Unit;
+use berth_cgroup::resctrl::Place;
 use berth_spec::oci;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ pub(crate) struct Record {
     /// The systemd unit whose cgroup it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
+    /// Its share of caches and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<Place>,
     pub(crate) annotations: BTreeMap<String, String>,
     /// config.json has hooks for after the creation; without any, it need not be read again for them.
     #[serde(default = "assume_so")]

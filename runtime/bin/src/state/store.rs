@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use berth_cgroup::resctrl::{Group, Place, Resctrl};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
 use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, ContainerPlan, HookPlans, oci};
@@ -86,24 +87,7 @@ impl Store {
             ErrorKind::AlreadyExists => berth_core::Error::Exists { id: id.to_owned() }.into(),
             _ => anyhow::Error::from(error).context(format!("mkdir {}", directory.display())),
         })?;
-        let annotations = bundle.spec.annotations().clone().unwrap_or_default();
-        let record = Record {
-            oci_version: bundle.spec.version().clone(),
-            id: id.to_owned(),
-            pid: 0,
-            start_time: 0,
-            bundle: bundle.directory.clone(),
-            rootfs: bundle.rootfs(),
-            created: jiff::Timestamp::now().to_string(),
-            cgroup: unit
-                .as_ref()
-                .map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
-            unit,
-            annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
-            later_hooks: has_later_hooks(&bundle.spec),
-            own_mounts: has_own_mounts(&bundle.spec),
-            limits: None,
-        };
+        let record = first_record(id, bundle, unit);
         let container = Container { directory, record, unprivileged: self.unprivileged };
         let config = container.directory.join(CONFIG);
         // Nobody reads it before there is a pid in the record.
@@ -117,6 +101,19 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// A container that somebody else looks after (a shim): known by its bundle and its first process, and with no
+    /// place in the state directory.
+    pub(crate) fn adopt(&self, id: &str, bundle: &Bundle, pid: Pid) -> anyhow::Result<Container> {
+        let unit = self.systemd.then(|| planned_unit(&bundle.spec, id)).transpose()?;
+        let mut record = first_record(id, bundle, unit);
+        record.pid = pid.as_raw();
+        record.start_time =
+            start_time(pid.as_raw()).with_context(|| format!("no process has the id {pid}"))?;
+        // What it sees as its root, wherever that came from.
+        record.rootfs = PathBuf::from(format!("/proc/{pid}/root"));
+        Ok(Container { directory: bundle.directory.clone(), record, unprivileged: self.unprivileged })
     }
 
     /// An existing container.
@@ -167,6 +164,27 @@ impl Store {
     }
 }
 
+/// What is known of a container before it is made.
+fn first_record(id: &str, bundle: &Bundle, unit: Option<Unit>) -> Record {
+    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    Record {
+        oci_version: bundle.spec.version().clone(),
+        id: id.to_owned(),
+        pid: 0,
+        start_time: 0,
+        bundle: bundle.directory.clone(),
+        rootfs: bundle.rootfs(),
+        created: jiff::Timestamp::now().to_string(),
+        cgroup: unit.as_ref().map_or_else(|| planned_cgroup(&bundle.spec, id), |unit| unit.path().to_owned()),
+        unit,
+        rdt: planned_rdt(&bundle.spec, id),
+        annotations: annotations.into_iter().collect::<BTreeMap<_, _>>(),
+        later_hooks: has_later_hooks(&bundle.spec),
+        own_mounts: has_own_mounts(&bundle.spec),
+        limits: None,
+    }
+}
+
 /// Waits until the startContainer hooks have run and the program is loaded: the end of file. A failure comes as data.
 fn await_program(fifo: OwnedFd) -> anyhow::Result<()> {
     fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_RDONLY)).context("prepare the start FIFO")?;
@@ -191,6 +209,14 @@ fn planned_cgroup(spec: &oci::Spec, id: &str) -> PathBuf {
         Some(path) if !path.as_os_str().is_empty() => Path::new("/").join(path),
         _ => Path::new("/berth").join(id),
     }
+}
+
+/// Where its group of resctrl will be, for whoever has to take it away if the creation is killed. That it cannot be made is
+/// told when it is.
+fn planned_rdt(spec: &oci::Spec, id: &str) -> Option<Place> {
+    let asked = spec.linux().as_ref()?.intel_rdt().as_ref()?;
+    let class = asked.clos_id().as_deref().filter(|name| !name.is_empty());
+    Some(Resctrl::find().ok()?.place(id, class, asked.enable_monitoring().unwrap_or(false)))
 }
 
 fn planned_unit(spec: &oci::Spec, id: &str) -> anyhow::Result<Unit> {
@@ -236,10 +262,11 @@ impl Container {
     }
 
     /// The container exists: its first process has this pid.
-    pub(crate) fn created(&mut self, pid: Pid, cgroup: &Path) -> anyhow::Result<()> {
+    pub(crate) fn created(&mut self, pid: Pid, cgroup: &Path, rdt: Option<&Group>) -> anyhow::Result<()> {
         self.record.pid = pid.as_raw();
         self.record.start_time = start_time(pid.as_raw()).unwrap_or(0);
         self.record.cgroup = cgroup.to_owned();
+        self.record.rdt = rdt.map(|group| group.place().clone());
         self.save()
     }
 
@@ -285,6 +312,12 @@ impl Container {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Its share of caches and memory bandwidth; `None` if it has none, or its group is gone.
+    pub(crate) fn rdt(&self) -> anyhow::Result<Option<Group>> {
+        let place = self.record.rdt.as_ref();
+        Ok(place.map_or(Ok(None), Resctrl::open)?)
     }
 
     /// Its cgroup, which must be there.
@@ -436,6 +469,8 @@ impl Container {
             }
             Err(error) => problems.push(format!("{error:#}")),
         }
+        let removed = self.rdt().and_then(|group| Ok(group.map_or(Ok(()), Group::remove)?));
+        problems.extend(removed.err().map(|error| format!("{error:#}")));
         // One that was never created has not stopped either.
         if self.record.pid != 0 {
             if !self.record.own_mounts {
@@ -500,7 +535,7 @@ mod tests {
         let store = Store::new(root.path());
         let mut container = store.reserve("c", &bundle(root.path())).unwrap();
         let own = Pid::this();
-        container.created(own, Path::new("/berth-no-such-cgroup")).unwrap();
+        container.created(own, Path::new("/berth-no-such-cgroup"), None).unwrap();
         assert_eq!(store.load("c").unwrap().status(), Status::Running);
         container.record.start_time += 1;
         assert_eq!(container.status(), Status::Stopped, "the number belongs to another process now");

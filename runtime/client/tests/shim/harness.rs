@@ -106,6 +106,7 @@ pub(crate) fn container(args: &[&str]) -> Container {
         log: to_file(&log, 0, 1),
         systemd_cgroup: false,
         runtime: None,
+        restore: None,
     };
     Container { dir, run, log, cgroup, spec, create }
 }

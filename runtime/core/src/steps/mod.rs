@@ -16,6 +16,7 @@ mod root;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use berth_spec::InitStep;
 use berth_sys::Errno;
@@ -38,6 +39,8 @@ pub(crate) struct Stage {
     descriptors: Option<Descriptors>,
     /// An empty read-only tmpfs, of which masked directories get a bind each.
     mask: Option<OwnedFd>,
+    /// The directory that the last node or link was made in, for the next one.
+    directory: Option<(PathBuf, OwnedFd)>,
     /// The program as [`InitStep::ResolveExecutable`] found it.
     program: Option<CString>,
 }
@@ -79,6 +82,9 @@ fn open_root() -> Result<OwnedFd, Errno> {
 impl Init<'_> {
     /// Runs one step.
     pub(crate) fn run(&mut self, step: &InitStep) -> Result<(), Fault> {
+        if !matches!(step, InitStep::Device(_) | InitStep::Symlink(_)) {
+            self.stage.directory = None;
+        }
         match step {
             InitStep::OomScoreAdj(score) => self.oom_score_adj(*score),
             InitStep::LoopbackUp => {
@@ -88,8 +94,8 @@ impl Init<'_> {
             InitStep::RootPropagation(propagation) => root::propagation(*propagation, "/"),
             InitStep::MountRoot => self.mount_root(),
             InitStep::Mount(mount) => self.mount(mount),
-            InitStep::Device(device) => devices::device(self.stage.root()?, device),
-            InitStep::Symlink(link) => devices::symlink(self.stage.root()?, link),
+            InitStep::Device(device) => devices::device(&mut self.stage, device),
+            InitStep::Symlink(link) => devices::symlink(&mut self.stage, link),
             InitStep::CreateRuntimeHooks => self.ask_for_hooks(),
             InitStep::CreateContainerHooks => self.own_hooks("createContainer"),
             InitStep::PivotRoot { mount_namespace } => self.pivot_root(*mount_namespace),

@@ -11,6 +11,7 @@ mod namespaces;
 mod order;
 mod paths;
 mod process;
+mod rdt;
 mod resources;
 mod sysctl;
 #[cfg(test)]
@@ -128,6 +129,7 @@ pub fn compile(spec: &oci::Spec, ctx: &CompileContext) -> Result<ContainerPlan, 
             resources: resources::with_default_devices(linux.resources().as_ref()),
             owner,
         },
+        rdt: rdt::plan(linux)?,
         hooks,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         annotations,

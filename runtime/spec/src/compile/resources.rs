@@ -48,10 +48,6 @@ pub(super) fn with_default_devices(resources: Option<&oci::LinuxResources>) -> o
 }
 
 pub(super) fn check(linux: &oci::Linux, warnings: &mut Vec<SpecWarning>) -> Result<(), SpecError> {
-    if linux.intel_rdt().is_some() {
-        return Err(SpecError::new("linux.intelRdt", "is not supported by this runtime")
-            .hint("assign the resctrl group from a createRuntime hook"));
-    }
     let Some(resources) = linux.resources() else { return Ok(()) };
     if resources.network().is_some() {
         super::warn(

@@ -314,7 +314,14 @@ fn refusals_name_the_field() {
     assert_eq!(policy("MPOL_PREFERRED", ""), "nothing");
     assert_eq!(refused(|s| s["linux"]["mountLabel"] = json!("system_u:object_r:x_t:s0")), "linux.mountLabel");
     assert_eq!(refused(|s| s["linux"]["mountLabel"] = json!("")), "nothing");
-    assert_eq!(refused(|s| s["linux"]["intelRdt"] = json!({})), "linux.intelRdt");
+    let rdt = |value: serde_json::Value| refused(|s| s["linux"]["intelRdt"] = value);
+    for class in ["..", "a/b", "info", "mon_groups", "/x"] {
+        assert_eq!(rdt(json!({ "closID": class })), "linux.intelRdt.closID", "{class}");
+    }
+    assert_eq!(rdt(json!({ "memBwSchema": "L3:0=f" })), "linux.intelRdt.memBwSchema");
+    assert_eq!(rdt(json!({ "memBwSchema": "MB:0=20\nL3:0=f" })), "linux.intelRdt.memBwSchema");
+    assert_eq!(rdt(json!({ "schemata": ["L3:0=f", "MB:0=1\n"] })), "linux.intelRdt.schemata[1]");
+    assert_eq!(rdt(json!({ "closID": "/", "l3CacheSchema": "L3:0=f" })), "nothing");
     assert_eq!(refused(|s| s["hooks"] = json!({"poststop": [{"path": "x"}]})), "hooks.poststop[0].path");
     let no_uts = |s: &mut serde_json::Value| {
         s["hostname"] = json!("a");
@@ -400,4 +407,24 @@ fn the_mount_label() {
         ("tmpfs", label),
     ];
     assert_eq!(labelled.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn rdt_lines_are_written_in_the_order_of_the_specification() {
+    use serde_json::json;
+
+    let lines = |rdt: serde_json::Value| {
+        let mut spec = serde_json::to_value(docker_spec().args(["true"]).build()).unwrap();
+        spec["linux"]["intelRdt"] = rdt;
+        let plan = compile(&serde_json::from_value(spec).unwrap(), &context()).unwrap().rdt.unwrap();
+        (plan.clos.clone(), plan.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let all = json!({
+        "closID": "gold", "schemata": ["L2:0=f"], "memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=7f0\nMB:0=70"
+    });
+    let written = ["L3:0=7f0", "MB:0=20", "L2:0=f"].map(str::to_owned).to_vec();
+    assert_eq!(lines(all), (Some("gold".to_owned()), written));
+    let without = ["L3:0=7f0", "MB:0=70"].map(str::to_owned).to_vec();
+    assert_eq!(lines(json!({ "closID": "", "l3CacheSchema": "L3:0=7f0\nMB:0=70" })), (None, without));
+    assert_eq!(lines(json!({})), (None, Vec::new()));
 }

@@ -251,7 +251,6 @@ fn plain() -> Value {
     for index in [6, 5] {
         document["mounts"].as_array_mut().unwrap().remove(index);
     }
-    document["linux"].as_object_mut().unwrap().remove("intelRdt");
     document["linux"]["namespaces"][1] = json!({ "type": "network" });
     document
 }
