@@ -23,15 +23,15 @@ SUITE = "Containers"
 NULL = subprocess.DEVNULL
 
 
-def inside():
-    """Starts itself again in namespaces of its own."""
+def inside_of(script_file):
+    """Starts a script again in namespaces of its own."""
     if os.environ.get("BENCH_INSIDE"):
         return
     script = 'ip link set lo up && { umount /sys/fs/cgroup/unified 2>/dev/null || true; } && exec "$@"'
     os.environ["BENCH_INSIDE"] = "1"
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     arguments = ["unshare", "--net", "--mount", "--fork", "--kill-child", "sh", "-c", script, "sh"]
-    os.execvp("unshare", arguments + [sys.executable, os.path.abspath(__file__)])
+    os.execvp("unshare", arguments + [sys.executable, os.path.abspath(script_file)])
 
 
 class Record:
@@ -176,7 +176,7 @@ def measure(record, top, berthd, dockerd):
 
 
 def main():
-    inside()
+    inside_of(__file__)
     os.environ["PATH"] = f"{os.environ['BERTH_BIN_DIR']}:{os.environ['PATH']}"
     record = Record()
     with tempfile.TemporaryDirectory(prefix="berth-bench.") as top:

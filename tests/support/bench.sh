@@ -4,13 +4,13 @@
 # compare` makes one page and one set of tables in docs/benchmarks.
 #
 #   make bench                        everything, some twenty minutes
-#   make bench SUITES="engine build"  only these, out of: engine runtime images build projects
+#   make bench SUITES="engine build"  only these, out of: engine runtime images build projects pods
 #   RUNS=30 make bench                more runs of each
 #   BENCH_RUNC=… BENCH_CRUN=… BUILDKIT_BIN_DIR=… make bench    newer peers than the distribution's
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-suites=${SUITES:-engine runtime images build projects}
+suites=${SUITES:-engine runtime images build projects pods}
 output=${BENCH_OUTPUT:-docs/benchmarks}
 mkdir -p "$output"
 export BENCH_RECORD=${BENCH_RECORD:-$PWD/$output/measurements.jsonl}
@@ -24,7 +24,8 @@ for suite in $suites; do
         images) RUNS=${RUNS_IMAGES:-3} tests/support/bench-images.sh ;;
         build) tests/support/bench-build.sh "${RUNS_BUILD:-3}" ;;
         projects) RUNS=${RUNS_PROJECTS:-5} tests/support/bench-projects.py ;;
-        *) echo "no such suite: $suite (there are engine, runtime, images, build, projects)" >&2; exit 2 ;;
+        pods) RUNS=${RUNS_PODS:-10} tests/support/bench-pods.py ;;
+        *) echo "no such suite: $suite (there are engine, runtime, images, build, projects, pods)" >&2; exit 2 ;;
     esac || { echo "suite $suite failed; the report is without what it had still to measure" >&2; missing=1; }
 done
 "$BERTH_BIN_DIR/berth" lab compare --title "Berth and its peers" --output "$output" "$BENCH_RECORD" >/dev/null

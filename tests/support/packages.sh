@@ -14,7 +14,7 @@ declare -A test=(
     [/usr/lib/cni/bridge]=containernetworking-plugins [setfattr]=attr [xz]=xz-utils [jq]=jq [python3]=python3 [git]=git [ssh-add]=openssh-client [mkfs.ext4]=e2fsprogs
     [rpc.mountd]=nfs-kernel-server [firewalld]=firewalld [dbus-daemon]=dbus-daemon [socat]=socat [iperf3]=iperf3 [stress-ng]=stress-ng [sysbench]=sysbench
 )
-declare -A bench=([hyperfine]=hyperfine)
+declare -A bench=([hyperfine]=hyperfine [/usr/lib/python3/dist-packages/grpc]=python3-grpcio)
 
 wanted=()
 need() {

@@ -123,7 +123,14 @@ impl ImageService for Images {
         let request = request.into_inner();
         let name = name_of(request.image)?;
         let found = self.engine.pod_image(&name).await.map_err(status)?;
-        Ok(Response::new(v1::ImageStatusResponse { image: found.as_ref().map(image), info: HashMap::new() }))
+        let info = match &found {
+            Some(found) if request.verbose => {
+                let config = self.engine.pod_image_config(&found.id).await.map_err(status)?;
+                HashMap::from([("info".to_owned(), serde_json::json!({ "imageSpec": config }).to_string())])
+            }
+            _ => HashMap::new(),
+        };
+        Ok(Response::new(v1::ImageStatusResponse { image: found.as_ref().map(image), info }))
     }
 
     async fn pull_image(

@@ -29,6 +29,8 @@ pub struct Defaults {
     pub log_options: BTreeMap<String, String>,
     /// Bytes of /dev/shm.
     pub shm_size: i64,
+    /// Bytes that a container may write into its own tree; `None` is no bound.
+    pub size: Option<u64>,
 }
 
 impl Default for Defaults {
@@ -38,6 +40,7 @@ impl Default for Defaults {
             log_driver: "json-file".to_owned(),
             log_options: BTreeMap::new(),
             shm_size: berth_spec::defaults::DEFAULT_SHM_SIZE,
+            size: None,
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct EngineConfig {
     pub cgroup_parent: Option<String>,
     /// Full names of images that an orchestrator must not remove to make room.
     pub pinned_images: Vec<String>,
+    /// File with classes of block I/O that pods may ask for.
+    pub block_io_classes: Option<PathBuf>,
     /// Whether a pod's container may be made of an image that is a checkpoint.
     pub restore_images: bool,
     /// Networks of pods.
@@ -120,6 +125,7 @@ impl EngineConfig {
             cgroup_driver: CgroupDriver::default(),
             cgroup_parent: None,
             pinned_images: Vec::new(),
+            block_io_classes: None,
             restore_images: false,
             cdi: CdiDirs(["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec()),
             cni: CniDirs {
@@ -132,6 +138,19 @@ impl EngineConfig {
             userns_remap: None,
             debug: false,
         }
+    }
+
+    /// Reads the daemon's storage options: `overlay2.size=10G` bounds each container's tree.
+    ///
+    /// # Errors
+    /// An option that is not known, or no size.
+    pub fn set_storage_options<'a>(&mut self, options: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        for option in options {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let key = key.strip_prefix("overlay2.").unwrap_or(key).to_owned();
+            self.defaults.size = crate::containers::size::asked([(&key, &value.to_owned())])?;
+        }
+        Ok(())
     }
 
     /// Whether containers can be where these settings say.

@@ -48,6 +48,8 @@ pub struct Engine {
     pub(crate) pods: Arc<Pods>,
     pub(crate) execs: Mutex<HashMap<String, Arc<Exec>>>,
     pub(crate) volumes: Arc<Volumes>,
+    /// Held while a number for a project quota is chosen.
+    pub(crate) projects: Mutex<()>,
     pub(crate) host: HostInfo,
     pub(crate) facts: HostFacts,
     /// Work that must be finished before the daemon ends.
@@ -84,6 +86,7 @@ impl Engine {
 
     fn open(config: EngineConfig) -> Result<Self> {
         config.check_cgroups()?;
+        config.block_io_classes.as_deref().map_or(Ok(()), crate::pods::check_block_io_classes)?;
         for dir in
             [config.root.join("containers"), config.root.join("builds"), config.run_root.join("containers")]
         {
@@ -91,6 +94,9 @@ impl Engine {
         }
         restrict(&config.root)?;
         restrict(&config.run_root)?;
+        if config.defaults.size.is_some() {
+            crate::containers::size::check(&config.root)?;
+        }
         crate::init::install(&config.root)?;
         let store = Store::open(&config.root)?;
         let db = Db::open(&config.root.join("engine.db"))?;
@@ -148,6 +154,7 @@ impl Engine {
             pods: Arc::default(),
             execs: Mutex::default(),
             volumes,
+            projects: Mutex::default(),
             host: HostInfo { bounding: bounding_set(), kernel: crate::system::kernel_numbers() },
             facts: HostFacts { cgroup_v2: crate::system::is_cgroup_v2(), cpus: crate::system::cpus() },
             tasks: TaskTracker::new(),

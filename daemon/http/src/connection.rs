@@ -2,13 +2,18 @@
 
 use std::{convert::Infallible, future::poll_fn, time::Duration};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{Request, Response, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::Body,
+    request_line::{Begins, Encoded},
     takeover::{Socket, TakeOver, Taken},
 };
 
@@ -23,7 +28,11 @@ where
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let (take_over, mut wanted) = TakeOver::new();
+    let begins = Begins::default();
     let service = service_fn(|request: Request<Incoming>| {
+        if ends_with_its_head(&request) {
+            begins.next();
+        }
         let answer = answer(request, take_over.clone());
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
@@ -31,7 +40,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(Encoded::new(socket, begins.clone())), service);
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -44,7 +53,9 @@ where
             }
             Some(reply) = wanted.recv() => {
                 let parts = connection.into_parts();
-                let taken = Taken { socket: parts.io.into_inner(), ahead: parts.read_buf };
+                let (socket, held) = parts.io.into_inner().into_parts();
+                let ahead = [parts.read_buf, held].concat().into();
+                let taken = Taken { socket, ahead };
                 // A handler that has gone meanwhile has closed its end; the socket closes with it.
                 reply.send(taken).ok();
                 return;
@@ -55,6 +66,14 @@ where
             }
         }
     }
+}
+
+/// Whether what follows on the connection can only be another request: no body, and no input of a container.
+fn ends_with_its_head(request: &Request<Incoming>) -> bool {
+    let may_be_taken_over = request.headers().contains_key(header::UPGRADE)
+        || request.uri().path().ends_with("/attach")
+        || request.uri().path().ends_with("/start");
+    request.body().is_end_stream() && !may_be_taken_over
 }
 
 #[cfg(test)]
@@ -106,6 +125,24 @@ mod tests {
         let mut all = String::new();
         client.read_to_string(&mut all).await.unwrap();
         assert_eq!(all, "HEADahead later");
+    }
+
+    #[tokio::test]
+    async fn quotes_in_a_query_are_taken_as_they_are() {
+        let (mut client, _stop) = connect();
+        let mut buffer = vec![0; 4096];
+        for _ in 0..3 {
+            client
+                .write_all(b"GET /plain?filters={\"a\":[\"b\"]} HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            let length = client.read(&mut buffer).await.unwrap();
+            assert!(
+                buffer[..length].starts_with(b"HTTP/1.1 200 "),
+                "{:?}",
+                buffer[..length].utf8_chunks().next()
+            );
+        }
     }
 
     #[tokio::test]

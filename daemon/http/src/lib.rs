@@ -19,6 +19,7 @@ mod context;
 mod error;
 mod handlers;
 mod query;
+mod request_line;
 mod router;
 mod server;
 mod shape;

@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) cri_pinned_image: Vec<String>,
 
+    /// File with classes of block I/O that pods may ask for by annotation, in the form of containerd and CRI-O
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cri_blockio_classes: Option<PathBuf>,
+
     /// Let a kubelet restore containers from images that are checkpoints, whose processes get the rights they had
     #[arg(long)]
     pub(crate) cri_restore_images: bool,
@@ -152,6 +156,11 @@ pub(crate) struct Args {
     /// Option of the default log driver, KEY=VALUE; may be given several times
     #[arg(long = "log-opt", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) log_opts: Vec<(String, String)>,
+
+    /// Option of the storage, KEY=VALUE: overlay2.size=10G bounds what each container may write into its own tree;
+    /// may be given several times
+    #[arg(long = "storage-opt", value_name = "KEY=VALUE")]
+    pub(crate) storage_opts: Vec<String>,
 
     /// Open descriptor to which a newline is written once clients are served
     #[arg(long, value_name = "N")]

@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     live_restore: Option<bool>,
     /// `overlay2` is the only one there is.
     storage_driver: Option<String>,
+    storage_opts: Vec<String>,
 }
 
 /// Bytes as a number, or text with a unit.
@@ -106,6 +107,7 @@ fn merge(args: &mut Args, settings: Settings) -> anyhow::Result<Further> {
     args.labels.extend(settings.labels);
     fill(&mut args.dns, settings.dns);
     fill(&mut args.exec_opts, settings.exec_opts);
+    fill(&mut args.storage_opts, settings.storage_opts);
     args.insecure_registry.extend(settings.insecure_registries);
     args.group = args.group.take().or(settings.group);
     if args.cdi_spec_dir.is_empty() {

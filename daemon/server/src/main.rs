@@ -157,6 +157,7 @@ async fn serve(
         ..EngineConfig::new(&args.root, &args.run_root, args.shim()?)
     };
     config.pinned_images.clone_from(&args.cri_pinned_image);
+    config.block_io_classes.clone_from(&args.cri_blockio_classes);
     config.restore_images = args.cri_restore_images;
     config.cni = CniDirs {
         configurations: args.cni_conf_dir.clone(),
@@ -171,6 +172,7 @@ async fn serve(
     }
     defaults.log_options.clone_from(&further.log_opts);
     defaults.shm_size = further.shm_size.unwrap_or(defaults.shm_size);
+    config.set_storage_options(args.storage_opts.iter().map(String::as_str)).context("--storage-opt")?;
     if !args.cdi_spec_dir.is_empty() {
         config.cdi.0.clone_from(&args.cdi_spec_dir);
     }

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use berth_sys::bpf::BpfInsn;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxRdma, LinuxResources};
 
 use crate::{CgroupError, Layout, device, v1, v2};
 
@@ -115,4 +115,22 @@ pub(crate) fn throttles(
     list: &Option<Vec<oci_spec::runtime::LinuxThrottleDevice>>,
 ) -> impl Iterator<Item = (String, u64)> {
     list.iter().flatten().map(|device| (format!("{}:{}", device.major(), device.minor()), device.rate()))
+}
+
+/// The size of huge pages as the kernel has it in file names.
+pub(crate) fn page_size(at: usize, huge: &LinuxHugepageLimit) -> Result<&str, CgroupError> {
+    let size = huge.page_size();
+    if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(CgroupError::invalid(
+            format!("linux.resources.hugepageLimits[{at}].pageSize"),
+            format!("{size:?} is no page size such as 2MB"),
+        ));
+    }
+    Ok(size)
+}
+
+/// A line of `rdma.max`.
+pub(crate) fn rdma_max(device: &str, rdma: &LinuxRdma) -> String {
+    let part = |value: Option<u32>| value.map_or("max".to_owned(), |value| value.to_string());
+    format!("{device} hca_handle={} hca_object={}", part(rdma.hca_handles()), part(rdma.hca_objects()))
 }

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
 
-use crate::plan::{Write, Writes, limit, pids_max, throttles};
+use crate::plan::{Write, Writes, limit, page_size, pids_max, rdma_max, throttles};
 use crate::{CgroupError, Layout};
 
 pub(crate) fn writes(layout: &Layout, resources: &LinuxResources) -> Result<Vec<Write>, CgroupError> {
@@ -21,12 +21,15 @@ pub(crate) fn writes(layout: &Layout, resources: &LinuxResources) -> Result<Vec<
     }
     planner.block_io(resources)?;
     planner.devices(resources)?;
-    if resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()) {
-        return Err(CgroupError::NoController {
-            field: "linux.resources.hugepageLimits".to_owned(),
-            controller: "hugetlb",
-            hint: "limits of huge pages need cgroup version 2",
-        });
+    for (at, huge) in resources.hugepage_limits().iter().flatten().enumerate() {
+        let size = page_size(at, huge)?;
+        let mut writes = planner.controller("hugetlb", "linux.resources.hugepageLimits")?;
+        writes.push(&format!("hugetlb.{size}.limit_in_bytes"), huge.limit());
+        writes.optional(&format!("hugetlb.{size}.rsvd.limit_in_bytes"), huge.limit());
+    }
+    for (device, rdma) in resources.rdma().iter().flatten() {
+        let mut writes = planner.controller("rdma", "linux.resources.rdma")?;
+        writes.push("rdma.max", rdma_max(device, rdma));
     }
     Ok(list)
 }
@@ -191,4 +194,38 @@ fn swap(memory: &LinuxMemory) -> Result<i64, CgroupError> {
         ));
     }
     Ok(if limit == -1 && swap == 0 { -1 } else { swap })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Hierarchy, Plan};
+    use std::path::Path;
+
+    fn plan(controllers: &[&str], json: &str) -> Result<Vec<String>, CgroupError> {
+        let hierarchy = |name: &&str| Hierarchy {
+            mount: Path::new("/sys/fs/cgroup").join(name),
+            controllers: vec![(*name).to_owned()],
+            name: None,
+        };
+        let layout = Layout::V1 { hierarchies: controllers.iter().map(hierarchy).collect() };
+        let plan = Plan::new(&layout, Path::new("/x"), &serde_json::from_str(json).unwrap())?;
+        Ok(plan.writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect())
+    }
+
+    #[test]
+    fn huge_pages_and_rdma_have_controllers_of_their_own() {
+        let huge = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#;
+        let rdma = r#"{"rdma":{"mlx5_0":{"hcaHandles":3}}}"#;
+        assert_eq!(
+            plan(&["hugetlb"], huge).unwrap(),
+            ["hugetlb.2MB.limit_in_bytes=4194304", "hugetlb.2MB.rsvd.limit_in_bytes=4194304"]
+        );
+        assert_eq!(plan(&["rdma"], rdma).unwrap(), ["rdma.max=mlx5_0 hca_handle=3 hca_object=max"]);
+        for (json, field) in [(huge, "hugepageLimits"), (rdma, "rdma")] {
+            let error = plan(&["memory"], json).unwrap_err();
+            assert!(matches!(error, CgroupError::NoController { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("linux.resources.{field} needs the")), "{error}");
+        }
+    }
 }

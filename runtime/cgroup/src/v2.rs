@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use crate::CgroupError;
-use crate::plan::{Write, Writes, limit, pids_max, throttles};
+use crate::plan::{Write, Writes, limit, page_size, pids_max, rdma_max, throttles};
 
 /// The kernel's default period of a CPU quota.
 const DEFAULT_PERIOD_US: u64 = 100_000;
@@ -24,20 +24,12 @@ pub(crate) fn writes(resources: &LinuxResources) -> Result<Vec<Write>, CgroupErr
         block_io(io, &mut writes);
     }
     for (at, huge) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let size = huge.page_size();
-        if size.is_empty() || !size.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(CgroupError::invalid(
-                format!("linux.resources.hugepageLimits[{at}].pageSize"),
-                format!("{size:?} is no page size such as 2MB"),
-            ));
-        }
+        let size = page_size(at, huge)?;
         writes.push(&format!("hugetlb.{size}.max"), huge.limit());
         writes.optional(&format!("hugetlb.{size}.rsvd.max"), huge.limit());
     }
     for (device, rdma) in resources.rdma().iter().flatten() {
-        let part = |value: Option<u32>| value.map_or("max".to_owned(), |value| value.to_string());
-        let (handles, objects) = (part(rdma.hca_handles()), part(rdma.hca_objects()));
-        writes.push("rdma.max", format!("{device} hca_handle={handles} hca_object={objects}"));
+        writes.push("rdma.max", rdma_max(device, rdma));
     }
     unified(resources, &mut writes)?;
     Ok(list)

@@ -14,6 +14,7 @@
 //! A request that does not fit into [`MAX_PACKET`] is written to a memfd; the packet is then the single byte
 //! [`SPILL_MARK`] and the memfd comes first among the packet's file descriptors.
 
+pub mod block;
 mod bytes_base64;
 mod event;
 mod failure;

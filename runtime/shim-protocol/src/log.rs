@@ -17,7 +17,7 @@ pub struct Log {
     pub forward: Option<Forward>,
 }
 
-/// A file, one entry a line; lines over 16 KiB in parts.
+/// A file; lines over 16 KiB are in parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFile {
     /// How an entry is written.
@@ -54,6 +54,8 @@ pub enum LogFormat {
     /// Kubernetes': `<time> <stdout|stderr> <F|P> <text>`, the parts of a line being `P … P F`. Whoever rotates the file
     /// sends [`Op::ReopenLog`](crate::Op::ReopenLog).
     Cri,
+    /// The `local` driver's: [blocks](crate::block) of output as it came.
+    Local,
 }
 
 /// A log service that gets each line.

@@ -24,7 +24,7 @@ use crate::{
     machine::{self, Change},
     poll::{MAX_HUB, Poller, Token, Watched},
     record,
-    stdio::{Hub, HubKind, Stream},
+    stdio::{Hub, HubKind, Scratch, Stream},
 };
 
 /// Everything of one container.
@@ -48,7 +48,7 @@ pub(crate) struct Shim {
     pub(crate) exit: Option<ExitRecord>,
     /// Never started, and told to go.
     shut_down: bool,
-    pub(crate) scratch: Vec<u8>,
+    pub(crate) scratch: Scratch,
 }
 
 impl Shim {
@@ -83,7 +83,7 @@ impl Shim {
             ending: None,
             exit: None,
             shut_down: false,
-            scratch: vec![0; 64 * 1024],
+            scratch: Scratch::new(),
         };
         shim.add_control(control)?;
         Ok(shim)
@@ -116,7 +116,7 @@ impl Shim {
             }
             Token::Session(hub, session) => {
                 let ready =
-                    |(hub, scratch): (&mut Hub, &mut [u8])| hub.session_ready(session, events, scratch);
+                    |(hub, scratch): (&mut Hub, &mut Scratch)| hub.session_ready(session, events, scratch);
                 if self.hub_mut(hub).is_some_and(ready) {
                     let exec_id = self.execs.get(&hub).map(|exec| exec.id.clone());
                     self.announce(Event::Detached { exec_id });
@@ -160,7 +160,7 @@ impl Shim {
         execs.chain(self.ending.as_ref().map(Ending::deadline)).chain(self.hub.deadline()).min()
     }
 
-    pub(crate) fn hub_mut(&mut self, id: u32) -> Option<(&mut Hub, &mut [u8])> {
+    pub(crate) fn hub_mut(&mut self, id: u32) -> Option<(&mut Hub, &mut Scratch)> {
         let hub = match id {
             0 => &mut self.hub,
             id => &mut self.execs.get_mut(&id)?.hub,

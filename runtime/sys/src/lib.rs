@@ -18,6 +18,7 @@ pub mod path;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;
+pub mod quota;
 pub mod seccomp;
 pub mod socket;
 pub mod text;

@@ -243,6 +243,7 @@ pub const ROWS: &[Row] = &[
     row("stop-signal", &["--stop-signal", "USR1"], Inspects("{{.Config.StopSignal}}", "USR1")),
     row("stop-timeout", &["--stop-timeout", "3"], Inspects("{{.Config.StopTimeout}}", "3")),
     row(
+        // Where it works: tests/vm/cases/size.sh.
         "storage-opt",
         &["--storage-opt", "size=1G"],
         Refused(125, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
@@ -403,9 +404,9 @@ fn probe(f: &Fixture, row: &Row) -> Result<(), String> {
     }
 }
 
-/// No option of `docker run --help` is forgotten.
+/// No option of `docker run --help` and `docker create --help` is forgotten.
 pub fn every_option_is_here(f: &Fixture) {
-    let help = f.cli.ok(&["run", "--help"]);
+    let help = ["run", "create"].map(|command| f.cli.ok(&[command, "--help"])).join("\n");
     let named = |line: &str| {
         let line = line.trim_start();
         let option = line.strip_prefix("--").or_else(|| line.get(4..)?.strip_prefix("--"));

@@ -87,7 +87,12 @@ pub(crate) fn container(name: &str, script: &str) -> v1::ContainerConfig {
 impl Cri {
     /// One daemon, on networks without CNI.
     pub(crate) fn start() -> Self {
-        Self::of(Daemon::with_arguments(&["--cni-conf-dir", "/nonexistent"]))
+        Self::with_arguments(&[])
+    }
+
+    /// One with these arguments.
+    pub(crate) fn with_arguments(arguments: &[&str]) -> Self {
+        Self::of(Daemon::with_arguments(&[&["--cni-conf-dir", "/nonexistent"], arguments].concat()))
     }
 
     /// One on a host of its own, with CNI configurations in this directory and plugins in `bin` below it.

@@ -230,6 +230,11 @@ async fn images_by_all_their_names() {
     for name in ["docker.io/library/busybox:latest", &image.id, image.id.trim_start_matches("sha256:")] {
         assert_eq!(status(name).await.unwrap().id, image.id, "{name}");
     }
+    let image = Some(v1::ImageSpec { image: "busybox".to_owned(), ..Default::default() });
+    let request = v1::ImageStatusRequest { image, verbose: true };
+    let info = cri.images().image_status(request).await.unwrap().into_inner().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    assert!(info["imageSpec"]["rootfs"]["diff_ids"].is_array(), "{info}");
     assert!(status("nobody/knows:this").await.is_none());
     let used = cri.images().image_fs_info(v1::ImageFsInfoRequest::default()).await.unwrap().into_inner();
     assert!(used.image_filesystems[0].used_bytes.unwrap().value > 0);

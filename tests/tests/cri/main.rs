@@ -2,6 +2,7 @@
 
 mod calls;
 mod checkpoint;
+mod classes;
 mod cni;
 mod forward;
 mod harness;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ps::short;
 use crate::exit::Exit;
 use crate::flags::filter;
-use crate::output::list::{Column, Style, render};
+use crate::output::list::{Column, Style, asks_for, render};
 use crate::output::units;
 use crate::session::Session;
 
@@ -63,7 +63,9 @@ pub(crate) async fn run(session: &Session, args: Images) -> Result<Exit> {
     let options = ListImages { all: args.all, filters, digests: args.digests, ..ListImages::default() };
     let images = client.image_list(&options).await?;
     let digests = args.digests || args.format.as_ref().is_some_and(|format| format.contains(".Digest"));
-    let rows: Vec<Value> = images.iter().flat_map(|image| rows(image, args.no_trunc, digests)).collect();
+    let dated = asks_for(args.format.as_deref(), "CreatedAt");
+    let rows: Vec<Value> =
+        images.iter().flat_map(|image| rows(image, args.no_trunc, digests, dated)).collect();
     let mut columns = COLUMNS.to_vec();
     if args.digests {
         columns.insert(2, ("DIGEST", "Digest"));
@@ -74,7 +76,7 @@ pub(crate) async fn run(session: &Session, args: Images) -> Result<Exit> {
 }
 
 /// A row for each name of an image; with digests, for each pair of name and digest.
-fn rows(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Value> {
+fn rows(image: &ImageSummary, whole: bool, digests: bool, dated: bool) -> Vec<Value> {
     let created = Timestamp::from_second(image.created).unwrap_or_default();
     let row = |(repository, tag, digest): (&str, &str, &str)| {
         json!({
@@ -82,7 +84,7 @@ fn rows(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Value> {
             "Tag": tag,
             "ID": if whole { &image.id } else { short(&image.id) },
             "Digest": digest,
-            "CreatedAt": units::local(created),
+            "CreatedAt": dated.then(|| units::local(created)),
             "CreatedSince": units::ago(created),
             "Size": units::size(image.size),
             "VirtualSize": units::size(image.size),

@@ -20,7 +20,10 @@ pub(crate) struct Info {
 pub(crate) async fn run(session: &Session, args: Info) -> Result<Exit> {
     let info = session.client().await?.info().await?;
     match &args.format {
-        Some(format) => println!("{}", render_one(format, &serde_json::to_value(&info)?)?),
+        Some(format) => {
+            println!("{}", render_one(format, &serde_json::to_value(&info)?)?);
+            return Ok(Exit::Success);
+        }
         None => show(&info),
     }
     info.warnings.iter().flatten().for_each(|warning| eprintln!("{warning}"));

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::template::Template;
+use crate::exit::Failure;
+use crate::template::{Of, Template, TemplateError};
 
 /// A column of a default table: its heading and the field it shows.
 pub(crate) type Column = (&'static str, &'static str);
@@ -32,7 +33,7 @@ pub(crate) fn render(
             columns.iter().map(|(heading, _)| (*heading).to_owned()).collect(),
             rows.iter().map(|row| columns.iter().map(|(_, field)| text(row, field)).collect()).collect(),
         )),
-        Some("json") => Ok(rows.iter().map(|row| row.to_string() + "\n").collect()),
+        Some("json") => Ok(rows.iter().map(|row| sorted(row).to_string() + "\n").collect()),
         Some(format) => match format.strip_prefix("table ") {
             Some(format) => {
                 let template = template(format, rows)?;
@@ -41,17 +42,32 @@ pub(crate) fn render(
                     known.map_or_else(|| field.to_uppercase(), |(heading, _)| (*heading).to_owned())
                 };
                 let lines = rows.iter().map(|row| {
-                    Ok(template.render(row).context("--format")?.split('\t').map(str::to_owned).collect())
+                    Ok(template
+                        .render(row, Of::Row)
+                        .context("--format")?
+                        .split('\t')
+                        .map(str::to_owned)
+                        .collect())
                 });
                 Ok(table(template.fields().iter().map(heading).collect(), lines.collect::<Result<_>>()?))
             }
             None => {
                 let template = template(format, rows)?;
-                let lines = rows.iter().map(|row| Ok(template.render(row).context("--format")? + "\n"));
+                let lines =
+                    rows.iter().map(|row| Ok(template.render(row, Of::Row).context("--format")? + "\n"));
                 lines.collect()
             }
         },
     }
+}
+
+/// A row with its fields in the order of their names, as docker writes them into JSON.
+fn sorted(row: &Value) -> Value {
+    let mut row = row.clone();
+    if let Value::Object(fields) = &mut row {
+        fields.sort_keys();
+    }
+    row
 }
 
 /// A template for rows, all of whose fields they have.
@@ -66,12 +82,31 @@ fn template(format: &str, rows: &[Value]) -> Result<Template> {
     Ok(template)
 }
 
+/// Whether a list of this format shows a field that its default table does not; rather yes than no.
+pub(crate) fn asks_for(format: Option<&str>, field: &str) -> bool {
+    let lone_dot =
+        |format: &str| format.split('.').skip(1).any(|rest| !rest.starts_with(char::is_alphabetic));
+    format.is_some_and(|format| {
+        format == "json" || format.contains(field) || format.contains('$') || lone_dot(format)
+    })
+}
+
+/// What a template that cannot be parsed is to docker.
+const NO_TEMPLATE: u8 = 64;
+
 /// Renders one thing: `--format`, or pretty JSON in a list as `inspect` shows it.
 pub(crate) fn render_one(format: &str, value: &Value) -> Result<String> {
     if format == "json" {
         return Ok(value.to_string());
     }
-    Template::parse(&unescape(format)).context("--format")?.render(value).context("--format")
+    let failure = |error: TemplateError, code| match error {
+        TemplateError::Parse { what, .. } => {
+            Failure { message: format!("template parsing error: template: :1: {what}"), code }
+        }
+        other => Failure { message: format!("template parsing error: {other}"), code },
+    };
+    let template = Template::parse(&unescape(format)).map_err(|error| failure(error, NO_TEMPLATE))?;
+    Ok(template.render(value, Of::Thing).map_err(|error| failure(error, 1))?)
 }
 
 /// A shell user writes `\t` and `\n`.
@@ -89,12 +124,17 @@ fn text(row: &Value, field: &str) -> String {
 
 /// Columns as wide as their widest cell and three blanks, at least ten (docker's tabwriter).
 pub(crate) fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    columns(heading, rows, 10)
+}
+
+/// The same with columns of at least this width.
+pub(crate) fn columns(heading: Vec<String>, rows: Vec<Vec<String>>, least: usize) -> String {
     let mut lines = vec![heading];
     lines.extend(rows);
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|i| {
-            lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(10)
+            lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count() + 3).max().unwrap_or(0).max(least)
         })
         .collect();
     let mut out = String::new();
@@ -122,6 +162,16 @@ mod tests {
     }
 
     const COLUMNS: &[Column] = &[("THE ID", "ID"), ("NAME", "Name")];
+
+    #[test]
+    fn what_a_format_asks_for() {
+        let asks = |format| asks_for(Some(format), "CreatedAt");
+        for format in ["json", "{{json .}}", "{{.CreatedAt}}", "{{range $k, $v := .}}{{end}}", "{{ . }}"] {
+            assert!(asks(format), "{format}");
+        }
+        assert!(!asks("{{.ID}} {{.Names}}") && !asks("table {{.ID}}") && !asks("table"));
+        assert!(!asks_for(None, "CreatedAt"));
+    }
 
     #[test]
     fn forms() {

@@ -2,30 +2,33 @@
 
 use serde_json::Value;
 
-use super::TemplateError;
 use super::functions::display;
 use super::parse::{Command, Node, Operand, Pipe};
+use super::{Of, TemplateError, shape};
 
-/// The variables in force, innermost last.
-type Scope = Vec<(String, Value)>;
+/// The variables in force, innermost last, and what all of it is about.
+struct Scope {
+    variables: Vec<(String, Value)>,
+    of: Of,
+}
 
-pub(super) fn render(nodes: &[Node], data: &Value) -> Result<String, TemplateError> {
-    let mut scope = vec![(String::new(), data.clone())];
+pub(super) fn render(nodes: &[Node], data: &Value, of: Of) -> Result<String, TemplateError> {
+    let mut scope = Scope { variables: vec![(String::new(), data.clone())], of };
     let mut out = String::new();
     block(nodes, data, &mut scope, &mut out)?;
     Ok(out)
 }
 
 fn block(nodes: &[Node], dot: &Value, scope: &mut Scope, out: &mut String) -> Result<(), TemplateError> {
-    let depth = scope.len();
+    let depth = scope.variables.len();
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
             Node::Action { assign, pipe } => {
                 let value = evaluate(pipe, dot, scope)?;
                 match assign {
-                    Some(name) => scope.push((name.clone(), value)),
-                    None => out.push_str(&display(&value)),
+                    Some(name) => scope.variables.push((name.clone(), value)),
+                    None => out.push_str(&shown(pipe, &value, scope.of)),
                 }
             }
             Node::If { pipe, then, otherwise } => {
@@ -43,7 +46,7 @@ fn block(nodes: &[Node], dot: &Value, scope: &mut Scope, out: &mut String) -> Re
             Node::Range { .. } => range(node, dot, scope, out)?,
         }
     }
-    scope.truncate(depth);
+    scope.variables.truncate(depth);
     Ok(())
 }
 
@@ -63,15 +66,15 @@ fn range(node: &Node, dot: &Value, scope: &mut Scope, out: &mut String) -> Resul
         return block(otherwise, dot, scope, out);
     }
     for (index, item) in items {
-        let depth = scope.len();
+        let depth = scope.variables.len();
         if let Some(key) = key {
-            scope.push((key.clone(), index));
+            scope.variables.push((key.clone(), index));
         }
         if let Some(value) = value {
-            scope.push((value.clone(), item.clone()));
+            scope.variables.push((value.clone(), item.clone()));
         }
         block(body, &item, scope, out)?;
-        scope.truncate(depth);
+        scope.variables.truncate(depth);
     }
     Ok(())
 }
@@ -92,32 +95,55 @@ fn evaluate(pipe: &Pipe, dot: &Value, scope: &Scope) -> Result<Value, TemplateEr
     Ok(last.unwrap_or(Value::Null))
 }
 
-fn operand(operand: &Operand, dot: &Value, scope: &Scope) -> Result<Value, TemplateError> {
-    match operand {
-        Operand::Literal(value) => Ok(value.clone()),
-        Operand::Field(path) => walk(dot.clone(), path),
-        Operand::Variable(name, path) => {
-            let found = scope.iter().rev().find(|(n, _)| n == name);
-            let (_, value) =
-                found.ok_or_else(|| TemplateError::Render(format!("undefined variable ${name}")))?;
-            walk(value.clone(), path)
+/// A value as Go shows it: it knows of what type a field is.
+fn shown(pipe: &Pipe, value: &Value, of: Of) -> String {
+    match (of, pipe.as_slice()) {
+        (Of::Thing, [Command::Value(Operand::Field(path, _) | Operand::Variable(_, path, _))]) => {
+            shape::display(value, path)
         }
-        Operand::Nested(pipe, path) => walk(evaluate(pipe, dot, scope)?, path),
+        (Of::Thing, [Command::Call(function, _)]) if value.is_null() && function.looks_up() => String::new(),
+        _ => display(value),
     }
 }
 
-/// Follows field names. A missing one is null, as in a Go map; a field of a scalar is a mistake.
-fn walk(mut value: Value, path: &[String]) -> Result<Value, TemplateError> {
-    for name in path {
+fn operand(operand: &Operand, dot: &Value, scope: &Scope) -> Result<Value, TemplateError> {
+    match operand {
+        Operand::Literal(value) => Ok(value.clone()),
+        Operand::Field(path, at) => walk(dot.clone(), path, *at, scope.of),
+        Operand::Variable(name, path, at) => {
+            let found = scope.variables.iter().rev().find(|(n, _)| n == name);
+            let (_, value) =
+                found.ok_or_else(|| TemplateError::Render(format!("undefined variable ${name}")))?;
+            walk(value.clone(), path, *at, scope.of)
+        }
+        Operand::Nested(pipe, path) => walk(evaluate(pipe, dot, scope)?, path, 0, scope.of),
+    }
+}
+
+/// Follows field names. A field of a scalar is a mistake, and so is one that a thing cannot have; what only is not there, as in
+/// a map, is null.
+fn walk(mut value: Value, path: &[String], at: usize, of: Of) -> Result<Value, TemplateError> {
+    let mistake = |what: String| TemplateError::Field { at, field: format!(".{}", path.join(".")), what };
+    let mut missed = of == Of::Row;
+    for (depth, name) in path.iter().enumerate() {
+        let (before, last) = (&path[..depth], depth + 1 == path.len());
         value = match value {
-            Value::Object(mut map) => map.remove(name).unwrap_or(Value::Null),
-            Value::Null => Value::Null,
-            other => {
-                return Err(TemplateError::Render(format!(
-                    "can't evaluate field {name} in {}",
-                    display(&other)
-                )));
+            Value::Object(mut map) => match map.remove(name) {
+                Some(value) => value,
+                None if missed || shape::is_map(before) => {
+                    missed = true;
+                    Value::Null
+                }
+                None => shape::left_out(&map, before, name)
+                    .filter(|_| last)
+                    .ok_or_else(|| mistake(format!("map has no entry for key {name:?}")))?,
+            },
+            Value::Null if missed || shape::is_map(before) => {
+                missed = true;
+                Value::Null
             }
+            Value::Null => return Err(mistake(format!("nil pointer evaluating interface {{}}.{name}"))),
+            _ => return Err(mistake(format!("can't evaluate field {name} in type interface {{}}"))),
         };
     }
     Ok(value)

@@ -67,6 +67,11 @@ impl Function {
         })
     }
 
+    /// Whether it takes something out of a map or a list.
+    pub(super) fn looks_up(self) -> bool {
+        matches!(self, Self::Index)
+    }
+
     pub(super) fn call(self, arguments: &[Value]) -> Result<Value, TemplateError> {
         match self {
             Self::And => Ok(pick(arguments, |v| !truth(v))),

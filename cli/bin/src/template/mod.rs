@@ -6,6 +6,7 @@
 mod eval;
 mod functions;
 mod parse;
+mod shape;
 
 use serde_json::Value;
 use thiserror::Error;
@@ -26,6 +27,25 @@ pub(crate) enum TemplateError {
     /// The template asks for something that the value does not have.
     #[error("template: {0}")]
     Render(String),
+    /// The template asks for a field that the value cannot have.
+    #[error("template: :1:{at}: executing \"\" at <{field}>: {what}")]
+    Field {
+        /// Where, in bytes from the start.
+        at: usize,
+        /// All of what it asks for.
+        field: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// What a template is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A row of a list: its fields are known, and what it lacks is null.
+    Row,
+    /// A thing as the engine describes it: a field that it cannot have is a mistake, as for docker.
+    Thing,
 }
 
 /// A parsed template.
@@ -39,8 +59,8 @@ impl Template {
     }
 
     /// Renders it over `data`, which is `.` and `$`.
-    pub(crate) fn render(&self, data: &Value) -> Result<String, TemplateError> {
-        eval::render(&self.0, data)
+    pub(crate) fn render(&self, data: &Value, of: Of) -> Result<String, TemplateError> {
+        eval::render(&self.0, data, of)
     }
 
     /// The fields it asks for of what it is given, not of parts of it.
@@ -75,7 +95,7 @@ mod tests {
     }
 
     fn render(text: &str) -> Result<String, TemplateError> {
-        Template::parse(text)?.render(&sample())
+        Template::parse(text)?.render(&sample(), Of::Row)
     }
 
     #[test]
@@ -154,7 +174,8 @@ mod tests {
         ] {
             assert!(matches!(render(template), Err(TemplateError::Parse { .. })), "{template}");
         }
-        for template in ["{{.Name.First}}", "{{index .Env 7}}", "{{range .Name}}x{{end}}", "{{len .Zero}}"] {
+        assert!(matches!(render("{{.Name.First}}"), Err(TemplateError::Field { .. })));
+        for template in ["{{index .Env 7}}", "{{range .Name}}x{{end}}", "{{len .Zero}}"] {
             assert!(matches!(render(template), Err(TemplateError::Render(_))), "{template}");
         }
     }
@@ -163,5 +184,42 @@ mod tests {
     fn fields_for_a_header() {
         let template = Template::parse("{{.ID}}\t{{.Names}} {{json .Ports}}").expect("a template");
         assert_eq!(template.fields(), ["ID", "Names", "Ports"]);
+    }
+
+    #[test]
+    fn of_a_thing_only_fields_that_it_can_have() {
+        let thing = json!({
+            "Name": "/web", "State": {"Status": "running"}, "HostConfig": {"LogConfig": {"Type": "local", "Config": {}}},
+            "Config": {"Labels": {"a": "b"}, "Volumes": null, "Cmd": null, "Entrypoint": ["x"]}, "NetworkSettings": {"Networks": {}},
+        });
+        let render = |text: &str| Template::parse(text)?.render(&thing, Of::Thing);
+        for (template, expected) in [
+            ("{{.State.Health}} {{json .State.Health}}", "<nil> null"),
+            ("{{.Config.Cmd}} {{.Config.Entrypoint}} {{.Config.ExposedPorts}}", "[] [x] map[]"),
+            ("{{.Config.Labels}} {{.Config.Labels.no}}", "map[a:b] <no value>"),
+            ("{{index .Config.Labels \"no\"}}|{{index .Config.Labels \"a\"}}", "|b"),
+            ("{{.Config.Volumes}} {{.Config.Volumes.no}}", "map[] <no value>"),
+            ("{{.NetworkSettings.Networks.no.IPAddress}}", "<no value>"),
+            ("{{.HostConfig.LogConfig}} {{.HostConfig.LogConfig.Config.x}}", "{local map[]} <no value>"),
+            ("{{if .State.Health}}x{{end}}", ""),
+        ] {
+            assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
+        }
+        for (template, expected) in [
+            ("{{.Nope}}", r#":1:2: executing "" at <.Nope>: map has no entry for key "Nope""#),
+            ("a {{.State.Nope}}", r#":1:10: executing "" at <.State.Nope>: map has no entry for key "Nope""#),
+            ("{{json .Nope.X}}", r#":1:12: executing "" at <.Nope.X>: map has no entry for key "Nope""#),
+            (
+                "{{.Name.X}}",
+                r#":1:7: executing "" at <.Name.X>: can't evaluate field X in type interface {}"#,
+            ),
+            (
+                "{{.State.Health.Status}}",
+                r#":1:8: executing "" at <.State.Health.Status>: map has no entry for key "Health""#,
+            ),
+        ] {
+            let told = render(template).unwrap_err().to_string();
+            assert_eq!(told, format!("template: {expected}"), "{template}");
+        }
     }
 }

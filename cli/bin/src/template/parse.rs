@@ -35,10 +35,10 @@ pub(super) enum Command {
 /// A value in a command.
 #[derive(Debug)]
 pub(super) enum Operand {
-    /// `.`, `.A.B`.
-    Field(Vec<String>),
-    /// `$`, `$x`, `$x.A`; the name is without the dollar sign.
-    Variable(String, Vec<String>),
+    /// `.`, `.A.B`, and where a mistake in it is said to be, in bytes from the start.
+    Field(Vec<String>, usize),
+    /// `$`, `$x`, `$x.A`, and where a mistake in it is said to be; the name is without the dollar sign.
+    Variable(String, Vec<String>, usize),
     /// A literal.
     Literal(Value),
     /// `(pipeline)`, `(pipeline).A`.
@@ -47,8 +47,8 @@ pub(super) enum Operand {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
-    Field(Vec<String>),
-    Variable(String, Vec<String>),
+    Field(Vec<String>, usize),
+    Variable(String, Vec<String>, usize),
     Word(String),
     Literal(Value),
     Open,
@@ -158,12 +158,14 @@ fn tokens(text: &str, offset: usize) -> Result<Vec<Token>, TemplateError> {
             ':' if rest.starts_with(":=") => (Token::Assign, 2),
             '.' => {
                 let (path, used) = path(rest, at)?;
-                if used == 0 { (Token::Field(path), 1) } else { (Token::Field(path), used) }
+                let blame = at + blamed(&path);
+                (Token::Field(path, blame), used.max(1))
             }
             '$' => {
                 let name = identifier(&rest[1..]);
                 let (path, used) = path(&rest[1 + name.len()..], at)?;
-                (Token::Variable(name.to_owned(), path), 1 + name.len() + used)
+                let blame = at + 1 + name.len();
+                (Token::Variable(name.to_owned(), path, blame), 1 + name.len() + used)
             }
             '"' | '`' => string(rest, at)?,
             c if c.is_ascii_digit() || c == '-' || c == '+' => number(rest, at)?,
@@ -188,6 +190,11 @@ fn tokens(text: &str, offset: usize) -> Result<Vec<Token>, TemplateError> {
 fn identifier(text: &str) -> &str {
     let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     &text[..end]
+}
+
+/// Where Go says that a mistake in such a path is: at its second name, if it has one.
+fn blamed(path: &[String]) -> usize {
+    if path.len() > 1 { 1 + path[0].len() } else { 0 }
 }
 
 /// `.A.B`: its names and how many bytes they took. A lone dot takes none.
@@ -294,7 +301,7 @@ impl Reader {
                 Ok(Node::Range { key, value, pipe, body, otherwise })
             }
             _ => match tokens.as_slice() {
-                [Token::Variable(name, path), Token::Assign, rest @ ..] if path.is_empty() => {
+                [Token::Variable(name, path, _), Token::Assign, rest @ ..] if path.is_empty() => {
                     Ok(Node::Action { assign: Some(name.clone()), pipe: pipe(rest, at)? })
                 }
                 tokens => Ok(Node::Action { assign: None, pipe: pipe(tokens, at)? }),
@@ -325,10 +332,10 @@ impl Reader {
 /// `$i, $e :=` or `$e :=` at the head of a range.
 fn range_variables(tokens: &[Token]) -> (Option<String>, Option<String>, &[Token]) {
     match tokens {
-        [Token::Variable(key, _), Token::Comma, Token::Variable(value, _), Token::Assign, rest @ ..] => {
+        [Token::Variable(key, ..), Token::Comma, Token::Variable(value, ..), Token::Assign, rest @ ..] => {
             (Some(key.clone()), Some(value.clone()), rest)
         }
-        [Token::Variable(value, _), Token::Assign, rest @ ..] => (None, Some(value.clone()), rest),
+        [Token::Variable(value, ..), Token::Assign, rest @ ..] => (None, Some(value.clone()), rest),
         rest => (None, None, rest),
     }
 }
@@ -392,8 +399,8 @@ fn operand(
     depth: usize,
 ) -> Result<Option<Operand>, TemplateError> {
     let operand = match tokens.get(*position) {
-        Some(Token::Field(path)) => Operand::Field(path.clone()),
-        Some(Token::Variable(name, path)) => Operand::Variable(name.clone(), path.clone()),
+        Some(Token::Field(path, at)) => Operand::Field(path.clone(), *at),
+        Some(Token::Variable(name, path, at)) => Operand::Variable(name.clone(), path.clone(), *at),
         Some(Token::Literal(value)) => Operand::Literal(value.clone()),
         Some(Token::Open) => {
             *position += 1;
@@ -413,7 +420,7 @@ fn operand(
 /// The first names of all fields that `nodes` show.
 /// Docker's rows have a method `.Label`: here it is a function of their field `Labels`.
 fn labelled(operand: &mut Operand) -> bool {
-    let Operand::Field(path) = operand else { return false };
+    let Operand::Field(path, _) = operand else { return false };
     let Some(last) = path.last_mut().filter(|name| *name == "Label") else { return false };
     last.push('s');
     true
@@ -452,7 +459,7 @@ fn collect_from_pipe(pipe: &Pipe, which: &Which, into: &mut Vec<String>) {
         };
         for operand in operands {
             match operand {
-                Operand::Field(path) => into.extend(which(path).cloned()),
+                Operand::Field(path, _) => into.extend(which(path).cloned()),
                 Operand::Nested(pipe, _) => collect_from_pipe(pipe, which, into),
                 Operand::Variable(..) | Operand::Literal(_) => {}
             }

@@ -1,5 +1,7 @@
 //! Requests as the engine understands them.
 
+use std::path::Path;
+
 use berth_engine::{
     ContainerSpec, IdMapping, PidScope, PodDevice, PodDns, PodMount, PodNamespaces, PodPort, PodResources,
     PodSecurity, Propagation, SandboxSpec, SecurityProfile,
@@ -24,6 +26,7 @@ pub(crate) fn sandbox(config: v1::PodSandboxConfig, handler: String) -> Result<S
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(Status::invalid_argument("runAsGroup is specified without runAsUser"));
     }
+    refuse_label(security.selinux_options.as_ref())?;
     let options = security.namespace_options.unwrap_or_default();
     Ok(SandboxSpec {
         name: metadata.name,
@@ -118,6 +121,7 @@ pub(crate) fn container(config: v1::ContainerConfig) -> Result<ContainerSpec, St
     let image = config.image.ok_or_else(|| missing("config.image"))?;
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
+    refuse_label(security.selinux_options.as_ref())?;
     let stop_signal = signal::name(config.stop_signal);
     Ok(ContainerSpec {
         name: metadata.name,
@@ -144,6 +148,19 @@ pub(crate) fn container(config: v1::ContainerConfig) -> Result<ContainerSpec, St
         resources: resources(linux.resources.unwrap_or_default()),
         security: self::security(security)?,
     })
+}
+
+/// A label counts only where SELinux is in force; there a process must not run without the one it was promised.
+fn refuse_label(label: Option<&v1::SeLinuxOption>) -> Result<(), Status> {
+    match label.filter(|label| **label != v1::SeLinuxOption::default()) {
+        Some(label) if Path::new("/sys/fs/selinux/enforce").exists() => {
+            Err(Status::invalid_argument(format!(
+                "seLinuxOptions ({}:{}:{}:{}) are not supported: remove them from the pod",
+                label.user, label.role, label.r#type, label.level
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A variable's value; what is no UTF-8 cannot be given to a program by config.json either.

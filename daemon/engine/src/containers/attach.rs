@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_api::options::{Attach, Logs, Tail};
 use berth_api::stdcopy;
@@ -29,8 +29,11 @@ use crate::error::{EngineError, Result};
 /// ctrl-p, ctrl-q.
 const DEFAULT_KEYS: [u8; 2] = [16, 17];
 
-/// Milliseconds that a client has to read the head of the answer.
-const HEAD_TRIES: u32 = 100;
+/// Milliseconds that a client has to read the head of the answer. On a busy machine it may not run for long.
+const HEAD_TRIES: u32 = 1000;
+
+/// The most clients have read it after a fraction of one.
+const SOON: Duration = Duration::from_micros(500);
 
 /// How much of the log is written at once.
 const PIECE: usize = 32 * 1024;
@@ -205,13 +208,25 @@ impl PreparedAttach {
 
 /// Waits, though not for long, until the client has read the head of the answer. The SDK for Python reads it through a
 /// buffer and loses what comes with it.
-async fn head_was_read(stream: &OwnedFd) {
+pub(super) async fn head_was_read(stream: &OwnedFd) {
     for _ in 0..HEAD_TRIES {
-        if !matches!(unread_by_peer(stream), Ok(1..)) {
+        if !is_unread(stream) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// The same for the most clients, without the runtime's clock of milliseconds; for a thread that may block.
+pub(super) fn head_is_read_soon(stream: &OwnedFd) {
+    let begin = Instant::now();
+    while is_unread(stream) && begin.elapsed() < SOON {
+        std::thread::sleep(Duration::from_micros(20));
+    }
+}
+
+fn is_unread(stream: &OwnedFd) -> bool {
+    matches!(unread_by_peer(stream), Ok(1..))
 }
 
 fn gone(error: io::Error) -> EngineError {

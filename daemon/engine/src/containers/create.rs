@@ -235,7 +235,7 @@ impl Engine {
     /// Takes away what a creation made; goes on past errors.
     pub(crate) fn unmake(&self, id: &str, volumes: &[String]) -> Vec<EngineError> {
         let mut errors = Vec::new();
-        errors.extend(self.store.snapshots().remove(id).err().map(EngineError::from));
+        errors.extend(self.remove_snapshot(id).err());
         let dir = self.container_dir(id);
         errors.extend(remove_tree(&dir).err());
         errors.extend(volumes.iter().filter_map(|name| self.drop_volume(name).err()));
@@ -246,7 +246,11 @@ impl Engine {
     fn make_parts(&self, definition: &mut Definition, layers: &[DiffId], made: &mut Vec<Pin>) -> Result<()> {
         let dir = self.container_dir(&definition.id);
         std::fs::create_dir_all(&dir).during("create", &dir)?;
-        self.store.snapshots().create(&definition.id, layers)?;
+        let snapshot = self.store.snapshots().create(&definition.id, layers)?;
+        let size = super::size::asked(definition.host.storage_opt.iter().flatten())?;
+        if let Some(bytes) = size.or(self.config.defaults.size) {
+            self.bound(&snapshot, bytes)?;
+        }
         let mut root = None;
         for plan in &mut definition.mounts {
             match plan.kind {

@@ -12,7 +12,7 @@ use berth_spec::oci;
 use tokio::sync::watch;
 
 use super::Container;
-use super::attach::{detach_keys, write_all};
+use super::attach::{detach_keys, head_is_read_soon, head_was_read, write_all};
 use super::exec_keep::Kept;
 use super::machine::Phase;
 use super::start::bare;
@@ -267,13 +267,21 @@ impl Engine {
         console_size: Option<[u16; 2]>,
         client: Option<(protocol::Attach, OwnedFd)>,
     ) -> Result<(), (EngineError, i32)> {
-        let process = {
-            let (exec, container) = (Arc::clone(exec), Arc::clone(container));
-            self.blocking(move |engine| engine.exec_process(&exec.config, &container)).await
-        };
-        let process = process.map_err(|error| (error, 126))?;
-        self.exec_event(container, &format!("exec_start: {}", exec.command()), exec, &[]);
         let (attach, stream) = client.unzip();
+        let prepared = {
+            let (exec, container) = (Arc::clone(exec), Arc::clone(container));
+            let prepare = move |engine: &Arc<Self>| {
+                let process = engine.exec_process(&exec.config, &container)?;
+                stream.iter().for_each(head_is_read_soon);
+                Ok((process, stream))
+            };
+            self.blocking(prepare).await
+        };
+        let (process, stream) = prepared.map_err(|error| (error, 126))?;
+        if let Some(stream) = &stream {
+            head_was_read(stream).await;
+        }
+        self.exec_event(container, &format!("exec_start: {}", exec.command()), exec, &[]);
         let request = protocol::Exec {
             exec_id: exec.id.clone(),
             process,

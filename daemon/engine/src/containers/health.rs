@@ -48,12 +48,16 @@ struct Check {
     retries: i64,
 }
 
+/// What a client is told of a check of a kind that there is not: dockerd takes it, and never makes it.
+pub(super) fn warning(check: &HealthConfig) -> Option<String> {
+    let kind = check.test.as_ref()?.first()?;
+    (!["", "NONE", "CMD", "CMD-SHELL"].contains(&kind.as_str())).then(|| {
+        format!("Unknown healthcheck type '{kind}' (expected 'CMD' or 'CMD-SHELL'): the container's health is not checked")
+    })
+}
+
 /// Refuses what cannot be a check.
 pub(super) fn validate(check: &HealthConfig) -> Result<()> {
-    let kind = check.test.as_ref().and_then(|test| test.first()).map_or("", String::as_str);
-    if !["", "NONE", "CMD", "CMD-SHELL"].contains(&kind) {
-        return Err(EngineError::invalid(format!("Unknown healthcheck type '{kind}' (expected 'CMD')")));
-    }
     let times = [
         ("Interval", check.interval),
         ("Timeout", check.timeout),
@@ -300,7 +304,9 @@ mod tests {
     fn nonsense_is_refused() {
         let message =
             |json: &str| validate(&serde_json::from_str(json).unwrap()).unwrap_err().message().to_owned();
-        assert_eq!(message(r#"{"Test":["X"]}"#), "Unknown healthcheck type 'X' (expected 'CMD')");
+        let warned = |json: &str| warning(&serde_json::from_str(json).unwrap());
+        assert!(warned(r#"{"Test":["X"]}"#).unwrap().contains("Unknown healthcheck type 'X'"));
+        assert_eq!(warned(r#"{"Test":["CMD","X"]}"#), None);
         assert_eq!(message(r#"{"Interval":5}"#), "Interval in Healthcheck cannot be less than 1ms");
         assert_eq!(message(r#"{"Retries":-1}"#), "Retries in Healthcheck cannot be negative");
     }

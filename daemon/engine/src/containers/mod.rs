@@ -29,6 +29,7 @@ mod rename;
 mod restart;
 mod secrets;
 pub(crate) mod signal;
+pub(crate) mod size;
 mod sources;
 mod start;
 mod stats;

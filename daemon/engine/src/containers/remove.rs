@@ -95,7 +95,7 @@ impl Engine {
         }
         self.forget_execs(id, true);
         errors.extend(bundle::remove(&self.run_dir(id)).err().map(EngineError::from));
-        errors.extend(self.store.snapshots().remove(id).err().map(EngineError::from));
+        errors.extend(self.remove_snapshot(id).err());
         errors.extend(super::create::remove_tree(&self.container_dir(id)).err());
         if let Some(error) = EngineError::collect("removing its parts", errors) {
             return Err(error);

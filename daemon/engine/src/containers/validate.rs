@@ -39,7 +39,7 @@ pub(crate) fn complete(
     if !host.resources.cgroup_parent.is_empty() {
         daemon.cgroup_driver.check_parent(&host.resources.cgroup_parent)?;
     }
-    refuse_unsupported(host)?;
+    refuse_unsupported(host, daemon)?;
     runtime(host, daemon)?;
     crate::users::check(host, daemon.userns_remap.is_some())?;
     modes(config, host)?;
@@ -72,7 +72,7 @@ pub(crate) fn complete(
         host.shm_size = daemon.defaults.shm_size;
     }
     defaults(host, facts);
-    Ok(warnings(host))
+    Ok(warnings(config, host))
 }
 
 fn portable(config: &ContainerConfig) -> Result<()> {
@@ -213,15 +213,12 @@ fn runtime(host: &mut HostConfig, daemon: &EngineConfig) -> Result<()> {
     invalid(format!("unknown or invalid runtime name: {name}"))
 }
 
-fn refuse_unsupported(host: &HostConfig) -> Result<()> {
+fn refuse_unsupported(host: &HostConfig, daemon: &EngineConfig) -> Result<()> {
     if !host.isolation.is_empty() && host.isolation != "default" {
         return invalid(format!("invalid isolation '{}' on linux", host.isolation));
     }
-    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return unsupported(
-            "StorageOpt",
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, which Berth cannot use yet",
-        );
+    if super::size::asked(host.storage_opt.iter().flatten())?.is_some() {
+        super::size::check(&daemon.root)?;
     }
     if !host.cgroup.is_empty() {
         return invalid("invalid cgroup mode: use CgroupParent");
@@ -307,6 +304,8 @@ fn defaults(host: &mut HostConfig, facts: &HostFacts) {
     if host.network_mode.is_empty() || host.network_mode == "default" {
         "bridge".clone_into(&mut host.network_mode);
     }
+    // The docker CLI's word for none.
+    host.resources.memory_swappiness = host.resources.memory_swappiness.filter(|value| *value != -1);
     set(&mut host.ipc_mode, "private");
     let cgroupns = if facts.cgroup_v2 && !host.privileged { "private" } else { "host" };
     set(&mut host.cgroupns_mode, cgroupns);
@@ -343,8 +342,9 @@ fn defaults(host: &mut HostConfig, facts: &HostFacts) {
     }
 }
 
-fn warnings(host: &HostConfig) -> Vec<String> {
+fn warnings(config: &ContainerConfig, host: &HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
+    warnings.extend(config.healthcheck.as_ref().and_then(super::health::warning));
     let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
     if publishes && host.network_mode == "host" {
         warnings.push("Published ports are discarded when using host network mode".to_owned());

@@ -29,7 +29,11 @@ impl Engine {
                 attributes.insert("tag".to_owned(), tag(template, definition));
             }
             LogFile {
-                format: LogFormat::Json,
+                format: if definition.host.log_config.driver == "local" {
+                    LogFormat::Local
+                } else {
+                    LogFormat::Json
+                },
                 path: self.log_path(&definition.id),
                 max_size: limits.max_size,
                 max_file: limits.max_file,

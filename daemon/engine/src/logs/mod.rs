@@ -1,8 +1,9 @@
-//! Logs of containers: json-file, written by the shims, read here.
+//! Logs of containers, written by the shims, read here.
 //!
 //! The current file is `<id>-json.log`, older ones `….1` (the newest of them), `….2` and so on,
-//! or `….1.gz` where they are compressed.
+//! or `….1.gz` where they are compressed. Each is a json-file or, of the `local` driver, one of blocks.
 
+mod blocks;
 mod drivers;
 mod entry;
 mod files;
@@ -28,7 +29,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::items::Items;
 use entry::Entry;
-pub(crate) use options::{DRIVERS, plan};
+pub(crate) use options::{DRIVERS, plan, size};
 use reader::{Reader, Step};
 pub use relay::{SYSLOG_ROLE, SyslogTls, Trust};
 
@@ -92,7 +93,7 @@ impl Engine {
     }
 
     fn read_log(&self, container: &Container, options: Logs, end: Option<u64>) -> Result<LogStream> {
-        let (sender, items) = Items::channel(64);
+        let (sender, items) = Items::channel(256);
         let tty = container.definition().config.tty;
         let path = self.log_path(&container.id);
         let start = match options.tail {
@@ -115,20 +116,15 @@ impl Engine {
     }
 }
 
-/// What a line is to the client.
+/// What an entry is to the client.
 enum Verdict {
-    Show(LogItem),
+    Show,
     Skip,
     /// It and all that follow are too late.
     End,
 }
 
-fn judge(line: &[u8], options: &Logs) -> Verdict {
-    let Some(entry) = Entry::parse(line) else {
-        // Half a line from a shim that was killed. Docker stops here; the rest is worth more.
-        tracing::debug!("a line of a log cannot be read");
-        return Verdict::Skip;
-    };
+fn judge(entry: &Entry, options: &Logs) -> Verdict {
     if options.until.is_some_and(|until| entry.time > until) {
         return Verdict::End;
     }
@@ -139,7 +135,7 @@ fn judge(line: &[u8], options: &Logs) -> Verdict {
     if !wanted || options.since.is_some_and(|since| entry.time < since) {
         return Verdict::Skip;
     }
-    Verdict::Show(entry.show(options.timestamps, options.details))
+    Verdict::Show
 }
 
 async fn copy(
@@ -171,7 +167,7 @@ async fn copy(
     }
 }
 
-/// Copies what there is; how many lines were shown, or `None` when nobody wants more.
+/// Copies what there is; how many entries were shown, or `None` when nobody wants more.
 async fn copy_rest(
     reader: &mut Reader,
     options: &Logs,
@@ -180,11 +176,13 @@ async fn copy_rest(
     let mut copied = 0;
     loop {
         match reader.step()? {
-            Step::Line(line) => match judge(&line, options) {
-                Verdict::Show(item) => {
+            Step::Entry(entry) => match judge(&entry, options) {
+                Verdict::Show => {
                     copied += 1;
-                    if sender.send(Ok(item)).await.is_err() {
-                        return Ok(None);
+                    for item in entry.show(options.timestamps, options.details) {
+                        if sender.send(Ok(item)).await.is_err() {
+                            return Ok(None);
+                        }
                     }
                 }
                 Verdict::Skip => {}

@@ -227,7 +227,7 @@ fn trust(options: &BTreeMap<String, String>) -> Result<Trust> {
 }
 
 /// `10m`, `1.5g`, `512kb`, `100`.
-fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale = match &lower[digits.len()..] {

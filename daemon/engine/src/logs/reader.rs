@@ -3,18 +3,23 @@
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
+use berth_runtime_client::protocol::block::{self, HEAD, Head, TAIL};
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::entry::Entry;
 use super::files::{self, LogFile};
 use super::tail::Position;
 
-/// A longer line is no log line.
-const LONGEST: usize = 4 << 20;
-const BLOCK: usize = 64 * 1024;
+/// A longer line is no log line; a block is never so long.
+const LONGEST: usize = block::LONGEST + HEAD + TAIL;
+const BLOCK: usize = 256 * 1024;
 
 /// What reading found.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Step {
-    /// A line, without its newline.
-    Line(Vec<u8>),
+    /// A piece of output.
+    Entry(Entry),
     /// Nothing yet; go on.
     Again,
     /// That is all for now.
@@ -36,6 +41,8 @@ pub(super) struct Reader {
     begin: usize,
     /// Up to where no newline was found.
     searched: usize,
+    /// How much of the first block's text is not wanted.
+    skip: usize,
 }
 
 impl Reader {
@@ -49,6 +56,7 @@ impl Reader {
             buffer: Vec::new(),
             begin: 0,
             searched: 0,
+            skip: start.skip,
         };
         reader.open()?;
         Ok(reader)
@@ -70,18 +78,32 @@ impl Reader {
         }
     }
 
-    /// The next line, as far as there is one.
+    /// The next entry, as far as there is one.
     pub(super) fn step(&mut self) -> io::Result<Step> {
-        if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+        let rest = &self.buffer[self.begin..];
+        let half_a_head = rest.first() == Some(&block::MARK) && rest.len() < HEAD;
+        if let Some(head) = rest.first_chunk().and_then(Head::decode) {
+            if let Some(whole) = rest.get(HEAD..head.whole()) {
+                let skip = std::mem::take(&mut self.skip).min(head.length());
+                // What begins behind a line goes on with none.
+                let flags = if skip > 0 { 0 } else { head.flags };
+                let text = Bytes::copy_from_slice(&whole[skip..head.length()]);
+                let entry = Entry::of_block(&Head { flags, ..head }, text);
+                self.begin += head.whole();
+                self.searched = self.begin;
+                return Ok(Step::Entry(entry));
+            }
+        } else if !half_a_head && let Some(at) = memchr(b'\n', &self.buffer[self.searched..]) {
             let newline = self.searched + at;
-            let line = self.buffer[self.begin..newline].to_vec();
+            let entry = Entry::parse(&self.buffer[self.begin..newline]);
             self.begin = newline + 1;
             self.searched = self.begin;
-            return Ok(Step::Line(line));
+            // Half a line from a shim that was killed. Docker stops here; the rest is worth more.
+            return Ok(entry.map_or(Step::Again, Step::Entry));
         }
         self.searched = self.buffer.len();
         if self.buffer.len() - self.begin > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of the log has no end"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an entry of the log has no end"));
         }
         if self.fill()? {
             return Ok(Step::Again);
@@ -142,6 +164,7 @@ impl Reader {
     fn restart(&mut self, age: u32) -> io::Result<()> {
         self.age = age;
         self.offset = 0;
+        self.skip = 0;
         // Half a line belongs to the file that is done.
         self.buffer.clear();
         self.begin = 0;
@@ -158,43 +181,68 @@ mod tests {
     use super::super::files::path_of;
     use super::*;
 
+    const START: Position = Position { age: 0, offset: 0, skip: 0 };
+
     fn all(reader: &mut Reader) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             match reader.step().unwrap() {
-                Step::Line(line) => lines.push(String::from_utf8(line).unwrap()),
+                Step::Entry(entry) => {
+                    lines.extend(entry.show(false, false).map(|(_, text)| {
+                        String::from_utf8_lossy(text.strip_suffix(b"\n").unwrap_or(&text)).into_owned()
+                    }));
+                }
                 Step::Again => {}
                 Step::End => return lines,
             }
         }
     }
 
-    fn append(path: &std::path::Path, text: &str) {
-        File::options().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    fn append(path: &std::path::Path, bytes: impl AsRef<[u8]>) {
+        let mut file = File::options().append(true).create(true).open(path).unwrap();
+        file.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// These lines as a json-file; one that has no newline is half an entry.
+    fn json(text: &str) -> String {
+        let entry = |line: &str| match line.strip_suffix('\n') {
+            Some(line) => {
+                format!("{{\"log\":\"{line}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T02:56:14Z\"}}\n")
+            }
+            None => format!("{{\"log\":\"{line}"),
+        };
+        text.split_inclusive('\n').map(entry).collect()
+    }
+
+    fn block(text: &str) -> Vec<u8> {
+        let head = Head { stream: 1, flags: 0, length: text.len() as u32, time: 0 };
+        [&head.encode(), text.as_bytes(), &head.tail()].concat()
     }
 
     #[test]
     fn reading_survives_rotation_and_half_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        append(&path_of(&path, 1), "a\nb\n");
-        append(&path, "c\nd");
-        let mut reader = Reader::new(path.clone(), Position { age: 1, offset: 2 }, None).unwrap();
+        append(&path_of(&path, 1), json("a\nb\n"));
+        append(&path, json("c\nd"));
+        let mut reader =
+            Reader::new(path.clone(), Position { age: 1, offset: json("a\n").len() as u64, skip: 0 }, None)
+                .unwrap();
         assert_eq!(all(&mut reader), ["b", "c"]);
-        append(&path, "dd\n");
+        append(&path, &json("dd\n")[8..]);
         assert_eq!(all(&mut reader), ["ddd"]);
         // Two rotations at once: nothing is lost.
-        append(&path, "e\n");
+        append(&path, json("e\n"));
         std::fs::rename(path_of(&path, 1), path_of(&path, 3)).unwrap();
         std::fs::rename(&path, path_of(&path, 2)).unwrap();
-        append(&path_of(&path, 1), "f\n");
-        append(&path, "g\n");
+        append(&path_of(&path, 1), block("f\n"));
+        append(&path, json("g\n"));
         assert_eq!(all(&mut reader), ["e", "f", "g"]);
         // One file only: it is emptied.
         File::create(&path).unwrap();
-        append(&path, "h");
+        append(&path, json("h"));
         assert_eq!(all(&mut reader), [] as [&str; 0]);
-        append(&path, "i\n");
+        append(&path, &json("i\n")[8..]);
         assert_eq!(all(&mut reader), ["hi"]);
     }
 
@@ -202,11 +250,29 @@ mod tests {
     fn a_bound_holds_and_files_may_come_late() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut late = Reader::new(path.clone(), Position { age: 0, offset: 0 }, None).unwrap();
+        let mut late = Reader::new(path.clone(), START, None).unwrap();
         assert_eq!(all(&mut late), [] as [&str; 0]);
-        append(&path, "a\nb\n");
+        append(&path, json("a\nb\n"));
         assert_eq!(all(&mut late), ["a", "b"]);
-        let mut bound = Reader::new(path, Position { age: 0, offset: 0 }, Some(2)).unwrap();
+        let mut bound = Reader::new(path, START, Some(json("a\n").len() as u64)).unwrap();
         assert_eq!(all(&mut bound), ["a"]);
+    }
+
+    #[test]
+    fn blocks_are_read_whole_beside_lines_of_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path_of(&path, 1), json("a\n"));
+        let whole = block("b\nc\n\u{b1}\nlast");
+        let mut reader = Reader::new(path.clone(), Position { age: 1, ..START }, None).unwrap();
+        assert_eq!(all(&mut reader), ["a"]);
+        for byte in &whole[..whole.len() - 1] {
+            append(&path, [*byte]);
+            assert_eq!(all(&mut reader), [] as [&str; 0], "half a block");
+        }
+        append(&path, &whole[whole.len() - 1..]);
+        assert_eq!(all(&mut reader), ["b", "c", "\u{b1}", "last"]);
+        let mut tail = Reader::new(path, Position { skip: 2, ..START }, None).unwrap();
+        assert_eq!(all(&mut tail), ["c", "\u{b1}", "last"]);
     }
 }

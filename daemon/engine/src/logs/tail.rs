@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::files;
+use berth_runtime_client::protocol::block::MARK;
+
+use super::{blocks, files};
 
 /// A place in a rotated log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub(super) struct Position {
     /// 0 is the current file, 1 the one before, …
     pub(super) age: u32,
     pub(super) offset: u64,
+    /// How much of the text is left out if a block stands there.
+    pub(super) skip: usize,
 }
 
 const BLOCK: usize = 64 * 1024;
@@ -20,7 +24,7 @@ const BLOCK: usize = 64 * 1024;
 /// The beginning.
 #[expect(clippy::unnecessary_wraps, reason = "one of two ways to find a start; the other can fail")]
 pub(super) fn oldest(path: &Path) -> io::Result<Position> {
-    Ok(Position { age: files::oldest(path), offset: 0 })
+    Ok(Position { age: files::oldest(path), offset: 0, skip: 0 })
 }
 
 /// Where the last `lines` lines begin.
@@ -33,12 +37,20 @@ pub(super) fn start(path: &Path, lines: u64) -> io::Result<Position> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let found = backwards(&file, &mut left)?;
-        if let Some(offset) = found {
-            return Ok(Position { age, offset });
+        let found = match is_of_blocks(&file)? {
+            true => blocks::backwards(&file, &mut left)?,
+            false => backwards(&file, &mut left)?.map(|offset| (offset, 0)),
+        };
+        if let Some((offset, skip)) = found {
+            return Ok(Position { age, offset, skip });
         }
     }
-    Ok(Position { age: oldest, offset: 0 })
+    Ok(Position { age: oldest, offset: 0, skip: 0 })
+}
+
+fn is_of_blocks(file: &File) -> io::Result<bool> {
+    let mut first = [0];
+    Ok(file.read_at(&mut first, 0)? == 1 && first[0] == MARK)
 }
 
 /// Counts lines from the end; the offset of the one that makes the number full.
@@ -90,7 +102,7 @@ mod tests {
         std::fs::write(path_of(&path, 2), "a\nb\n").unwrap();
         std::fs::write(path_of(&path, 1), "c\nd\n").unwrap();
         std::fs::write(&path, "e\nf\n").unwrap();
-        let at = |age, offset| Position { age, offset };
+        let at = |age, offset| Position { age, offset, skip: 0 };
         assert_eq!(start(&path, 0).unwrap(), at(0, 4));
         assert_eq!(start(&path, 1).unwrap(), at(0, 2));
         assert_eq!(start(&path, 2).unwrap(), at(0, 0));
@@ -104,7 +116,7 @@ mod tests {
     fn long_lines_and_missing_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        assert_eq!(start(&path, 5).unwrap(), Position { age: 0, offset: 0 });
+        assert_eq!(start(&path, 5).unwrap(), Position { age: 0, offset: 0, skip: 0 });
         let long = "x".repeat(200_000);
         std::fs::write(&path, format!("{long}\n{long}\nlast\n")).unwrap();
         assert_eq!(start(&path, 2).unwrap().offset, 200_001);

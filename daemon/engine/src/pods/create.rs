@@ -100,7 +100,6 @@ impl Engine {
         if spec.security.privileged && !pod.privileged {
             return Err(EngineError::invalid("no privileged container allowed in sandbox"));
         }
-        super::classes::check(&spec, &pod)?;
         let pins = self.pins(&sandbox.id);
         let checkpoint = self.checkpoint_of(&spec.image)?;
         if checkpoint.is_some() && pod.namespaces.users.is_some() {

@@ -8,7 +8,7 @@ use berth_store::Image;
 
 use super::sandbox::known;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::images::{credentials, named};
 
 /// An image.
@@ -50,6 +50,21 @@ impl Engine {
         self.blocking(move |engine| {
             let found = known(engine.store.images().resolve(&name).map_err(Into::into))?;
             found.map(|image| engine.pod_image_of(&image)).transpose()
+        })
+        .await
+    }
+
+    /// What an image says of itself: its configuration, for people.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub async fn pod_image_config(self: &Arc<Self>, id: &str) -> Result<serde_json::Value> {
+        let id = id.to_owned();
+        self.blocking(move |engine| {
+            let image = engine.store.images().resolve(&id)?;
+            let config = engine.store.images().config_bytes(&image.id)?;
+            serde_json::from_slice(&config)
+                .map_err(|error| EngineError::internal(format!("configuration of {id}: {error}")))
         })
         .await
     }

@@ -27,6 +27,7 @@ mod spec;
 mod usage;
 mod users;
 
+pub(crate) use classes::check_file as check_block_io_classes;
 pub use cni::CniDirs;
 pub use events::{PodChange, PodEvent};
 pub use hooks::{ContainerMoment, PodMoment, PodPlugins};

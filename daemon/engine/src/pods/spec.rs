@@ -101,6 +101,7 @@ impl Engine {
             .build();
         ambient(&mut built, security, self.host.bounding)?;
         super::users::into_user_namespace(&mut built, sandbox, pins)?;
+        super::classes::apply(&mut built, spec, sandbox, self.config.block_io_classes.as_deref())?;
         let devices = cdi_devices(spec);
         if !devices.is_empty() {
             self.config.cdi.read().inject_named(&devices, &mut built)?;

@@ -15,6 +15,9 @@ use crate::{
     handlers::attach,
 };
 
+/// So many lines go in one piece at most.
+const LINES: usize = 256;
+
 /// The head goes out at once, so that the client knows that the wait is registered; the body with the exit.
 pub(super) async fn wait(context: Context) -> ApiResult<Response<Body>> {
     let condition = context.query.get("condition");
@@ -40,21 +43,25 @@ pub(super) async fn logs(context: Context) -> ApiResult<Response<Body>> {
     }
     let logs = context.engine().container_logs(context.name(), options).await?;
     let tty = logs.tty();
-    let pieces = logs.map(move |line| {
-        let (stream, bytes) = match line {
-            Ok(line) => line,
-            // The head has gone out: the failure is a frame of its own kind.
-            Err(error) => {
-                let text = format!("Error grabbing logs: {error}\n");
-                (stdcopy::Stream::SystemError, Bytes::from(text))
+    // What is there already goes in one piece; its lines stay frames of their own.
+    let pieces = stream::StreamExt::ready_chunks(logs, LINES).map(move |lines| {
+        let mut piece = Vec::new();
+        for line in lines {
+            let (stream, bytes) = match line {
+                Ok(line) => line,
+                // The head has gone out: the failure is a frame of its own kind.
+                Err(error) => {
+                    let text = format!("Error grabbing logs: {error}\n");
+                    (stdcopy::Stream::SystemError, Bytes::from(text))
+                }
+            };
+            if tty {
+                piece.extend_from_slice(&bytes);
+            } else {
+                stdcopy::encode(stream, &bytes, &mut piece);
             }
-        };
-        if tty {
-            return Ok(bytes);
         }
-        let mut framed = Vec::with_capacity(stdcopy::HEADER + bytes.len());
-        stdcopy::encode(stream, &bytes, &mut framed);
-        Ok(framed.into())
+        Ok(Bytes::from(piece))
     });
     let kind = attach::content_type(context.version, tty);
     Ok(body::stream(kind, pieces.take_until(context.shared.stop.clone().cancelled_owned())))

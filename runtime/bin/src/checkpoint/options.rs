@@ -58,7 +58,8 @@ pub(crate) struct Shared {
 /// The directories, open as long as CRIU needs them, and what CRIU is told in both cases.
 pub(super) struct Session {
     pub(super) images: PathBuf,
-    _open: Vec<File>,
+    work: Option<PathBuf>,
+    open: Vec<File>,
     log: PathBuf,
     pub(super) options: Options,
 }
@@ -74,18 +75,11 @@ impl Shared {
         if dump {
             make(&images)?;
         }
-        let image_dir = directory(&images)?;
-        let work = match &self.work_path {
-            Some(path) => {
-                make(path)?;
-                Some(directory(path)?)
-            }
-            None => None,
-        };
+        if let Some(work) = &self.work_path {
+            make(work)?;
+        }
         let log = self.work_path.as_ref().unwrap_or(&images).join(log_file);
         let options = Options {
-            images_dir_fd: image_dir.as_raw_fd(),
-            work_dir_fd: work.as_ref().map(AsRawFd::as_raw_fd),
             log_level: Some(4),
             log_file: Some(log_file.to_owned()),
             tcp_established: Some(self.tcp_established),
@@ -107,11 +101,24 @@ impl Shared {
             },
             ..Options::default()
         };
-        Ok(Session { images, log, options, _open: std::iter::once(image_dir).chain(work).collect() })
+        let mut session = Session { images, work: self.work_path.clone(), open: Vec::new(), log, options };
+        session.open_directories()?;
+        Ok(session)
     }
 }
 
 impl Session {
+    /// Opens the directories for CRIU as the mount namespace of the caller has them: CRIU mounts in the one it works in,
+    /// which it cannot where another namespace's mount is.
+    pub(super) fn open_directories(&mut self) -> anyhow::Result<()> {
+        let images = directory(&self.images)?;
+        let work = self.work.as_deref().map(directory).transpose()?;
+        self.options.images_dir_fd = images.as_raw_fd();
+        self.options.work_dir_fd = work.as_ref().map(AsRawFd::as_raw_fd);
+        self.open = std::iter::once(images).chain(work).collect();
+        Ok(())
+    }
+
     /// Adds to a failure of CRIU what its log has of it, and where that is.
     pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let log = self.log.display();

@@ -103,7 +103,10 @@ impl Restore<'_> {
         let place = place(container);
         fs::create_dir(&place).with_context(|| format!("mkdir {}", place.display()))?;
         let rootfs = container.record.rootfs.clone();
-        let criu = mounts::with_root(plan, &rootfs, &place, || Criu::start(true))?;
+        let criu = mounts::with_root(plan, &rootfs, &place, || {
+            session.open_directories()?;
+            Criu::start(true)
+        })?;
         // What it forks is where it is itself.
         cgroup.add(criu.pid())?;
         rdt.map_or(Ok(()), |group| group.add(criu.pid()))?;

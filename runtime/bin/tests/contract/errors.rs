@@ -192,6 +192,9 @@ fn other_mistakes_are_explained() {
         json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 3_145_728 }] });
     // The controller or the field has a name.
     controller.run().refuses(1, "huge");
+    controller.config["linux"]["resources"] = json!({ "rdma": { "mlx5_0": { "hcaHandles": 3 } } });
+    // No machine has this device, and most have no controller.
+    controller.run().refuses(1, "rdma");
 
     let case = Case::new(&["/bin/sleep", "100"]);
     case.call_detached(&["run", "-d"]).ok();

@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 /// A line that is longer is cut, as dockerd does.
-const MAX_LINE: usize = 16 * 1024;
+pub(super) const MAX_LINE: usize = 16 * 1024;
 
 /// Collects one stream's bytes.
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! The container's output, line by line: into a file, in docker's format or Kubernetes', to a log service, or both.
 
+mod blocks;
 pub(crate) mod compress;
+mod entries;
 mod escape;
-mod file;
+mod files;
 mod forward;
 mod lines;
 mod message;
@@ -12,11 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_shim_protocol::Log as Wanted;
+use berth_shim_protocol::{Log as Wanted, LogFile, LogFormat};
 use jiff::Timestamp;
 
 use crate::stdio::Stream;
-use file::FileLog;
+use blocks::BlockLog;
+use entries::EntryLog;
+use files::Files;
 use forward::Forwarder;
 use lines::Lines;
 
@@ -24,62 +28,114 @@ use lines::Lines;
 /// written is lost, and the first failure is told in shim.log.
 #[derive(Debug)]
 pub(crate) struct Log {
+    kept: Option<Kept>,
+    /// What is kept or sent line by line.
     lines: [Lines; 2],
-    file: Option<FileLog>,
     forward: Option<Forwarder>,
+}
+
+/// What `docker logs` reads.
+#[derive(Debug)]
+enum Kept {
+    Entries(EntryLog),
+    Blocks(BlockLog),
+}
+
+impl Kept {
+    fn open(wanted: &LogFile) -> io::Result<Self> {
+        Ok(match wanted.format {
+            LogFormat::Json | LogFormat::Cri => Self::Entries(EntryLog::open(wanted)?),
+            LogFormat::Local => Self::Blocks(BlockLog::open(wanted)?),
+        })
+    }
+
+    fn files(&self) -> &Files {
+        match self {
+            Self::Entries(log) => &log.files,
+            Self::Blocks(log) => &log.files,
+        }
+    }
+
+    fn files_mut(&mut self) -> &mut Files {
+        match self {
+            Self::Entries(log) => &mut log.files,
+            Self::Blocks(log) => &mut log.files,
+        }
+    }
 }
 
 impl Log {
     /// Open what is wanted; `None` if that is nothing.
     pub(crate) fn open(wanted: &Wanted) -> io::Result<Option<Self>> {
-        let file = wanted.file.as_ref().map(FileLog::open).transpose()?;
+        let kept = wanted.file.as_ref().map(Kept::open).transpose()?;
         let forward = wanted.forward.as_ref().map(Forwarder::new);
-        let any = file.is_some() || forward.is_some();
-        Ok(any.then(|| Self { lines: Default::default(), file, forward }))
+        let any = kept.is_some() || forward.is_some();
+        Ok(any.then(|| Self { kept, lines: Default::default(), forward }))
     }
 
     /// Goes on in a new file of the old name; nothing to do without one.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), FileLog::reopen)
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.files_mut().reopen())
     }
 
     /// How long the current file is; `None` without one.
     pub(crate) fn position(&self) -> Option<u64> {
-        self.file.as_ref().map(FileLog::position)
+        self.kept.as_ref().map(|kept| kept.files().position())
     }
 
     /// What a stream has written that is not in the file yet, for its line has not ended.
     pub(crate) fn partial(&self, stream: Stream) -> &[u8] {
-        self.lines[stream.index()].partial()
+        match &self.kept {
+            Some(Kept::Blocks(log)) => log.partial(stream),
+            _ => self.lines[stream.index()].partial(),
+        }
     }
 
     /// Record output. When this returns every line that it completes is in the file.
     pub(crate) fn write(&mut self, stream: Stream, data: &[u8]) {
-        self.record(stream, |lines, emit| lines.feed(data, emit));
+        let now = Timestamp::now();
+        if let Some(Kept::Blocks(log)) = &mut self.kept {
+            log.write(stream, data, now);
+        }
+        self.record(stream, data, now, |lines, emit| lines.feed(data, emit));
     }
 
     /// A stream has ended.
     pub(crate) fn end(&mut self, stream: Stream) {
-        self.record(stream, |lines, emit| lines.end(emit));
+        let now = Timestamp::now();
+        if let Some(Kept::Blocks(log)) = &mut self.kept {
+            log.end(stream, now);
+        }
+        self.record(stream, b"", now, |lines, emit| lines.end(emit));
     }
 
-    fn record(&mut self, stream: Stream, take: impl FnOnce(&mut Lines, &mut dyn FnMut(&[u8], bool))) {
-        let now = Timestamp::now();
-        let time = now.to_string();
-        let Self { lines, file, forward } = self;
-        if let Some(file) = file {
-            file.begin(stream, &time);
+    fn record(
+        &mut self,
+        stream: Stream,
+        data: &[u8],
+        now: Timestamp,
+        take: impl FnOnce(&mut Lines, &mut dyn FnMut(&[u8], bool)),
+    ) {
+        let Self { kept, lines, forward } = self;
+        let lines = &mut lines[stream.index()];
+        let mut entries = match kept {
+            Some(Kept::Entries(log)) => Some(log),
+            _ if forward.is_none() => return,
+            _ => None,
+        };
+        if let Some(log) = &mut entries {
+            log.begin(stream, &now.to_string(), [lines.partial(), data]);
         }
-        take(&mut lines[stream.index()], &mut |text, ends| {
-            if let Some(file) = file {
-                file.entry(stream, text, ends);
+        take(lines, &mut |text, ends| {
+            if let Some(log) = &mut entries {
+                log.entry(stream, text, ends);
             }
             if let Some(forward) = forward {
                 forward.entry(stream, text, ends, now);
             }
         });
-        if let Some(file) = file {
-            file.flush();
+        if let Some(log) = entries {
+            log.flush();
         }
         if let Some(forward) = forward {
             forward.flush();
@@ -93,7 +149,7 @@ impl Log {
 
     /// The process that compresses a file that was rotated away.
     pub(crate) fn helper(&self) -> Option<u32> {
-        self.file.as_ref().and_then(FileLog::helper)
+        self.kept.as_ref().and_then(|kept| kept.files().helper())
     }
 
     /// When to try again to send what waits.
@@ -103,8 +159,8 @@ impl Log {
 
     /// Send what waits, as far as it goes; take note of a file that was compressed.
     pub(crate) fn advance(&mut self) {
-        if let Some(file) = &mut self.file {
-            file.advance();
+        if let Some(kept) = &mut self.kept {
+            kept.files_mut().advance();
         }
         if let Some(forward) = &mut self.forward {
             forward.flush();

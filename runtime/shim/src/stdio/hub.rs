@@ -23,7 +23,7 @@ use nix::{
 };
 
 use super::{
-    Stream,
+    Scratch, Stream,
     session::{Input, Session},
     set_nonblocking,
     stdin::Stdin,
@@ -199,7 +199,7 @@ impl Hub {
     }
 
     /// The process' output is readable or has ended.
-    pub(crate) fn source_ready(&mut self, stream: Stream, scratch: &mut [u8]) {
+    pub(crate) fn source_ready(&mut self, stream: Stream, scratch: &mut Scratch) {
         let Some(source) = &self.sources[stream.index()] else { return };
         match read(source.get(), scratch) {
             Ok(0) | Err(Errno::EIO) => self.end_source(stream),
@@ -208,6 +208,7 @@ impl Hub {
                     widen(source.get());
                 }
                 self.output(stream, &scratch[..length]);
+                scratch.was_used(length);
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(error) => {
@@ -416,7 +417,7 @@ mod tests {
 
         /// Handle what has happened until nothing happens any more.
         fn turn(&mut self) {
-            let mut scratch = vec![0; 64 * 1024];
+            let mut scratch = Scratch::new();
             loop {
                 self.hub.settle();
                 let events = self.poller.wait(Some(Instant::now())).unwrap();

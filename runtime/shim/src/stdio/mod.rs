@@ -6,6 +6,7 @@ mod hub;
 mod session;
 mod stdin;
 
+pub(crate) use buffer::Scratch;
 use buffer::write_some;
 pub(crate) use hub::{Console, Hub, HubKind};
 

@@ -12,8 +12,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::exit::Exit;
-use crate::output::list::table;
+use crate::output::list::columns;
 use crate::session::Session;
+
+/// Of a column at least, as docker has it.
+const WIDTH: usize = 20;
 
 /// Show all containers live, or the processes of one
 #[derive(Debug, Args)]
@@ -35,6 +38,6 @@ pub(crate) async fn run(session: &Session, args: Top) -> Result<Exit> {
         return live::run(session).await;
     };
     let top = session.client().await?.container_top(&container, &args.options.join(" ")).await?;
-    print!("{}", table(top.titles, top.processes));
+    print!("{}", columns(top.titles, top.processes, WIDTH));
     Ok(Exit::Success)
 }

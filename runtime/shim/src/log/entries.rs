@@ -1,135 +1,95 @@
-//! The log's files: writing and rotation.
+//! Logs of entries: docker's json-file, and Kubernetes'.
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    process::Child,
+    io::{self, IoSlice},
 };
 
 use berth_shim_protocol::{LogFile, LogFormat};
 
 use super::{
-    compress::{self, compressed},
-    escape::escape_into,
+    escape::{escape_into, is_plain},
+    files::Files,
 };
 use crate::stdio::Stream;
 
-/// A log file, in docker's format or Kubernetes'.
+/// A log of entries, each of them a line or a part of one.
 #[derive(Debug)]
-pub(super) struct FileLog {
-    path: PathBuf,
-    format: LogFormat,
-    file: File,
-    size: u64,
-    max_size: u64,
-    max_file: u32,
-    compress: bool,
-    /// Compresses the file that was rotated away last; until it has, the names stay as they are.
-    compressor: Option<Child>,
+pub(super) struct EntryLog {
+    pub(super) files: Files,
+    kubernetes: bool,
     /// What stands behind the stream's name in each line: `","attrs":{…}`, or only the quotation mark.
     attributes: Vec<u8>,
     buffer: Vec<u8>,
     /// What stands behind the text of each entry, for either stream, as long as the time is the same.
     tails: [Vec<u8>; 2],
-    complained: bool,
+    /// Nothing of what was begun needs escaping.
+    plain: bool,
 }
 
 /// A buffer that was larger than this is kept as long as there is that much output.
 const LITTLE: usize = 4096;
 
-impl FileLog {
+impl EntryLog {
     /// Open, and go on behind what is there.
     pub(super) fn open(wanted: &LogFile) -> io::Result<Self> {
-        let file = open(&wanted.path)?;
-        let size = file.metadata()?.len();
         Ok(Self {
-            path: wanted.path.clone(),
-            format: wanted.format,
-            file,
-            size,
-            max_size: wanted.max_size,
-            max_file: wanted.max_file,
-            compress: wanted.compress,
-            compressor: None,
+            files: Files::open(wanted)?,
+            kubernetes: wanted.format == LogFormat::Cri,
             attributes: attributes(&wanted.attributes),
             buffer: Vec::new(),
             tails: Default::default(),
-            complained: false,
+            plain: false,
         })
     }
 
-    /// Somebody has moved the file away: go on in a new one of the old name. After a failure all is as before.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let file = open(&self.path)?;
-        self.size = file.metadata()?.len();
-        self.file = file;
-        Ok(())
-    }
-
-    /// How long the current file is.
-    pub(super) fn position(&self) -> u64 {
-        self.size
-    }
-
-    /// The entries that follow are of this stream and this time.
-    pub(super) fn begin(&mut self, stream: Stream, time: &str) {
+    /// The entries that follow are of this stream and this time, and of this text: looking at all of it at once is faster
+    /// than at each line.
+    pub(super) fn begin(&mut self, stream: Stream, time: &str, texts: [&[u8]; 2]) {
         // Once for all of them: asking the kernel for each line would take longer than writing it.
-        self.advance();
+        self.files.advance();
         let tail = &mut self.tails[stream.index()];
         tail.clear();
-        match self.format {
-            LogFormat::Json => {
-                tail.extend_from_slice(match stream {
-                    Stream::Stdout => br#"","stream":"stdout"#,
-                    Stream::Stderr => br#"","stream":"stderr"#,
-                });
-                tail.extend_from_slice(&self.attributes);
-                tail.extend_from_slice(br#","time":""#);
-                tail.extend_from_slice(time.as_bytes());
-                tail.extend_from_slice(b"\"}\n");
-            }
+        if self.kubernetes {
             // In this format it stands in front.
-            LogFormat::Cri => {
-                tail.extend_from_slice(time.as_bytes());
-                tail.extend_from_slice(match stream {
-                    Stream::Stdout => b" stdout ",
-                    Stream::Stderr => b" stderr ",
-                });
-            }
+            tail.extend_from_slice(time.as_bytes());
+            tail.extend_from_slice(match stream {
+                Stream::Stdout => b" stdout ",
+                Stream::Stderr => b" stderr ",
+            });
+            return;
         }
+        self.plain = texts.iter().all(|text| is_plain(text));
+        tail.extend_from_slice(match stream {
+            Stream::Stdout => br#"","stream":"stdout"#,
+            Stream::Stderr => br#"","stream":"stderr"#,
+        });
+        tail.extend_from_slice(&self.attributes);
+        tail.extend_from_slice(br#","time":""#);
+        tail.extend_from_slice(time.as_bytes());
+        tail.extend_from_slice(b"\"}\n");
     }
 
-    /// Record a line, or a part of one, of what was begun. It is in the file after [`FileLog::flush`].
+    /// Record a line, or a part of one, of what was begun. It is in the file after [`EntryLog::flush`].
     pub(super) fn entry(&mut self, stream: Stream, text: &[u8], ends: bool) {
-        let size = self.size + self.buffer.len() as u64;
-        if self.max_size > 0 && size >= self.max_size && self.may_rotate(size) {
+        if self.files.is_full(self.buffer.len() as u64) {
             self.flush();
-            let rotated = self.rotate();
-            self.complain("rotate", rotated);
+            self.files.rotate();
         }
-        match self.format {
-            LogFormat::Json => self.json_entry(stream, text, ends),
-            LogFormat::Cri => self.cri_entry(stream, text, ends),
-        }
-    }
-
-    fn cri_entry(&mut self, stream: Stream, text: &[u8], ends: bool) {
-        let buffer = &mut self.buffer;
-        buffer.extend_from_slice(&self.tails[stream.index()]);
-        buffer.extend_from_slice(if ends { b"F " } else { b"P " });
-        buffer.extend_from_slice(text);
-        buffer.push(b'\n');
-    }
-
-    fn json_entry(&mut self, stream: Stream, text: &[u8], ends: bool) {
         let (buffer, tail) = (&mut self.buffer, &self.tails[stream.index()]);
         buffer.reserve(text.len() + tail.len() + 16);
+        if self.kubernetes {
+            buffer.extend_from_slice(tail);
+            buffer.extend_from_slice(if ends { b"F " } else { b"P " });
+            buffer.extend_from_slice(text);
+            buffer.push(b'\n');
+            return;
+        }
         buffer.extend_from_slice(b"{\"log\":\"");
-        escape_into(text, buffer);
+        match self.plain {
+            true => buffer.extend_from_slice(text),
+            false => escape_into(text, buffer),
+        }
         if ends {
             buffer.extend_from_slice(br"\n");
         }
@@ -140,90 +100,12 @@ impl FileLog {
         if self.buffer.is_empty() {
             return;
         }
-        let written = self.file.write_all(&self.buffer);
-        self.size += self.buffer.len() as u64;
+        self.files.append(&mut [IoSlice::new(&self.buffer)]);
         let little = self.buffer.len() <= LITTLE;
         self.buffer.clear();
         if little {
             self.buffer.shrink_to(LITTLE);
         }
-        self.complain("write", written);
-    }
-
-    /// While the last file is being compressed this one grows, up to twice its size; then the other stays as it is.
-    fn may_rotate(&mut self, size: u64) -> bool {
-        let Some(compressor) = &mut self.compressor else { return true };
-        if size < self.max_size.saturating_mul(2) {
-            return false;
-        }
-        // Whoever reaps orphans reaps it: it may take a while to die, at its priority.
-        let ended = compressor.kill();
-        self.compressor = None;
-        let cleaned = ended.and_then(|()| gone(compress::clean(&self.numbered(1))));
-        self.complain("stop compressing", cleaned);
-        true
-    }
-
-    /// The process that compresses the last file.
-    pub(super) fn helper(&self) -> Option<u32> {
-        self.compressor.as_ref().map(Child::id)
-    }
-
-    /// Takes note when the last file was compressed.
-    pub(super) fn advance(&mut self) {
-        if let Some(compressor) = &mut self.compressor
-            && !matches!(compressor.try_wait(), Ok(None))
-        {
-            // Why it failed stands in shim.log, and the file stays readable.
-            self.compressor = None;
-        }
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        if self.max_file <= 1 {
-            self.file.set_len(0)?;
-        } else {
-            // Not replaced by its successor, which ext4 would write to the disk first.
-            let last = self.numbered(self.max_file - 1);
-            gone(fs::remove_file(compressed(&last)))?;
-            gone(fs::remove_file(last))?;
-            for number in (1..self.max_file - 1).rev() {
-                let (from, to) = (self.numbered(number), self.numbered(number + 1));
-                gone(fs::rename(compressed(&from), compressed(&to)))?;
-                gone(fs::rename(from, to))?;
-            }
-            let newest = self.numbered(1);
-            fs::rename(&self.path, &newest)?;
-            self.file = open(&self.path)?;
-            if self.compress {
-                self.compressor = Some(compress::begin(&newest)?);
-            }
-        }
-        self.size = 0;
-        Ok(())
-    }
-
-    fn numbered(&self, number: u32) -> PathBuf {
-        let mut name = OsString::from(&self.path);
-        name.push(format!(".{number}"));
-        name.into()
-    }
-
-    fn complain(&mut self, operation: &str, result: io::Result<()>) {
-        if let Err(error) = result
-            && !self.complained
-        {
-            eprintln!("cannot {operation} the log {}: {error}", self.path.display());
-            self.complained = true;
-        }
-    }
-}
-
-/// That there is no such file is no failure.
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
@@ -242,20 +124,23 @@ fn attributes(list: &BTreeMap<String, String>) -> Vec<u8> {
     text
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).mode(0o640).open(path)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::{
+        fs::{self, File},
+        io::Read as _,
+        path::Path,
+    };
 
     use flate2::bufread::GzDecoder;
     use jiff::Timestamp;
     use serde_json::Value;
 
     use super::*;
-    use crate::log::Log;
+    use crate::log::{
+        Log,
+        compress::{self, compressed},
+    };
 
     fn log(path: &Path, max_size: u64, max_file: u32) -> Log {
         let file = LogFile { path: path.to_owned(), max_size, max_file, ..LogFile::default() };
