@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::exit::{Exit, Failure, describe};
+use crate::exit::{Exit, Failure, code_of, describe};
 use crate::output::list::render_one;
 use crate::session::Session;
 
@@ -81,8 +81,13 @@ pub(crate) async fn of(session: &Session, kind: Option<Kind>, what: What) -> Res
     }
     match what.format.as_deref() {
         Some(format) => {
-            for value in &found {
-                match render_one(format, value) {
+            let shown: Vec<Result<String>> = found.iter().map(|value| render_one(format, value)).collect();
+            // As docker: whoever takes lines gets one, unless the template is none.
+            if shown.first().is_none_or(|first| first.as_ref().is_err_and(|error| code_of(error) == 1)) {
+                println!();
+            }
+            for one in shown {
+                match one {
                     Ok(text) => println!("{text}"),
                     Err(error) if failures.is_empty() => return Err(error),
                     // What was not found is told as well.

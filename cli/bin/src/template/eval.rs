@@ -138,7 +138,10 @@ fn walk(mut value: Value, path: &[String], at: usize, of: Of) -> Result<Value, T
                     .filter(|_| last)
                     .ok_or_else(|| mistake(format!("map has no entry for key {name:?}")))?,
             },
-            Value::Null if missed => Value::Null,
+            Value::Null if missed || shape::is_map(before) => {
+                missed = true;
+                Value::Null
+            }
             Value::Null => return Err(mistake(format!("nil pointer evaluating interface {{}}.{name}"))),
             _ => return Err(mistake(format!("can't evaluate field {name} in type interface {{}}"))),
         };

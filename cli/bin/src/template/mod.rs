@@ -190,7 +190,7 @@ mod tests {
     fn of_a_thing_only_fields_that_it_can_have() {
         let thing = json!({
             "Name": "/web", "State": {"Status": "running"}, "HostConfig": {"LogConfig": {"Type": "local", "Config": {}}},
-            "Config": {"Labels": {"a": "b"}, "Cmd": null, "Entrypoint": ["x"]}, "NetworkSettings": {"Networks": {}},
+            "Config": {"Labels": {"a": "b"}, "Volumes": null, "Cmd": null, "Entrypoint": ["x"]}, "NetworkSettings": {"Networks": {}},
         });
         let render = |text: &str| Template::parse(text)?.render(&thing, Of::Thing);
         for (template, expected) in [
@@ -198,6 +198,7 @@ mod tests {
             ("{{.Config.Cmd}} {{.Config.Entrypoint}} {{.Config.ExposedPorts}}", "[] [x] map[]"),
             ("{{.Config.Labels}} {{.Config.Labels.no}}", "map[a:b] <no value>"),
             ("{{index .Config.Labels \"no\"}}|{{index .Config.Labels \"a\"}}", "|b"),
+            ("{{.Config.Volumes}} {{.Config.Volumes.no}}", "map[] <no value>"),
             ("{{.NetworkSettings.Networks.no.IPAddress}}", "<no value>"),
             ("{{.HostConfig.LogConfig}} {{.HostConfig.LogConfig.Config.x}}", "{local map[]} <no value>"),
             ("{{if .State.Health}}x{{end}}", ""),
@@ -214,7 +215,7 @@ mod tests {
             ),
             (
                 "{{.State.Health.Status}}",
-                r#":1:15: executing "" at <.State.Health.Status>: map has no entry for key "Health""#,
+                r#":1:8: executing "" at <.State.Health.Status>: map has no entry for key "Health""#,
             ),
         ] {
             let told = render(template).unwrap_err().to_string();

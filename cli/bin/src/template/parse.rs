@@ -35,9 +35,9 @@ pub(super) enum Command {
 /// A value in a command.
 #[derive(Debug)]
 pub(super) enum Operand {
-    /// `.`, `.A.B`, and where its last name stands, in bytes from the start.
+    /// `.`, `.A.B`, and where a mistake in it is said to be, in bytes from the start.
     Field(Vec<String>, usize),
-    /// `$`, `$x`, `$x.A`, and where its last name stands; the name is without the dollar sign.
+    /// `$`, `$x`, `$x.A`, and where a mistake in it is said to be; the name is without the dollar sign.
     Variable(String, Vec<String>, usize),
     /// A literal.
     Literal(Value),
@@ -158,14 +158,14 @@ fn tokens(text: &str, offset: usize) -> Result<Vec<Token>, TemplateError> {
             ':' if rest.starts_with(":=") => (Token::Assign, 2),
             '.' => {
                 let (path, used) = path(rest, at)?;
-                let last = at + last_of(&path, used);
-                (Token::Field(path, last), used.max(1))
+                let blame = at + blamed(&path);
+                (Token::Field(path, blame), used.max(1))
             }
             '$' => {
                 let name = identifier(&rest[1..]);
                 let (path, used) = path(&rest[1 + name.len()..], at)?;
-                let last = at + 1 + name.len() + last_of(&path, used);
-                (Token::Variable(name.to_owned(), path, last), 1 + name.len() + used)
+                let blame = at + 1 + name.len();
+                (Token::Variable(name.to_owned(), path, blame), 1 + name.len() + used)
             }
             '"' | '`' => string(rest, at)?,
             c if c.is_ascii_digit() || c == '-' || c == '+' => number(rest, at)?,
@@ -192,9 +192,9 @@ fn identifier(text: &str) -> &str {
     &text[..end]
 }
 
-/// Where the last name of a path begins that took so many bytes: there Go says its mistakes are.
-fn last_of(path: &[String], used: usize) -> usize {
-    path.last().map_or(0, |name| used - 1 - name.len())
+/// Where Go says that a mistake in such a path is: at its second name, if it has one.
+fn blamed(path: &[String]) -> usize {
+    if path.len() > 1 { 1 + path[0].len() } else { 0 }
 }
 
 /// `.A.B`: its names and how many bytes they took. A lone dot takes none.
