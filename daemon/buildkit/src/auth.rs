@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use berth_api::registry::AuthConfig;
+use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::BoxFuture;
 use berth_engine::Logins;
 
 use crate::protocol::filesync::CredentialsRequest;
 use crate::protocol::filesync::auth_client::AuthClient;
+use crate::serve::Shared;
 use crate::session::Session;
 
 /// A session's credentials.
@@ -16,9 +17,7 @@ pub(crate) struct SessionLogins(pub(crate) Arc<Session>);
 impl Logins for SessionLogins {
     fn login<'a>(&'a self, domain: &'a str) -> BoxFuture<'a, AuthConfig> {
         Box::pin(async move {
-            if !self.0.offers("/moby.filesync.v1.Auth/Credentials") {
-                return AuthConfig::default();
-            }
+            // dockerode offers it without saying so; who does not have it answers that.
             let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
             let mut client = AuthClient::with_origin(self.0.channel.clone(), Session::origin());
             let answer = match client.credentials(CredentialsRequest { host: host.to_owned() }).await {
@@ -33,6 +32,31 @@ impl Logins for SessionLogins {
                 true => AuthConfig { identity_token: answer.secret, ..AuthConfig::default() },
                 false => {
                     AuthConfig { username: answer.username, password: answer.secret, ..AuthConfig::default() }
+                }
+            }
+        })
+    }
+}
+
+/// The credentials of a build over `POST /build`: those that came with it, and those of the session it names.
+pub(crate) struct GivenLogins {
+    pub(crate) given: RegistryAuths,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) session: String,
+}
+
+impl Logins for GivenLogins {
+    fn login<'a>(&'a self, domain: &'a str) -> BoxFuture<'a, AuthConfig> {
+        Box::pin(async move {
+            let given = self.given.login(domain).await;
+            if self.session.is_empty() || given != AuthConfig::default() {
+                return given;
+            }
+            match self.shared.sessions.get(&self.session).await {
+                Ok(session) => SessionLogins(session).login(domain).await,
+                Err(error) => {
+                    tracing::debug!(%error, "the session of a build");
+                    given
                 }
             }
         })

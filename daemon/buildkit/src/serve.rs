@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use berth_engine::Engine;
+use berth_api::registry::RegistryAuths;
+use berth_engine::{Engine, Logins};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,6 +12,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::MAX_MESSAGE;
+use crate::auth::GivenLogins;
 use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::filesync::Mirrors;
@@ -79,6 +81,12 @@ impl BuildKit {
         stop: CancellationToken,
     ) {
         self.shared.sessions.run(io, hello, stop).await;
+    }
+
+    /// The credentials of a build over `POST /build`: those that came with it, then those of the session it names.
+    #[must_use]
+    pub fn logins(&self, given: RegistryAuths, session: &str) -> Arc<dyn Logins> {
+        Arc::new(GivenLogins { given, shared: Arc::clone(&self.shared), session: session.to_owned() })
     }
 
     /// Forgets the contexts of clients that no build is using; returns how many bytes are free now.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use berth_api::Filters;
 use berth_api::build::{BuildCacheRecord, BuildOptions, PruneBuildResponse};
 use berth_api::progress::ProgressMessage;
-use berth_api::registry::RegistryAuths;
 use berth_builder::{
     BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, Event,
     ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError,
@@ -82,12 +81,14 @@ impl Engine {
     pub async fn build(
         self: &Arc<Self>,
         options: BuildOptions,
-        auths: RegistryAuths,
+        logins: Arc<dyn Logins>,
         context: File,
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<()> {
         let quiet = options.quiet;
+        // BuildKit names what its messages for programs are about.
+        let about = (options.version == "2").then(|| "moby.image.id".to_owned());
         let build_id = options.build_id.clone();
         let context = match options.remote.as_str() {
             "" => Context::Tar(context),
@@ -97,15 +98,16 @@ impl Engine {
         let (tell, pump) = images::funnel(progress.clone());
         let lines = Mutex::new(Lines::default());
         let io = BuildIo {
-            resolver: Arc::new(Resolver {
-                engine: Arc::clone(self),
-                logins: Arc::new(auths),
-                progress: progress.clone(),
-            }),
+            resolver: Arc::new(Resolver { engine: Arc::clone(self), logins, progress: progress.clone() }),
             events: Arc::new(move |event| {
                 if !quiet {
                     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    lines.take(event).into_iter().for_each(&tell);
+                    for mut message in lines.take(event) {
+                        if message.aux.is_some() {
+                            message.id.clone_from(&about);
+                        }
+                        tell(message);
+                    }
                 }
             }),
             cancel: cancel.clone(),

@@ -13,18 +13,22 @@ use crate::{
 
 pub(super) async fn build(mut context: Context) -> ApiResult<Response<Body>> {
     let options = options(&context.query)?;
-    if options.version == "2" {
+    if options.remote == "client-session" {
         return Err(ApiError::bad_request(
-            "BuildKit's builds come by /grpc (docker buildx); over /build there is version=1 (DOCKER_BUILDKIT=0)",
+            "a context that stays with the client comes by /grpc (docker buildx): \
+             over /build it is the body of the request (DOCKER_BUILDKIT=0)",
         ));
     }
-    let auths: RegistryAuths = transfer::base64_json(context.header("x-registry-config"));
+    let given: RegistryAuths = transfer::base64_json(context.header("x-registry-config"));
+    let logins = context.shared.buildkit.logins(given, context.query.get("session"));
     let directory = context.engine().root().to_owned();
     let spool = BodyReader::new(context.take_body()).spool(directory).await;
     let tar = spool.map_err(|error| ApiError::internal(format!("receiving the build context: {error}")))?;
     let engine = context.engine().clone();
-    progress::run(|messages, cancel| async move { engine.build(options, auths, tar, messages, cancel).await })
-        .await
+    progress::run(
+        |messages, cancel| async move { engine.build(options, logins, tar, messages, cancel).await },
+    )
+    .await
 }
 
 fn options(query: &Query) -> ApiResult<BuildOptions> {
