@@ -106,6 +106,10 @@ impl Failure {
                 "the certificate of {host}:{port} is of an unknown authority (are CA certificates installed, such as the \
                  package ca-certificates? That of a registry's own authority goes into the registry's directory, as ca.crt)"
             ),
+            // Where a server checks certificates after the handshake (TLS 1.3), its alert may come later than the end.
+            _ if all.contains("connection was not ready") => format!(
+                "{host}:{port} ended the connection before it was asked anything (does it want a client's certificate?)"
+            ),
             _ => causes.pop().unwrap_or_else(|| error.to_string()),
         };
         let hopeless = error.is_connect() || error.is_builder() || error.is_redirect();
