@@ -397,9 +397,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_names_its_field() {
-        let refused = check(r#"{"StorageOpt":{"size":"1G"}}"#).unwrap_err();
-        assert!(refused.message().contains("HostConfig.StorageOpt"), "{refused}");
+    fn what_is_not_known_is_named() {
+        let refused = check(r#"{"StorageOpt":{"dm.basesize":"1G"}}"#).unwrap_err();
+        assert!(refused.message().contains("Unknown option dm.basesize"), "{refused}");
+        let refused = check(r#"{"StorageOpt":{"size":"much"}}"#).unwrap_err();
+        assert!(refused.message().contains("invalid size: 'much'"), "{refused}");
     }
 
     #[test]
