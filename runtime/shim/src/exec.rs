@@ -2,7 +2,8 @@
 
 use std::{os::fd::OwnedFd, time::Instant};
 
-use berth_shim_protocol::{Exec as Request, Failure, FailureKind, files};
+use berth_shim_protocol::{Exec as Request, Failure, FailureKind, WindowSize, files};
+use berth_spec::oci;
 use berth_sys::pidfd;
 use nix::{errno::Errno, unistd::Pid};
 
@@ -32,7 +33,12 @@ impl Exec {
         request: Request,
         stream: Option<OwnedFd>,
     ) -> Result<(String, i32), Failure> {
-        let Request { exec_id: id, process, console_size, attach } = request;
+        let Request { exec_id: id, mut process, console_size, attach } = request;
+        // Set before the process runs, for it may look at once.
+        if let Some(WindowSize { rows, cols }) = console_size {
+            let size = oci::BoxBuilder::default().height(rows).width(cols).build();
+            process.set_console_size(Some(size.expect("both are given")));
+        }
         if !files::valid_exec_id(&id) {
             return Err(Failure::new(FailureKind::Invalid, format!("invalid exec id {id:?}")));
         }
@@ -47,14 +53,11 @@ impl Exec {
         let stdin = attach.as_ref().is_some_and(|attach| attach.stdin);
         let piped = attach.is_some() || has_terminal(&process);
         let (child, console) = shim.container_mut()?.exec(&process, piped, stdin)?;
-        let joined = hub.connect(console, stdin).and_then(|()| match console_size {
-            Some(size) => hub.resize(size).map(drop),
-            None => Ok(()),
-        });
+        let joined = hub.connect(console, stdin);
         let (pid, pidfd) = (child.pid, child.pidfd);
         let mut exec = Self { id: id.clone(), pid, pidfd, hub, ended: None, recorded: false };
         if let Err(errno) = joined {
-            // Both fail only if it has ended already. Nobody will hear of it: it is as if it had not begun.
+            // It fails only if it has ended already. Nobody will hear of it: it is as if it had not begun.
             exec.kill(nix::libc::SIGKILL).ok();
             pidfd::wait(&exec.pidfd, true).ok();
             return Err(system("joining the streams of the process")(errno));
