@@ -73,13 +73,13 @@ pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
     let containers = client.container_list(&options).await?;
     // Where this machine's time zone has to be looked for, that takes longer than all the rest.
     let dated = asks_for(args.format.as_deref(), "CreatedAt");
-    let rows: Vec<Value> = containers.iter().map(|c| row(c, args.no_trunc, dated)).collect();
+    let rows = containers.into_iter().map(|container| row(&container, args.no_trunc, dated));
     let mut columns = COLUMNS.to_vec();
     if args.size {
         columns.push(("SIZE", "Size"));
     }
     let style = Style { format: args.format.as_deref(), only: args.quiet.then_some("ID") };
-    print!("{}", render(style, &columns, HEADINGS, &rows)?);
+    print!("{}", render(style, &columns, HEADINGS, rows)?);
     Ok(Exit::Success)
 }
 

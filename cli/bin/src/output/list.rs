@@ -1,5 +1,7 @@
 //! Lists of things: a table, a `--format`, or ids only.
 
+use std::borrow::Borrow;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -18,47 +20,44 @@ pub(crate) struct Style<'a> {
     pub(crate) only: Option<&'static str>,
 }
 
-/// Renders `rows`, JSON objects that have all of the columns' fields and perhaps more.
-pub(crate) fn render(
+/// Renders `rows`, JSON objects that have all of the columns' fields and perhaps more. For a default table and for a single
+/// field each row is needed for a moment only.
+pub(crate) fn render<R: Borrow<Value>>(
     style: Style<'_>,
     columns: &[Column],
     headings: &[Column],
-    rows: &[Value],
+    rows: impl IntoIterator<Item = R>,
 ) -> Result<String> {
+    let rows = rows.into_iter();
     if let Some(field) = style.only {
-        return Ok(rows.iter().map(|row| text(row, field) + "\n").collect());
+        return Ok(rows.map(|row| text(row.borrow(), field) + "\n").collect());
     }
-    match style.format {
-        None | Some("table") => Ok(table(
-            columns.iter().map(|(heading, _)| (*heading).to_owned()).collect(),
-            rows.iter().map(|row| columns.iter().map(|(_, field)| text(row, field)).collect()).collect(),
-        )),
-        Some("json") => Ok(rows.iter().map(|row| sorted(row).to_string() + "\n").collect()),
-        Some(format) => match format.strip_prefix("table ") {
-            Some(format) => {
-                let template = template(format, rows)?;
-                let heading = |field: &String| {
-                    let known = columns.iter().chain(headings).find(|(_, f)| f == field);
-                    known.map_or_else(|| field.to_uppercase(), |(heading, _)| (*heading).to_owned())
-                };
-                let lines = rows.iter().map(|row| {
-                    Ok(template
-                        .render(row, Of::Row)
-                        .context("--format")?
-                        .split('\t')
-                        .map(str::to_owned)
-                        .collect())
-                });
-                Ok(table(template.fields().iter().map(heading).collect(), lines.collect::<Result<_>>()?))
-            }
-            None => {
-                let template = template(format, rows)?;
-                let lines =
-                    rows.iter().map(|row| Ok(template.render(row, Of::Row).context("--format")? + "\n"));
-                lines.collect()
-            }
-        },
-    }
+    let format = match style.format {
+        None | Some("table") => {
+            let cells = |row: R| columns.iter().map(|(_, field)| text(row.borrow(), field)).collect();
+            let heading = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+            return Ok(table(heading, rows.map(cells).collect()));
+        }
+        Some("json") => return Ok(rows.map(|row| sorted(row.borrow()).to_string() + "\n").collect()),
+        Some(format) => format,
+    };
+    let rows: Vec<R> = rows.collect();
+    let Some(format) = format.strip_prefix("table ") else {
+        let template = template(format, &rows)?;
+        let line = |row: &R| Ok(template.render(&sorted(row.borrow()), Of::Row).context("--format")? + "\n");
+        return rows.iter().map(line).collect();
+    };
+    let template = template(format, &rows)?;
+    let heading = |field: &String| {
+        let known = columns.iter().chain(headings).find(|(_, f)| f == field);
+        known.map_or_else(|| field.to_uppercase(), |(heading, _)| (*heading).to_owned())
+    };
+    let line = |row: &R| {
+        let line = template.render(row.borrow(), Of::Row).context("--format")?;
+        Ok(line.split('\t').map(str::to_owned).collect())
+    };
+    let lines = rows.iter().map(line).collect::<Result<_>>()?;
+    Ok(table(template.fields().iter().map(heading).collect(), lines))
 }
 
 /// A row with its fields in the order of their names, as docker writes them into JSON.
@@ -71,10 +70,10 @@ fn sorted(row: &Value) -> Value {
 }
 
 /// A template for rows, all of whose fields they have.
-fn template(format: &str, rows: &[Value]) -> Result<Template> {
+fn template<R: Borrow<Value>>(format: &str, rows: &[R]) -> Result<Template> {
     let template = Template::parse(&unescape(format)).context("--format")?;
-    let Some(Value::Object(row)) = rows.first() else { return Ok(template) };
-    let has = |field: &String| rows.iter().any(|row| row.get(field).is_some());
+    let Some(Value::Object(row)) = rows.first().map(Borrow::borrow) else { return Ok(template) };
+    let has = |field: &String| rows.iter().any(|row| row.borrow().get(field).is_some());
     if let Some(missing) = template.roots().iter().find(|field| !has(field)) {
         let known: Vec<&str> = row.keys().map(String::as_str).collect();
         bail!("--format: there is no field {missing}; there are {}", known.join(", "));
