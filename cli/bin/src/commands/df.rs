@@ -71,7 +71,7 @@ pub(crate) async fn run(session: &Session, args: Df) -> Result<Exit> {
         return verbose(&usage);
     }
     let style = Style { format: args.format.as_deref(), only: None };
-    print!("{}", render(style, COLUMNS, &[], &rows(&usage))?);
+    print!("{}", render(style, COLUMNS, &[], rows(&usage))?);
     Ok(Exit::Success)
 }
 

@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn forms() {
-        let show = |style| render(style, COLUMNS, &[], &rows()).expect("renders");
+        let show = |style| render(style, COLUMNS, &[], rows()).expect("renders");
         assert_eq!(show(Style::default()), "THE ID    NAME\n1         a long name here\n22        b\n");
         assert_eq!(show(Style { only: Some("ID"), format: None }), "1\n22\n");
         assert_eq!(show(Style { format: Some("{{.Name}}"), only: None }), "a long name here\nb\n");
@@ -184,8 +184,8 @@ mod tests {
         );
         assert!(show(Style { format: Some("json"), only: None }).starts_with("{\"ID\":\"1\""));
         let missing = Style { format: Some("{{.Nope}}"), only: None };
-        let message = render(missing, COLUMNS, &[], &rows()).unwrap_err().to_string();
+        let message = render(missing, COLUMNS, &[], rows()).unwrap_err().to_string();
         assert_eq!(message, "--format: there is no field Nope; there are ID, Name");
-        assert!(render(Style { format: Some("{{"), only: None }, COLUMNS, &[], &rows()).is_err());
+        assert!(render(Style { format: Some("{{"), only: None }, COLUMNS, &[], rows()).is_err());
     }
 }
