@@ -26,6 +26,9 @@ use crate::record::{AppliedChange, ContainerRecord, EngineFacts, Recording, Run}
 use crate::sample::{Counters, Group, Sampler};
 use crate::tool;
 
+/// How long an engine may take to learn that a container has ended.
+const HEARD_OF: Duration = Duration::from_secs(30);
+
 /// The label every container of the lab carries; its value tells which lab.
 pub const LABEL: &str = "berth.lab";
 
@@ -305,15 +308,24 @@ impl Stage<'_> {
         }
     }
 
-    /// A process that is not here must have ended; otherwise it is on another machine.
+    /// A process that is not here must have ended, which the engine may learn later than we; otherwise it is on another
+    /// machine.
     async fn has_ended(&self, container: &str, pid: i64) -> Result<Option<crate::sample::Watch>> {
-        let inspected = self.engine.client.container_inspect(self.id(container), false).await;
-        let state = inspected.map_err(self.engine.failed(format!("inspect container {container:?}")))?.state;
-        if state.running && state.pid == pid {
-            let reason = "there is no such process here; the lab must run on the engine's machine".to_owned();
-            return Err(Error::Sampling { container: container.to_owned(), pid, reason });
+        let latest = Instant::now() + HEARD_OF;
+        loop {
+            let inspected = self.engine.client.container_inspect(self.id(container), false).await;
+            let state =
+                inspected.map_err(self.engine.failed(format!("inspect container {container:?}")))?.state;
+            if !state.running || state.pid != pid {
+                return Ok(None);
+            }
+            if Instant::now() > latest {
+                let reason =
+                    "there is no such process here; the lab must run on the engine's machine".to_owned();
+                return Err(Error::Sampling { container: container.to_owned(), pid, reason });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(None)
     }
 
     /// Makes the changes at their times.
