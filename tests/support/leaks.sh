@@ -20,12 +20,17 @@ snapshot() {
     echo "netns-count $(for p in /proc/[0-9]*/ns/net; do readlink "$p" 2>/dev/null || true; done | sort -u | wc -l)"
 }
 
+# Of what is new, a count of namespaces only if it rose: what ran before may have ended meanwhile.
+more_namespaces_than() {
+    awk -v before="$(awk '$1 == "netns-count" { print $2 }' "$1")" '$1 != "netns-count" || $2 > before + 0'
+}
+
 case ${1:-} in
     snapshot) snapshot | sort >"$2" ;;
     compare)
         # A network namespace and its veth pair are taken down by the kernel a moment after their last user.
         for _ in 1 2 3 4 5 6 7 8 9 10; do
-            left=$(comm -13 "$2" <(snapshot | sort))
+            left=$(comm -13 "$2" <(snapshot | sort) | more_namespaces_than "$2")
             [ -n "$left" ] || { echo "leak check: nothing left"; exit 0; }
             sleep 0.5
         done
