@@ -1,6 +1,7 @@
 //! Debian's docker-registry on a loopback port of its own.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,19 @@ impl Registry {
     #[must_use]
     pub fn start() -> Self {
         Self::with("")
+    }
+
+    /// Starts one that knows only `captain` with the password `ahoy`; what it knows them by is kept in `dir`.
+    ///
+    /// # Panics
+    /// As [`Registry::with`], and if the file cannot be written.
+    #[must_use]
+    pub fn with_login(dir: &Path) -> Self {
+        let password = dir.join("htpasswd");
+        // By bcrypt, made for the tests.
+        let hash = "captain:$2y$05$abcdefghijklmnopqrstuupc2Bh/BcdpJnf0yyNxNgehaXaZ8mK5m";
+        std::fs::write(&password, hash).expect("a password file");
+        Self::with(&format!("auth: {{htpasswd: {{realm: here, path: {}}}}}\n", password.display()))
     }
 
     /// Starts one with further lines of configuration.

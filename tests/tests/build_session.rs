@@ -78,12 +78,7 @@ fn build(daemon: &Daemon, query: &str, dockerfile: &str) -> String {
 fn a_build_asks_its_client_for_credentials() {
     let daemon = Daemon::with_busybox();
     let dir = daemon.scratch("config");
-    let password = dir.join("htpasswd");
-    // Of user "captain", password "ahoy" (bcrypt, made for this test).
-    let hash = "captain:$2y$05$abcdefghijklmnopqrstuupc2Bh/BcdpJnf0yyNxNgehaXaZ8mK5m";
-    std::fs::write(&password, hash).expect("a password file");
-    let auth = format!("auth: {{htpasswd: {{realm: here, path: {}}}}}\n", password.display());
-    let registry = Registry::with(&auth);
+    let registry = Registry::with_login(&dir);
     let (image, server) = (registry.name("base:1"), format!("localhost:{}", registry.port()));
     let run = |args: &[&str], input: &[u8]| {
         let mut command = daemon.cli(Frontend::Docker).command(args);

@@ -183,12 +183,7 @@ fn a_damaged_store_is_found_and_mended() {
 fn a_login_is_kept_where_docker_keeps_it() {
     let daemon = Daemon::start();
     let dir = daemon.scratch("config");
-    let password = dir.join("htpasswd");
-    // Of user "captain", password "ahoy" (bcrypt, made for this test).
-    let hash = "captain:$2y$05$abcdefghijklmnopqrstuupc2Bh/BcdpJnf0yyNxNgehaXaZ8mK5m";
-    std::fs::write(&password, hash).expect("a password file");
-    let auth = format!("auth: {{htpasswd: {{realm: here, path: {}}}}}\n", password.display());
-    let registry = Registry::with(&auth);
+    let registry = Registry::with_login(&dir);
     let server = registry.name("x").trim_end_matches("/x").to_owned();
     let run = |frontend: Frontend, args: &[&str], input: &str| {
         let mut command = daemon.cli(frontend).command(args);
