@@ -70,7 +70,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("berth-lab", &["berth-client", "berth-yaml"]),
     (
         "berth",
-        &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-lab", "berth-oci"],
+        &[
+            "berth-api",
+            "berth-client",
+            "berth-compose",
+            "berth-dockerfile-parser",
+            "berth-lab",
+            "berth-oci",
+            "berth-sys",
+        ],
     ),
     ("berth-tests", &["berth-api", "berth-buildkit", "berth-cri"]),
 ];
