@@ -5,8 +5,8 @@ TARGET  ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 PREFIX  ?= /usr/local
 BIN     := $(abspath $(TARGET))/release
 
-# What is started for each container or command is linked statically: no dynamic loader on the hot path, and the shim's
-# memory stays below a megabyte.
+# The two binaries that stand between clone and exec are linked statically: no dynamic loader on the
+# hot path, and the shim's memory stays below a megabyte.
 STATIC  := -C target-feature=+crt-static -C relocation-model=static
 # The runtime puts its program file out of reach before the C library is set up (runtime/sys/src/entry.rs).
 ENTRY   := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=--entry=berth_entry)
@@ -24,8 +24,7 @@ export BERTH_BIN_DIR := $(BIN)
 all: build
 
 build:
-	$(CARGO) build --locked --release -p berthd
-	$(CARGO) rustc --locked --release -p berth --bin berth -- $(STATIC)
+	$(CARGO) build --locked --release -p berth -p berthd
 	$(CARGO) rustc --locked --release -p berth-shim --bin berth-shim -- $(STATIC)
 	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY) $(SMALL)
 

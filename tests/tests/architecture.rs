@@ -70,15 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("berth-lab", &["berth-client", "berth-yaml"]),
     (
         "berth",
-        &[
-            "berth-api",
-            "berth-client",
-            "berth-compose",
-            "berth-dockerfile-parser",
-            "berth-lab",
-            "berth-oci",
-            "berth-sys",
-        ],
+        &["berth-api", "berth-client", "berth-compose", "berth-dockerfile-parser", "berth-lab", "berth-oci"],
     ),
     ("berth-tests", &["berth-api", "berth-buildkit", "berth-cri"]),
 ];

@@ -19,7 +19,6 @@ use std::io::Write;
 const USAGE: i32 = 125;
 
 fn main() {
-    berth_sys::names::only_what_is_built_in();
     let app = app::App::read().unwrap_or_else(|error| {
         // Asking for help is no mistake. A terminal that has gone needs neither.
         error.print().ok();

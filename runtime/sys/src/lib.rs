@@ -12,7 +12,6 @@ mod entry;
 pub mod exe;
 pub mod keyring;
 pub mod mountfd;
-pub mod names;
 pub mod net;
 pub mod ns;
 pub mod path;
