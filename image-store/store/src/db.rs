@@ -82,6 +82,7 @@ CREATE TABLE image_indexes (
 ";
 
 /// The database of one store.
+#[derive(Debug)]
 pub(crate) struct Db {
     connection: Mutex<Connection>,
     path: PathBuf,
