@@ -24,6 +24,7 @@
 
 mod archive;
 mod build;
+mod build_progress;
 mod build_steps;
 mod build_work;
 mod cdi;
@@ -45,6 +46,7 @@ mod logs;
 mod names;
 mod networks;
 mod pods;
+mod queue;
 mod resolve_files;
 mod spec;
 mod system;

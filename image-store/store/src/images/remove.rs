@@ -2,6 +2,7 @@
 //! matter: it asks [`Images::removal_deletes`] first.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::PoisonError;
 
 use berth_oci::{Digest, ImageId, Reference};
 
@@ -31,6 +32,7 @@ impl Images {
     /// # Errors
     /// [`StoreError::NoSuchImage`], [`StoreError::MultipleReferences`], [`StoreError::HasChildren`].
     pub fn remove(&self, user: &str, force: bool, prune_parents: bool) -> Result<Vec<Removed>> {
+        let _removal = self.shared.removals.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = self.plan(user, force)?;
         let mut removed = Vec::new();
         for reference in &plan.untag {
