@@ -2,7 +2,7 @@
 //! outputs.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use berth_api::build::BuildOptions;
@@ -11,6 +11,9 @@ use berth_builder::{
     BoxFuture, BuildError, BuildIo, BuildRequest, BuiltImage, Context, Entitlements, EventSink,
 };
 use berth_oci::{Descriptor, Digest, Reference};
+use berth_sys::{Errno, path::open_in_root};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::{Resolver, failure, request};
@@ -111,6 +114,27 @@ impl Build {
     /// When there is no such image.
     pub fn config(&self, image: &Digest) -> Result<Vec<u8>> {
         Ok(self.engine.store.images().config_of(image)?.to_bytes())
+    }
+
+    /// Opens a file or directory of the image; none if there is none of this name.
+    ///
+    /// # Errors
+    /// When there is no such image, or it cannot be mounted.
+    pub async fn file(&self, image: &Digest, path: &str) -> Result<Option<File>> {
+        let (image, path) = (image.clone(), std::path::PathBuf::from(path));
+        self.engine
+            .blocking(move |engine| {
+                let layers = engine.store.images().config_of(&image)?.diff_ids().to_vec();
+                let root = engine.store.snapshots().mount_ro(&layers)?;
+                // O_NONBLOCK: a FIFO in the file's place must not hang the engine.
+                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+                match open_in_root(root.as_fd(), &path, flags, Mode::empty()) {
+                    Ok(file) => Ok(Some(File::from(file))),
+                    Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+                    Err(errno) => Err(EngineError::io("open", &path, errno)),
+                }
+            })
+            .await
     }
 
     /// Gives the image a name.
