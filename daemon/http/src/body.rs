@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{ApiError, ApiResult};
@@ -75,6 +75,17 @@ pub(crate) fn json_stream<T: Serialize>(
     stream(JSON, items.map(encode))
 }
 
+/// A stream of JSON texts as RFC 7464 has them: each between a record separator and a line feed.
+pub(crate) fn json_sequence<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response<Body> {
+    let encode = |item: T| {
+        let mut bytes = vec![0x1e];
+        serde_json::to_writer(&mut bytes, &item).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+        Ok(Bytes::from(bytes))
+    };
+    stream(JSON, items.map(encode))
+}
+
 /// Reads a JSON body that must be there.
 pub(crate) async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> ApiResult<T> {
     let bytes = collect(body).await?;
@@ -101,6 +112,18 @@ pub(crate) async fn read_json_or_default<T: DeserializeOwned + Default>(
 /// Reads and forgets the body of a request that has none to speak of, so that the next one begins behind it.
 pub(crate) async fn drain(body: Incoming) -> ApiResult<()> {
     collect(body).await.map(drop)
+}
+
+/// Reads on behind an answer what a client still sends of a body that nobody wants, up to what Go's server would.
+pub(crate) fn forget(body: Incoming) {
+    const MOST: usize = 256 << 10;
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(async move {
+        let mut body = Limited::new(body, MOST);
+        while let Some(Ok(_)) = body.frame().await {}
+    });
 }
 
 async fn collect(body: Incoming) -> ApiResult<Bytes> {

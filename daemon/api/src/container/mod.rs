@@ -15,7 +15,7 @@ pub use create::{
 };
 pub use host::{HostConfig, LogConfig, PortBinding, PortMap, RestartPolicy};
 pub use inspect::{ContainerInspect, ContainerState, GraphDriver, Health, HealthLogEntry, NetworkSettings};
-pub use list::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
+pub use list::{ContainerSummary, HealthSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
 pub use mount::{
     BindOptions, ImageMountOptions, Mount, MountPoint, SecretOptions, TmpfsOptions, VolumeDriverConfig,
     VolumeMountOptions,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use berth_api::container::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary};
+use berth_api::container::{ContainerSummary, HealthSummary, HostConfigSummary, NetworkSettingsSummary};
 use berth_api::options::ListContainers;
 use jiff::Timestamp;
 
@@ -73,7 +73,7 @@ impl Engine {
             names: vec![format!("/{}", definition.name)],
             image,
             image_id: definition.image_id.clone(),
-            command: std::iter::once(path).chain(args).collect::<Vec<_>>().join(" "),
+            command: command_line(path, &args),
             created: definition.created.as_second(),
             ports: ports::summaries(&definition, &status),
             labels: definition.config.labels.clone(),
@@ -83,11 +83,26 @@ impl Engine {
                 network_mode: definition.host.network_mode.clone(),
                 annotations: definition.host.annotations.clone(),
             },
+            health: Some(status.health.as_ref().map_or_else(
+                || HealthSummary { status: "none".to_owned(), failing_streak: 0 },
+                |health| HealthSummary {
+                    status: health.status.clone(),
+                    failing_streak: health.failing_streak,
+                },
+            )),
             network_settings: NetworkSettingsSummary { networks: self.endpoints_of(&definition, &status) },
             mounts: self.mount_points(&definition),
             ..ContainerSummary::default()
         }
     }
+}
+
+/// Arguments that hold blanks stand in quotes, as docker shows them.
+fn command_line(path: String, args: &[String]) -> String {
+    args.iter().fold(path, |line, arg| match arg.contains(' ') {
+        true => format!("{line} '{arg}'"),
+        false => format!("{line} {arg}"),
+    })
 }
 
 /// `Up 5 seconds`, `Exited (137) 2 minutes ago`, …
