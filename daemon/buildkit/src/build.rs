@@ -93,11 +93,17 @@ pub(crate) async fn fetch(
     let gone = session.gone.clone();
     let work = Work { shared, job, session, inputs: HashMap::new(), mirrors: Vec::new(), agents: Vec::new() };
     let all = Dockerfile { text: Bytes::from_static(EVERYTHING), ignore: Some(String::new()) };
-    tokio::select! {
-        made = work.run(asked, Some(all)) => made,
-        () = job.cancel.cancelled() => Err(Status::cancelled("build cancelled")),
-        () = gone.cancelled() => Err(Status::cancelled("the client has closed its session")),
-    }
+    let made = tokio::select! {
+        made = work.run(asked, Some(all)) => made?,
+        () = job.cancel.cancelled() => return Err(Status::cancelled("build cancelled")),
+        () = gone.cancelled() => return Err(Status::cancelled("the client has closed its session")),
+    };
+    let (image, work, over) = (made.built.id.clone(), Arc::clone(&made.work), job.cancel.clone());
+    tokio::spawn(async move {
+        over.cancelled().await;
+        work.forget(&image).await;
+    });
+    Ok(made)
 }
 
 /// What a graph of one source says. Others are BuildKit's own, which is not here.

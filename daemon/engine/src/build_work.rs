@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use berth_api::build::BuildOptions;
+use berth_api::options::RemoveImage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
     BoxFuture, BuildError, BuildIo, BuildRequest, BuiltImage, Context, Entitlements, EventSink,
@@ -135,6 +136,17 @@ impl Build {
                 }
             })
             .await
+    }
+
+    /// Removes an image that was made only to be looked at, unless it has a name meanwhile.
+    pub async fn forget(&self, image: &Digest) {
+        let found = self.engine.store.images().get(image);
+        if !found.is_ok_and(|found| found.is_some_and(|image| image.tags.is_empty())) {
+            return;
+        }
+        if let Err(error) = self.engine.remove_image(image.as_str(), RemoveImage::default()).await {
+            tracing::debug!(%image, %error, "removing an image that was only looked at");
+        }
     }
 
     /// Gives the image a name.

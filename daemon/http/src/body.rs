@@ -9,7 +9,10 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxB
 use hyper::body::{Body as _, Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    keys,
+};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -146,8 +149,18 @@ fn check_content_type(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<()> {
     }
 }
 
-/// One JSON value, as Go's decoder would judge it.
+/// One JSON value, as Go's decoder would judge it, whatever the case of its fields' names.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    let value = parse_as_written(bytes)?;
+    let mut fields: serde_json::Value = parse_as_written(bytes)?;
+    match keys::make_known(&mut fields) {
+        true => serde_json::from_value(fields)
+            .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}"))),
+        false => Ok(value),
+    }
+}
+
+fn parse_as_written<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
     match values.next() {
         None => Err(ApiError::bad_request("invalid JSON: EOF")),
@@ -188,6 +201,8 @@ mod tests {
         assert_eq!(message(b"{"), "invalid JSON: unexpected EOF");
         assert_eq!(message(b"{} {}"), "unexpected content after JSON");
         assert!(parse::<berth_api::container::CreateRequest>(b"{}\n").is_ok());
+        let request: berth_api::container::CreateRequest = parse(br#"{"tTY": true, "image": "i"}"#).unwrap();
+        assert!(request.config.tty && request.config.image == "i");
     }
 
     #[test]
