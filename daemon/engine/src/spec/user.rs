@@ -143,7 +143,7 @@ mod tests {
         );
         assert_eq!(resolve("77:88"), User { uid: 77, gid: 88, groups: vec![88], home: "/".into() });
         assert_eq!(resolve("77").gid, 0);
-        assert_eq!(accounts().resolve("77", &["audio".into(), "5".into()]).unwrap().groups, [29, 5]);
+        assert_eq!(accounts().resolve("77", &["audio".into(), "5".into()]).unwrap().groups, [0, 29, 5]);
     }
 
     #[test]
