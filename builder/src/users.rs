@@ -4,6 +4,8 @@ use std::io;
 
 use crate::rootdir::RootDir;
 
+/// The largest user or group that can be asked for, as docker has it.
+const MAX_ID: u32 = i32::MAX.cast_unsigned();
 /// More of a passwd file is not read.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -52,10 +54,12 @@ impl Accounts {
     }
 
     fn gid(&self, group: &str) -> Result<u32, String> {
-        if let Some((_, gid, _)) = self.groups().find(|(name, ..)| *name == group) {
+        if let Some(gid) = number(group)? {
             return Ok(gid);
         }
-        number(group)
+        let named = self.groups().find(|(name, ..)| *name == group);
+        named
+            .map(|(_, gid, _)| gid)
             .ok_or_else(|| format!("unable to find group {group}: no matching entries in group file"))
     }
 
@@ -70,16 +74,13 @@ impl Accounts {
             None => (spec, None),
         };
         let name = if name.is_empty() { "0" } else { name };
-        let by_name = self.users().find(|(n, ..)| *n == name);
-        let known =
-            by_name.or_else(|| number(name).and_then(|id| self.users().find(|(_, uid, ..)| *uid == id)));
-        let (uid, gid, home, login) = match known {
-            Some((login, uid, gid, home)) => (uid, gid, Some(home.to_owned()), Some(login)),
-            None => {
-                let uid = number(name).ok_or_else(|| {
-                    format!("unable to find user {name}: no matching entries in passwd file")
-                })?;
-                (uid, 0, None, None)
+        let number = number(name)?;
+        let known = self.users().find(|(login, uid, ..)| number.map_or(*login == name, |id| *uid == id));
+        let (uid, gid, home, login) = match (known, number) {
+            (Some((login, uid, gid, home)), _) => (uid, gid, Some(home.to_owned()), Some(login)),
+            (None, Some(uid)) => (uid, 0, None, None),
+            (None, None) => {
+                return Err(format!("unable to find user {name}: no matching entries in passwd file"));
             }
         };
         let home = home.filter(|home| !home.is_empty());
@@ -99,15 +100,14 @@ impl Accounts {
             Some((name, group)) => (name, Some(group)),
             None => (spec, None),
         };
-        let named = self.users().find(|(n, ..)| *n == name);
-        let (uid, own_gid) = match named {
-            Some((_, uid, gid, _)) => (uid, gid),
+        let (uid, own_gid) = match number(name).map_err(|why| format!("--chown={spec}: {why}"))? {
+            Some(uid) => (uid, uid),
             None if name.is_empty() => (0, 0),
             None => {
-                let uid = number(name).ok_or_else(|| {
+                let named = self.users().find(|(login, ..)| *login == name);
+                named.map(|(_, uid, gid, _)| (uid, gid)).ok_or_else(|| {
                     format!("invalid user index: --chown={spec}: there is no user {name} in the image's /etc/passwd; add it before, or use its number")
-                })?;
-                (uid, uid)
+                })?
             }
         };
         let gid = match group {
@@ -121,8 +121,13 @@ impl Accounts {
     }
 }
 
-fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+/// Digits are a number, always: an image could have an account of that name which is root's.
+fn number(text: &str) -> Result<Option<u32>, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    let number = text.parse().ok().filter(|number| *number <= MAX_ID);
+    number.map(Some).ok_or_else(|| format!("uids and gids must be in range 0-{MAX_ID}: {text} is not"))
 }
 
 #[cfg(test)]
@@ -161,5 +166,20 @@ mod tests {
         assert_eq!(owner("app:"), Ok((100, 0)));
         assert_eq!(owner(":extra"), Ok((0, 200)));
         assert!(owner("nobody").is_err() && owner("0:nogroup").is_err());
+    }
+
+    /// CVE-2016-3697, CVE-2026-46680: the image has accounts whose names are numbers.
+    #[test]
+    fn a_number_is_no_name() {
+        let passwd = "1000:x:0:0::/root:\n4294967296:x:0:0::/root:\n".into();
+        let hostile = Accounts { passwd, group: "1000:x:0:\n".into() };
+        let user = hostile.process("1000:1000").unwrap();
+        assert_eq!((user.uid, user.gid), (1000, 1000));
+        assert_eq!(hostile.process("1000").unwrap().uid, 1000);
+        assert_eq!(hostile.owner("1000:1000"), Ok((1000, 1000)));
+        for out_of_range in ["4294967296", "2147483648", "0:4294967296"] {
+            assert!(hostile.process(out_of_range).is_err(), "{out_of_range}");
+            assert!(hostile.owner(out_of_range).is_err(), "{out_of_range}");
+        }
     }
 }

@@ -126,7 +126,8 @@ impl ImageService for Images {
         let info = match &found {
             Some(found) if request.verbose => {
                 let config = self.engine.pod_image_config(&found.id).await.map_err(status)?;
-                HashMap::from([("info".to_owned(), serde_json::json!({ "imageSpec": config }).to_string())])
+                let shown = |config| serde_json::json!({ "imageSpec": config }).to_string();
+                config.map(|config| ("info".to_owned(), shown(config))).into_iter().collect()
             }
             _ => HashMap::new(),
         };

@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use berth_oci::DiffId;
 use nix::fcntl::Flock;
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) pins: Arc<Pins>,
     pub(crate) content: Content,
     pub(crate) layer_locks: KeyLocks,
+    /// One removal at a time: each decides by what images there are, and another would take them from under it.
+    pub(crate) removals: Mutex<()>,
     pub(crate) limits: Limits,
     pub(crate) quota: Arc<Quota>,
     /// Held as long as the store is open.

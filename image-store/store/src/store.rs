@@ -73,6 +73,7 @@ impl Store {
             pins,
             content,
             layer_locks: Default::default(),
+            removals: Default::default(),
             limits,
             quota,
             _lock: lock,

@@ -1,8 +1,8 @@
 //! Hooks: programs that get the container's state on standard input (config.md, "POSIX-platform Hooks").
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -103,13 +103,13 @@ fn run(hook: &HookPlan, state: &[u8], directory: Option<&Path>) -> Result<(), St
     if let Some(directory) = directory {
         command.current_dir(directory);
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read its state.
-        stdin.write_all(state).ok();
-    }
-    let (status, said) = attend(&mut child, hook.timeout)?;
+    let unstarted = |error: std::io::Error| format!("cannot be started: {error}");
+    let mut input = Input::new(state).map_err(unstarted)?;
+    command.stdin(input.for_hook().map_err(unstarted)?).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(unstarted)?;
+    // It holds the hook's end of the pipe.
+    drop(command);
+    let (status, said) = attend(&mut child, hook.timeout, &mut input)?;
     if status.success() {
         return Ok(());
     }
@@ -127,9 +127,46 @@ fn told(status: ExitStatus) -> String {
     }
 }
 
-/// Waits for a hook and takes in what it prints meanwhile, so that a full pipe does not stop it. What it leaves in the
-/// background may keep the pipe: that is not waited for.
-fn attend(child: &mut Child, limit: Option<Duration>) -> Result<(ExitStatus, Vec<u8>), String> {
+/// The state on its way to a hook, which need not read it: neither a full pipe nor a closed one may stop us.
+struct Input<'a> {
+    /// Keeps the pipe open. Without a reader, what sets up a container would die of SIGPIPE, as its program may.
+    reader: PipeReader,
+    writer: Option<PipeWriter>,
+    rest: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    fn new(state: &'a [u8]) -> std::io::Result<Self> {
+        let (reader, writer) = std::io::pipe()?;
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { reader, writer: Some(writer), rest: state })
+    }
+
+    fn for_hook(&self) -> std::io::Result<Stdio> {
+        self.reader.try_clone().map(Stdio::from)
+    }
+
+    /// Gives as much as the pipe takes; after the last of it the hook sees the end.
+    fn feed(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        while !self.rest.is_empty() {
+            match writer.write(self.rest) {
+                Ok(written) => self.rest = &self.rest[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        self.writer = None;
+    }
+}
+
+/// Waits for a hook, feeds it, and takes in what it prints meanwhile, so that a full pipe stops nobody. What it leaves in
+/// the background may keep the pipe: that is not waited for.
+fn attend(
+    child: &mut Child,
+    limit: Option<Duration>,
+    input: &mut Input<'_>,
+) -> Result<(ExitStatus, Vec<u8>), String> {
     let fault = |error: std::io::Error| format!("cannot be waited for: {error}");
     let mut stderr = child.stderr.take();
     if let Some(pipe) = &stderr {
@@ -140,6 +177,7 @@ fn attend(child: &mut Child, limit: Option<Duration>) -> Result<(ExitStatus, Vec
     let begin = Instant::now();
     let mut said = Vec::new();
     loop {
+        input.feed();
         let status = child.try_wait().map_err(fault)?;
         if stderr.as_mut().is_some_and(|pipe| take_in(pipe, &mut said)) {
             stderr = None;
@@ -159,17 +197,14 @@ fn attend(child: &mut Child, limit: Option<Duration>) -> Result<(ExitStatus, Vec
         let pause = pause.map_or(PollTimeout::NONE, |pause| {
             PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds: Vec<_> =
-            ended.iter().map(AsFd::as_fd).chain(stderr.iter().map(AsFd::as_fd)).map(readable).collect();
+        let heard = ended.iter().map(AsFd::as_fd).chain(stderr.iter().map(AsFd::as_fd));
+        let mut fds: Vec<_> = heard.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        fds.extend(input.writer.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
         match poll(&mut fds, pause) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(fault(errno.into())),
         }
     }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
-    PollFd::new(fd, PollFlags::POLLIN)
 }
 
 /// Reads what there is. True at the end of it.
@@ -179,7 +214,7 @@ fn take_in(pipe: &mut impl Read, said: &mut Vec<u8>) -> bool {
         match pipe.read(&mut buffer) {
             Ok(0) => return true,
             Ok(length) => said.extend(&buffer[..length.min(MOST_SAID - said.len())]),
-            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// Tries after `EAGAIN` (a rename raced with the walk) before giving up.
 const ATTEMPTS: usize = 64;
@@ -186,6 +186,23 @@ fn create_file(root: BorrowedFd<'_>, path: &Path, mode: Mode, links: usize) -> R
     }
 }
 
+/// Opens (`O_PATH`) the file `name` of a directory, making an empty one if there is none. What exists is opened whatever
+/// its type, but for a symbolic link.
+///
+/// # Errors
+/// `ELOOP` on a symbolic link; see `openat(2)`.
+pub fn create_file_in(dir: impl AsFd, name: impl AsRef<OsStr>, mode: Mode) -> Result<OwnedFd, Errno> {
+    let (dir, name) = (dir.as_fd(), name.as_ref());
+    let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match openat(dir, name, create, mode) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let found = openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFLNK { Err(Errno::ELOOP) } else { Ok(found) }
+}
+
 /// The magic link of a descriptor of this process, for the few calls that only take a path.
 ///
 /// Use it only where `/proc` is the host's, that is outside a container's mount namespace.
@@ -258,6 +275,13 @@ mod tests {
         create_file_in_root(root.as_fd(), "alias", mode).unwrap();
         assert!(inside.join("a/b/file").is_file());
         assert!(inside.join("etc/real").is_file());
+        symlink("real", inside.join("etc/link")).unwrap();
+        let etc = open_in_root(root.as_fd(), "etc", OFlag::O_PATH, Mode::empty()).unwrap();
+        for name in ["real", "new"] {
+            create_file_in(&etc, name, mode).unwrap();
+            assert!(inside.join("etc").join(name).is_file());
+        }
+        assert_eq!(create_file_in(&etc, "link", mode).unwrap_err(), Errno::ELOOP);
         let under_file = mkdir_all_in_root(root.as_fd(), "a/b/file/x", mode);
         assert_eq!(under_file.unwrap_err(), Errno::ENOTDIR);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_cri::v1;
+use berth_tests::base::busybox_tar;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 
@@ -149,4 +150,31 @@ async fn what_cannot_be_done_is_said() {
     let info = cri.runtime().status(request).await.unwrap().into_inner().info;
     assert!(serde_json::from_str::<serde_json::Value>(&info["info"]).unwrap()["version"].is_string());
     cri.remove_pod(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn images_are_removed_listed_and_asked_for_at_once() {
+    let cri = Cri::start();
+    let cli = cri.daemon.cli(berth_tests::cli::Frontend::Berth);
+    let spec = |image: &str| Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() });
+    for round in 0..5 {
+        for number in 0..4 {
+            let label = format!("LABEL of={round}-{number}");
+            let name = format!("busybox:{number}");
+            drop(cli.run_with_input(&["import", "--change", &label, "-", &name], &busybox_tar()).success());
+        }
+        let work = async |number: usize| {
+            let image = spec(&format!("busybox:{}", number % 4));
+            cri.images().list_images(v1::ListImagesRequest::default()).await.unwrap();
+            let request = v1::ImageStatusRequest { image: image.clone(), verbose: true };
+            cri.images().image_status(request).await.unwrap();
+            cri.images().remove_image(v1::RemoveImageRequest { image }).await.unwrap();
+        };
+        futures_util::future::join_all((0..16).map(work)).await;
+        for number in 0..4 {
+            let image = spec(&format!("busybox:{number}"));
+            let request = v1::ImageStatusRequest { image, verbose: false };
+            assert!(cri.images().image_status(request).await.unwrap().into_inner().image.is_none());
+        }
+    }
 }

@@ -12,7 +12,7 @@ use regex::Regex;
 
 use crate::containers::filters::{boolean, until};
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Kind, Result};
 
 const KNOWN: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
 
@@ -59,7 +59,7 @@ impl Engine {
         let shared = if options.shared_size { Some(shared_sizes(self, &all)) } else { None };
         let mut summaries = Vec::new();
         for image in all {
-            let labels = self.labels(&image)?;
+            let Some(labels) = self.of_listed(&image, self.labels(&image))? else { continue };
             let references = image.tags.iter().chain(&image.repo_digests);
             let named = patterns.is_empty()
                 || references.clone().any(|name| patterns.iter().any(|p| matches(p, name)));
@@ -71,7 +71,10 @@ impl Engine {
                 && filters.matches_labels(&labels);
             if passes {
                 let mut summary = summary(&image, labels);
-                summary.manifests = options.manifests.then(|| self.manifests(&image)).transpose()?;
+                if options.manifests {
+                    let Some(manifests) = self.of_listed(&image, self.manifests(&image))? else { continue };
+                    summary.manifests = Some(manifests);
+                }
                 if !patterns.is_empty() {
                     let shown = |name: &&Reference| patterns.iter().any(|p| matches(p, name));
                     summary.repo_tags = image.tags.iter().filter(shown).map(Reference::familiar).collect();
@@ -84,6 +87,17 @@ impl Engine {
             }
         }
         Ok(summaries)
+    }
+
+    /// What an image of a list was asked; none if it has been removed since the list was made.
+    pub(crate) fn of_listed<T>(&self, image: &Image, answer: Result<T>) -> Result<Option<T>> {
+        match answer {
+            Err(error) if error.kind() == Kind::NotFound => {
+                let gone = self.store.images().resolve(image.id.as_str()).is_err();
+                if gone { Ok(None) } else { Err(error) }
+            }
+            answer => answer.map(Some),
+        }
     }
 
     fn labels(&self, image: &Image) -> Result<BTreeMap<String, String>> {

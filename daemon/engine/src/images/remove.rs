@@ -117,7 +117,8 @@ impl Engine {
         // Each removal frees what was its image's alone, and the collection what is left.
         let before = self.store.counted();
         for image in self.store.images().list(false)? {
-            let config = self.store.images().config_of(&image.id)?;
+            let config = self.store.images().config_of(&image.id).map_err(Into::into);
+            let Some(config) = self.of_listed(&image, config)? else { continue };
             let labels = config.labels().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
             let wanted = (!dangling || image.tags.is_empty())
                 && until.is_none_or(|until| image.created <= until)

@@ -36,7 +36,8 @@ impl Engine {
     pub async fn pod_images(self: &Arc<Self>) -> Result<Vec<PodImage>> {
         self.blocking(|engine| {
             let all = engine.store.images().list(false)?;
-            all.iter().map(|image| engine.pod_image_of(image)).collect()
+            let found = |image| engine.of_listed(image, engine.pod_image_of(image)).transpose();
+            all.iter().filter_map(found).collect()
         })
         .await
     }
@@ -49,21 +50,25 @@ impl Engine {
         let name = name.to_owned();
         self.blocking(move |engine| {
             let found = known(engine.store.images().resolve(&name).map_err(Into::into))?;
-            found.map(|image| engine.pod_image_of(&image)).transpose()
+            let found = found.map(|image| engine.of_listed(&image, engine.pod_image_of(&image)));
+            Ok(found.transpose()?.flatten())
         })
         .await
     }
 
-    /// What an image says of itself: its configuration, for people.
+    /// What an image says of itself: its configuration, for people. None if there is no such image.
     ///
     /// # Errors
-    /// When there is no such image.
-    pub async fn pod_image_config(self: &Arc<Self>, id: &str) -> Result<serde_json::Value> {
+    /// When the configuration cannot be read.
+    pub async fn pod_image_config(self: &Arc<Self>, id: &str) -> Result<Option<serde_json::Value>> {
         let id = id.to_owned();
         self.blocking(move |engine| {
-            let image = engine.store.images().resolve(&id)?;
-            let config = engine.store.images().config_bytes(&image.id)?;
+            let images = engine.store.images();
+            let Some(image) = known(images.resolve(&id).map_err(Into::into))? else { return Ok(None) };
+            let config = images.config_bytes(&image.id).map_err(Into::into);
+            let Some(config) = engine.of_listed(&image, config)? else { return Ok(None) };
             serde_json::from_slice(&config)
+                .map(Some)
                 .map_err(|error| EngineError::internal(format!("configuration of {id}: {error}")))
         })
         .await
@@ -102,11 +107,13 @@ impl Engine {
         let engine = Arc::clone(self);
         self.detached(async move {
             let removal = engine.blocking(move |engine| {
-                let Some(image) = known(engine.store.images().resolve(&name).map_err(Into::into))? else {
-                    return Ok(());
-                };
-                let removed = engine.store.images().remove(image.id.as_str(), true, false)?;
-                engine.tell_removed(removed);
+                let images = engine.store.images();
+                let removed =
+                    images.resolve(&name).and_then(|image| images.remove(image.id.as_str(), true, false));
+                // Another call may have been faster, at either step.
+                if let Some(removed) = known(removed.map_err(Into::into))? {
+                    engine.tell_removed(removed);
+                }
                 Ok(())
             });
             removal.await

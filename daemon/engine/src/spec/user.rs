@@ -20,6 +20,8 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
+/// The largest user or group that can be asked for, as docker has it.
+const MAX_ID: u32 = i32::MAX.cast_unsigned();
 /// Larger ones are not believed.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -55,9 +57,11 @@ impl Accounts {
     pub(crate) fn resolve(&self, wanted: &str, more: &[String]) -> Result<User> {
         let (name, group) =
             wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
-        let number = name.parse::<u32>().ok();
-        let found = self.users().find(|(user, uid, ..)| {
-            if name.is_empty() { *uid == 0 } else { *user == name || number == Some(*uid) }
+        let number = number(name)?;
+        let found = self.users().find(|(user, uid, ..)| match number {
+            _ if name.is_empty() => *uid == 0,
+            Some(number) => *uid == number,
+            None => *user == name,
         });
         let (login, uid, gid, home) = match (found, number) {
             (Some(found), _) => found,
@@ -95,12 +99,25 @@ impl Accounts {
     }
 
     fn group(&self, wanted: &str) -> Result<u32> {
-        let number = wanted.parse::<u32>().ok();
-        let found = self.groups().find(|(name, gid, _)| *name == wanted || number == Some(*gid));
-        found.map(|(_, gid, _)| gid).or(number).ok_or_else(|| {
+        if let Some(number) = number(wanted)? {
+            return Ok(number);
+        }
+        let found = self.groups().find(|(name, ..)| *name == wanted);
+        found.map(|(_, gid, _)| gid).ok_or_else(|| {
             EngineError::invalid(format!("unable to find group {wanted}: no matching entries in group file"))
         })
     }
+}
+
+/// Digits are a number, always: an image could have an account of that name which is root's.
+fn number(text: &str) -> Result<Option<u32>> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    let number = text.parse().ok().filter(|number| *number <= MAX_ID);
+    number.map(Some).ok_or_else(|| {
+        EngineError::invalid(format!("uids and gids must be in range 0-{MAX_ID}: {text} is not"))
+    })
 }
 
 fn read(root: BorrowedFd<'_>, path: &str) -> String {
@@ -144,6 +161,19 @@ mod tests {
         assert_eq!(resolve("77:88"), User { uid: 77, gid: 88, groups: vec![88], home: "/".into() });
         assert_eq!(resolve("77").gid, 0);
         assert_eq!(accounts().resolve("77", &["audio".into(), "5".into()]).unwrap().groups, [0, 29, 5]);
+    }
+
+    /// CVE-2016-3697, CVE-2026-46680: the image has accounts whose names are numbers.
+    #[test]
+    fn a_number_is_no_name() {
+        let passwd = "1000:x:0:0::/root:\n4294967296:x:0:0::/root:\n".into();
+        let hostile = Accounts { passwd, group: "1000:x:0:\n".into() };
+        let user = hostile.resolve("1000:1000", &["1000".into()]).unwrap();
+        assert_eq!((user.uid, user.gid, user.groups), (1000, 1000, vec![1000]));
+        assert_eq!(hostile.resolve("1000", &[]).unwrap().uid, 1000);
+        for out_of_range in ["4294967296", "2147483648", "0:4294967296"] {
+            assert!(hostile.resolve(out_of_range, &[]).is_err(), "{out_of_range}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! matter: it asks [`Images::removal_deletes`] first.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::PoisonError;
 
 use berth_oci::{Digest, ImageId, Reference};
 
@@ -33,6 +34,7 @@ impl Images {
     /// # Errors
     /// [`StoreError::NoSuchImage`], [`StoreError::MultipleReferences`], [`StoreError::HasChildren`].
     pub fn remove(&self, user: &str, force: bool, prune_parents: bool) -> Result<Vec<Removed>> {
+        let _removal = self.shared.removals.lock().unwrap_or_else(PoisonError::into_inner);
         self.carry_out(self.plan(user, force)?, prune_parents)
     }
 
@@ -41,6 +43,7 @@ impl Images {
     /// # Errors
     /// As [`Self::remove`].
     pub fn take_name(&self, user: &str) -> Result<Vec<Removed>> {
+        let _removal = self.shared.removals.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = self.plan(user, true)?;
         self.carry_out(Plan { delete: false, ..plan }, false)
     }

@@ -187,6 +187,16 @@ fn other_mistakes_are_explained() {
     assert!(said.err.contains("no such file or directory"), "{said:?}");
     said.refuses(1, "the source does not exist on the host");
 
+    for (source, destination) in [("/etc/passwd", "/etc"), ("/etc", "/bin/busybox")] {
+        let mut kinds = Case::new(&["/bin/true"]);
+        let bind =
+            json!({ "destination": destination, "type": "bind", "source": source, "options": ["bind"] });
+        kinds.push("/mounts", bind);
+        let said = kinds.run();
+        assert!(said.err.contains("not a directory"), "dockerd looks for these words: {said:?}");
+        said.refuses(1, "one of source and destination is a directory and the other is a file");
+    }
+
     let mut controller = Case::new(&["/bin/true"]);
     controller.config["linux"]["resources"] =
         json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 3_145_728 }] });

@@ -59,6 +59,28 @@ fn a_failing_hook_fails_the_creation() {
     }
 }
 
+/// A state that fills the pipe, for hooks that do not read it, read it late, or stay.
+#[test]
+fn a_hook_need_not_read_its_state() {
+    let mut case = Case::new(&["/bin/true"]);
+    case.config["annotations"] = json!({ "long": "x".repeat(300_000) });
+    let log = case.path().join("length");
+    let script = format!("sleep 0.1; wc -c > {}", log.display());
+    let mut kinds = json!({});
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        kinds[kind] = json!([{ "path": "/bin/true" }]);
+    }
+    kinds["createRuntime"].as_array_mut().unwrap().push(shell(&script)[0].clone());
+    case.config["hooks"] = kinds;
+    case.run().ok();
+    let length: usize = fs::read_to_string(&log).unwrap().trim().parse().unwrap();
+    assert!(length > 300_000, "{length}");
+
+    case.config["hooks"] =
+        json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1 }] });
+    case.run().refuses(1, "killed after its timeout");
+}
+
 /// What hooks have begun, poststop hooks end.
 #[test]
 fn poststop_hooks_run_after_a_failed_creation() {

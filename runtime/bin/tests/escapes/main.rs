@@ -21,8 +21,13 @@
 //! | CVE-2022-29162 (runc), CVE-2022-27650 (crun), CVE-2022-24769 (moby), CVE-2025-27612 (youki) | inheritable capabilities nobody asked for | `privileges::nothing_is_inheritable_unasked` |
 //! | CVE-2023-25809 (runc) | a read-only cgroup mount is writable | `privileges::a_read_only_cgroup_mount_is_one` |
 //! | CVE-2021-43784 (runc) | too many id mappings overflow into others | `privileges::id_mappings_are_exact` |
-//! | CVE-2016-3697 (runc) | a user whose name is a number | `privileges::a_number_is_no_user_name` |
+//! | CVE-2026-41579 (runc), CVE-2026-47766 (crun) | /dev is a link | `devices::nothing_is_made_through_a_link` |
+//! | CVE-2026-88264 (crun) | /dev/console is a link | `procfs::the_console_is_no_link` |
+//! | CVE-2026-88265 (crun) | /dev/null is a link, and becomes a standard stream | `devices::streams_are_the_real_null` |
+//! | runc to date | a device is bound over what a link leads to | `devices::a_bound_device_follows_no_link` |
+//! | CVE-2016-3697 (runc), CVE-2026-30892 (crun), CVE-2026-46680 (containerd) | a user whose name is a number, a number that is none | `privileges::a_number_is_no_user_name` |
 
+mod devices;
 #[allow(dead_code, reason = "the contract's suite uses all of it")]
 #[path = "../contract/harness.rs"]
 mod harness;

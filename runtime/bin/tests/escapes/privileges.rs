@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::Case;
 
-fn in_user_namespace(case: &mut Case, maps: &Value) {
+pub(crate) fn in_user_namespace(case: &mut Case, maps: &Value) {
     case.push("/linux/namespaces", json!({ "type": "user" }));
     case.config["linux"]["uidMappings"] = maps.clone();
     case.config["linux"]["gidMappings"] = maps.clone();
@@ -74,15 +74,25 @@ fn id_mappings_are_exact() {
     }
 }
 
-/// CVE-2016-3697: a numeric user is looked up as a name in the image's passwd file, which says that it is root.
+/// CVE-2016-3697, CVE-2026-30892, CVE-2026-46680: a numeric user is looked up as a name in the image's passwd file, which says that it is root.
 #[test]
 fn a_number_is_no_user_name() {
     let mut case = Case::script("id -u; sleep 100");
-    fs::write(case.rootfs().join("etc/passwd"), "1000:x:0:0:root:/root:/bin/sh\n").unwrap();
+    fs::write(case.rootfs().join("etc/passwd"), "1000:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n")
+        .unwrap();
     case.config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
     let said = case.call_detached(&["run", "-d"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(case.call(&["exec", "--user", "1000"], &["id", "-u"]).ok(), "1000\n");
+    // CVE-2026-30892: one digit was taken for nothing, which is root.
+    for user in ["1", "9", "10"] {
+        let groups = case.call(&["exec", "--user", user], &["sh", "-c", "id -u; id -g"]).ok();
+        assert_eq!(groups, format!("{user}\n1000\n"));
+    }
+    // CVE-2026-46680: a number that is too large was taken for a name.
+    for user in ["4294967296", "18446744073709551616", "-1", "1000x"] {
+        assert_ne!(case.call(&["exec", "--user", user], &["true"]).code, 0, "{user}");
+    }
     let status = fs::read_to_string(format!("/proc/{}/status", case.state()["pid"])).unwrap();
     assert!(status.contains("Uid:\t1000\t1000\t1000\t1000\n"), "{status}");
 }

@@ -39,7 +39,8 @@ impl Init<'_> {
         if step.destination == Path::new("/proc") && !is_procfs(&mount).at(what)? {
             return Err(Fault::new(format!("{source} cannot be mounted on /proc because it is no procfs")));
         }
-        let target = target_for(self.stage.root()?, &step.destination, &mount).at(what)?;
+        let target = target_for(self.stage.root()?, &step.destination, &mount)
+            .map_err(|errno| Fault::os(what(), errno).hint(other_kind(errno)))?;
         if matches!(source, BindSource::Host(_)) && self.has_own_users() {
             let attributes = within_locks(&mount, step).at(|| "take attributes of the host's away".into())?;
             return attach(&mount, &target, &MountStep { attributes, ..step.clone() });
@@ -103,13 +104,24 @@ pub(crate) fn detached(source: &Path, recursive: bool) -> Result<OwnedFd, Errno>
 }
 
 /// The place of a bind: a directory for a directory, a file for anything else.
+///
+/// # Errors
+/// `ENOTDIR` if the one is a directory and the other is none, as mount(2) says; move_mount(2) has no word for it.
 fn target_for(root: BorrowedFd<'_>, destination: &Path, mount: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let kind = SFlag::from_bits_truncate(fstat(mount)?.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFDIR {
-        mkdir_all_in_root(root, destination, directory_mode())
-    } else {
-        create_file_in_root(root, destination, Mode::from_bits_truncate(0o755))
+    if is_directory(mount)? {
+        return mkdir_all_in_root(root, destination, directory_mode());
     }
+    let target = create_file_in_root(root, destination, Mode::from_bits_truncate(0o755))?;
+    if is_directory(&target)? { Err(Errno::ENOTDIR) } else { Ok(target) }
+}
+
+fn is_directory(file: &OwnedFd) -> Result<bool, Errno> {
+    Ok(SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+fn other_kind(errno: Errno) -> Option<String> {
+    let hint = "one of source and destination is a directory and the other is a file";
+    (errno == Errno::ENOTDIR).then(|| hint.to_owned())
 }
 
 /// What of a step's attributes the users of a container may change. The kernel locks what a mount has when a mount

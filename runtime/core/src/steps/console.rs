@@ -3,10 +3,10 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use berth_spec::TerminalPlan;
-use berth_sys::path::open_in_root;
+use berth_sys::path::{create_file_in, open_in_root};
 use berth_sys::{Errno, mountfd, process, tty};
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 
 use crate::error::{Context, Fault};
@@ -48,20 +48,12 @@ impl Init<'_> {
 }
 
 /// The file that the terminal is bound to. A link would lead the terminal over a file of the container's choice
-/// (runc CVE-2025-52565).
+/// (runc CVE-2025-52565, crun CVE-2026-88264).
 fn place_of_console(root: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
     let what = || "create /dev/console".to_owned();
     let dev = open_in_root(root, "/dev", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).at(what)?;
-    let create = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match openat(&dev, "console", create, Mode::from_bits_truncate(0o620)) {
-        Ok(_) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(errno).at(what),
+    match create_file_in(&dev, "console", Mode::from_bits_truncate(0o620)) {
+        Err(Errno::ELOOP) => Err(Fault::new("/dev/console of the image must be a file, not a link")),
+        other => other.at(what),
     }
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let place = openat(&dev, "console", flags, Mode::empty()).at(what)?;
-    let kind = SFlag::from_bits_truncate(fstat(&place).at(what)?.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFLNK {
-        return Err(Fault::new("/dev/console of the image must be a file, not a link"));
-    }
-    Ok(place)
 }

@@ -1,13 +1,13 @@
 //! Device nodes and the links of /dev.
 
 use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use berth_spec::{DeviceKind, DeviceMethod, DeviceStep, SymlinkStep};
 use berth_sys::Errno;
 use berth_sys::mountfd::{self, Tree};
-use berth_sys::path::{create_file_in_root, mkdir_all_in_root};
+use berth_sys::path::{create_file_in, mkdir_all_in_root};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mknodat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
@@ -37,9 +37,9 @@ fn place<'s, 'a>(stage: &'s mut Stage, path: &'a Path) -> Result<(&'s OwnedFd, &
 pub(super) fn device(stage: &mut Stage, step: &DeviceStep) -> Result<(), Fault> {
     let what = || format!("create device {}", step.path.display());
     match step.method {
-        DeviceMethod::BindHost => bind(stage.root()?, step),
+        DeviceMethod::BindHost => bind(stage, step),
         DeviceMethod::Mknod => match mknod(stage, step) {
-            Err(Fault { errno: Some(Errno::EPERM), .. }) => bind(stage.root()?, step),
+            Err(Fault { errno: Some(Errno::EPERM), .. }) => bind(stage, step),
             Err(fault) => Err(Fault { message: format!("{}: {}", what(), fault.message), ..fault }),
             Ok(()) => Ok(()),
         },
@@ -80,11 +80,12 @@ fn mknod(stage: &mut Stage, step: &DeviceStep) -> Result<(), Fault> {
     fchownat(&node, "", uid, gid, AtFlags::AT_EMPTY_PATH).at(|| "chown".into())
 }
 
-/// The host's node of the same path.
-fn bind(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<(), Fault> {
+/// The host's node of the same path. A link of the image would have it cover another file of the container's.
+fn bind(stage: &mut Stage, step: &DeviceStep) -> Result<(), Fault> {
     let what = || format!("bind device {}", step.path.display());
     let mount = mountfd::open_tree(AT_FDCWD, &step.path, Tree::Clone).at(what)?;
-    let target = create_file_in_root(root, &step.path, Mode::from_bits_truncate(0o644)).at(what)?;
+    let (dir, name) = place(stage, &step.path)?;
+    let target = create_file_in(dir, name, Mode::from_bits_truncate(0o644)).at(what)?;
     mountfd::move_mount(&mount, &target).at(what)
 }
 

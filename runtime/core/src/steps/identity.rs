@@ -6,10 +6,10 @@ use std::path::Path;
 use berth_spec::UserPlan;
 use berth_sys::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, fstat, makedev, umask};
+use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
 
-use super::root::standard_streams;
+use super::root::{is_null, standard_streams};
 use crate::error::{Context, FailureKind, Fault};
 
 /// Becomes the user; keeps the permitted capabilities for the step that sets them.
@@ -47,7 +47,7 @@ fn unknown(kind: &str, id: &str, errno: Errno) -> Fault {
 fn own_streams(plan: &UserPlan) {
     for (_, stream) in standard_streams() {
         let Ok(stat) = fstat(stream) else { continue };
-        if stat.st_uid != plan.uid && stat.st_rdev != makedev(1, 3) {
+        if stat.st_uid != plan.uid && !is_null(&stat) {
             fchown(stream, Some(Uid::from_raw(plan.uid)), None).ok();
         }
     }

@@ -7,8 +7,9 @@ use berth_sys::Errno;
 use berth_sys::mountfd::{self, FsContext, MountAttr, attr};
 use berth_sys::path::open_in_root;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::root::is_null;
 use crate::error::{Context, Fault};
 use crate::init::Init;
 
@@ -92,9 +93,7 @@ impl Init<'_> {
 fn real_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
     let what = || "open /dev/null of the container".to_owned();
     let null = open_in_root(root, "/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()).at(what)?;
-    let stat = fstat(&null).at(what)?;
-    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    if kind != SFlag::S_IFCHR || stat.st_rdev != makedev(1, 3) {
+    if !is_null(&fstat(&null).at(what)?) {
         return Err(Fault::new("/dev/null of the container is not the null device"));
     }
     Ok(null)

@@ -1,15 +1,14 @@
 //! The root file system: propagation of the host's tree, the root mount, the pivot.
 
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_spec::{InitStep, Propagation};
 use berth_sys::mountfd::{self, MountAttr, Tree};
-use berth_sys::path::{magic_link, mkdir_all_in_root};
+use berth_sys::path::{magic_link, mkdir_all_in_root, open_in_root};
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use crate::error::{Context, Fault};
@@ -87,14 +86,12 @@ impl Init<'_> {
 
     /// Standard streams that are the host's /dev/null become the container's, so that no descriptor of the host's
     /// file system stays open. A container without one keeps what it has.
-    fn reopen_null(&self) -> Result<(), Fault> {
+    fn reopen_null(&mut self) -> Result<(), Fault> {
         for (number, stream) in standard_streams() {
-            let Ok(stat) = fstat(stream) else { continue };
-            if stat.st_rdev != nix::sys::stat::makedev(1, 3) {
+            if !fstat(stream).is_ok_and(|stat| is_null(&stat)) {
                 continue;
             }
-            let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { continue };
-            let null = OwnedFd::from(null);
+            let Some(null) = null_of_container(self.stage.root()?) else { continue };
             let replaced = match number {
                 0 => nix::unistd::dup2_stdin(&null),
                 1 => nix::unistd::dup2_stdout(&null),
@@ -126,6 +123,19 @@ fn exchange_root() -> Result<(), Fault> {
     let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(NONE, ".", NONE, slave, NONE).at(|| "detach the old root from the host".into())?;
     umount2(".", MntFlags::MNT_DETACH).at(|| "unmount the old root".into())
+}
+
+/// The container's /dev/null, opened. What else an image or a volume has there, a link for instance, would become a
+/// standard stream and be given to the container's user (crun CVE-2026-88265).
+fn null_of_container(root: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
+    let null = open_in_root(root, "/dev/null", flags, Mode::empty()).ok()?;
+    fstat(&null).is_ok_and(|stat| is_null(&stat)).then_some(null)
+}
+
+/// Whether it is the null device.
+pub(super) fn is_null(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
 }
 
 /// Standard input, output and error.

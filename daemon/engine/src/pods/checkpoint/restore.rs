@@ -143,8 +143,9 @@ impl Engine {
             Checkpoint::Image(image) => {
                 let root = self.store.snapshots().mount_ro(&image.layers)?;
                 let mut walk = || -> io::Result<()> {
+                    // O_NONBLOCK: a FIFO of the image must not hang the engine.
+                    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
                     for name in names_in(&root)? {
-                        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                         let mut file = File::from(open_in_root(root.as_fd(), &name, flags, Mode::empty())?);
                         if file.metadata()?.is_file() && !see(&name, &mut file)? {
                             break;
