@@ -114,11 +114,11 @@ mod tests {
         let of = |text: &str| results("Dockerfile", text.as_bytes(), &[], &BTreeMap::new(), "");
         let found = of("FROM busybox AS Base\nCMD true\n");
         let rules: Vec<_> = found["warnings"].as_array().unwrap().iter().map(|w| &w["ruleName"]).collect();
-        assert_eq!(rules, ["JSONArgsRecommended", "StageNameCasing"]);
-        assert_eq!(found["warnings"][0]["location"]["ranges"][0]["start"]["line"], 2);
+        assert_eq!(rules, ["StageNameCasing", "JSONArgsRecommended"]);
+        assert_eq!(found["warnings"][1]["location"]["ranges"][0]["start"]["line"], 2);
         assert_eq!(found["sources"][0]["filename"], "Dockerfile");
         let broken = of("FROM\n");
         assert_eq!(broken["buildError"]["location"]["ranges"][0]["start"]["line"], 1);
-        assert!(lines(&found).starts_with("WARNING: JSONArgsRecommended\n"));
+        assert!(lines(&found).starts_with("WARNING: StageNameCasing\n"));
     }
 }
