@@ -131,7 +131,7 @@ fn build(args: &[String]) -> Result<(), AnyError> {
         Builder::new(store.clone(), ShimSpawner::new(shim), Arc::new(Networks), Arc::new(NoDevices), dirs);
     let io = BuildIo {
         resolver: Arc::new(Resolver(store.clone())),
-        events: Arc::new(|event| match event.what {
+        events: Arc::new(|event: berth_builder::Event| match event.what {
             BuildEvent::Output { bytes, .. } => {
                 std::io::stdout().write_all(&bytes).ok();
             }

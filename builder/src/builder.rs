@@ -52,8 +52,7 @@ impl Builder {
         let cancel = io.cancel.child_token();
         let _cancel_when_dropped = cancel.clone().drop_guard();
         let recorder = Recorder::new(&request, Arc::clone(&io.events));
-        let events = Arc::clone(&recorder);
-        let io = BuildIo { cancel, events: Arc::new(move |event| events.tell(event)), ..io };
+        let io = BuildIo { cancel, events: Arc::clone(&recorder) as _, ..io };
         let handle = tokio::runtime::Handle::current();
         // The solver reads and copies files and waits for the store: it is a thread's work.
         let work = tokio::task::spawn_blocking(move || {

@@ -220,13 +220,12 @@ struct Download {
 /// Gets a URL; none if it is as it is known to be.
 async fn download(url: &url::Url, known: Option<&Known>, dir: &Path) -> Result<Option<Download>, Fault> {
     let failed = |e: reqwest::Error| {
-        let mut message = e.to_string();
-        let mut cause = std::error::Error::source(&e);
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
+        // The innermost cause says what is wrong; those around it say that something is.
+        let mut cause: &dyn std::error::Error = &e;
+        while let Some(source) = cause.source() {
+            cause = source;
         }
-        Fault::said(format!("cannot fetch {url}: {message}"))
+        Fault::said(format!("cannot fetch {url}: {cause}"))
     };
     let client = reqwest::Client::builder().read_timeout(SILENCE).connect_timeout(SILENCE);
     let client = client.user_agent("berth").build().map_err(failed)?;

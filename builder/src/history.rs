@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::BoxFuture;
 use crate::fault::At;
-use crate::io::EventSink;
+use crate::io::{EventSink, Listener};
 use crate::start::fresh_id;
 use crate::{BuildError, BuildEvent, BuildRequest, BuiltImage, Event};
 
@@ -75,6 +76,17 @@ struct State {
     log: String,
 }
 
+impl Listener for Recorder {
+    fn tell(&self, event: Event) {
+        self.note(&event);
+        self.to.tell(event);
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        self.to.room()
+    }
+}
+
 impl Recorder {
     pub(crate) fn new(request: &BuildRequest, to: EventSink) -> Arc<Self> {
         let tags: Vec<String> = request.tags.iter().map(berth_oci::Reference::familiar).collect();
@@ -83,11 +95,6 @@ impl Recorder {
             false => tags.join(" "),
         };
         Arc::new(Self { to, name, started: Timestamp::now(), state: Mutex::default() })
-    }
-
-    pub(crate) fn tell(&self, event: Event) {
-        self.note(&event);
-        (self.to)(event);
     }
 
     fn note(&self, event: &Event) {

@@ -6,10 +6,28 @@ use berth_oci::{Digest, Platform};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::CacheRecords;
-use crate::{Event, ImageResolver};
+use crate::{BoxFuture, Event, ImageResolver};
+
+/// Whom a build tells how it goes.
+pub type EventSink = Arc<dyn Listener>;
 
 /// Receives progress; called from the build's own threads, several at a time.
-pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+pub trait Listener: Send + Sync {
+    /// Takes an event, without waiting.
+    fn tell(&self, event: Event);
+
+    /// Done when there is room for more. A step waits for it before more of its output is read, so that what a client
+    /// does not read fills the step's pipe and not the memory of whoever passes it on.
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl<F: Fn(Event) + Send + Sync> Listener for F {
+    fn tell(&self, event: Event) {
+        self(event);
+    }
+}
 
 /// A build's connections to the outside.
 pub struct BuildIo {

@@ -68,7 +68,7 @@ pub use device::{DeviceError, Devices};
 pub use error::{BuildError, Excerpt};
 pub use event::{BuildEvent, Event, OutputStream, Place};
 pub use history::{BuildRecord, StepRecord};
-pub use io::{BuildIo, BuiltImage, EventSink};
+pub use io::{BuildIo, BuiltImage, EventSink, Listener};
 pub use prune::{CacheEntry, PruneOptions, Pruned};
 pub use request::{BuildRequest, Context, DockerfileSource, Entitlements, Limits, NetworkMode, Secret};
 pub use resolve::{BoxFuture, ImageResolver, ResolveError};

@@ -273,6 +273,7 @@ impl StageRun<'_> {
                         Output::Stderr => OutputStream::Stderr,
                     };
                     self.emit(BuildEvent::Output { stream, bytes });
+                    self.solver.io.events.room().await;
                 }
             };
             tokio::join!(run, forward).0

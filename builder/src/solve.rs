@@ -177,7 +177,7 @@ impl Solver<'_> {
             let text = instruction.original.replace('\n', " ");
             let total = self.numbers.total;
             let what = BuildEvent::StepStart { n: i + 1, total, stage: String::new(), text };
-            (self.io.events)(Event { place: Some(self.numbers.global(i + 1)), what });
+            self.io.events.tell(Event { place: Some(self.numbers.global(i + 1)), what });
         }
         self.build_stages()?;
         let mut state = match self.stage(self.graph.target) {
@@ -318,7 +318,7 @@ impl Solver<'_> {
     }
 
     fn emit(&self, what: BuildEvent) {
-        (self.io.events)(Event { place: None, what });
+        self.io.events.tell(Event { place: None, what });
     }
 
     /// Gives a fault its place.

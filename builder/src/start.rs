@@ -174,7 +174,7 @@ impl Common<'_> {
         for tag in &self.request.tags {
             self.shared.store.images().tag(tag, &id).map_err(store)?;
             let what = BuildEvent::Tagged { reference: tag.familiar() };
-            (self.io.events)(Event { place: None, what });
+            self.io.events.tell(Event { place: None, what });
         }
         Ok(BuiltImage { id, images, records })
     }
@@ -212,7 +212,7 @@ fn warn(
     let found = lint::check(program, &environment);
     for warning in &found {
         let text = format!("{warning} (line {})", warning.lines.start);
-        (io.events)(Event { place: None, what: BuildEvent::Warning { text } });
+        io.events.tell(Event { place: None, what: BuildEvent::Warning { text } });
     }
     let rules: BTreeSet<&str> = found.iter().filter_map(|warning| warning.rule).collect();
     if program.warnings_are_errors() && !rules.is_empty() {

@@ -97,7 +97,7 @@ impl<'a> StageRun<'a> {
 
     pub(crate) fn emit(&self, what: BuildEvent) {
         let place = Place { step: self.step.get(), stage: self.solver.numbers.positions[self.index] };
-        (self.solver.io.events)(Event { place: Some(place), what });
+        self.solver.io.events.tell(Event { place: Some(place), what });
     }
 
     fn begin(&self, text: &str) {

@@ -7,6 +7,7 @@ use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use berth_store::members::Members;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::sys::time::TimeSpec;
@@ -144,20 +145,20 @@ impl Unpacker<'_> {
     pub(crate) fn unpack(&self, reader: impl Read) -> Result<(), Fault> {
         let supplied = Rc::new(Cell::new(0));
         let reader = Filled { inner: reader, read: 0, supplied: Rc::clone(&supplied) };
-        let mut archive = tar::Archive::new(reader);
         let mut dirs: Vec<(PathBuf, TimeSpec)> = Vec::new();
-        for entry in archive.entries().at("read", "archive")? {
+        let failed = |source| Fault::from(BuildError::Io { what: "read", path: "archive".into(), source });
+        Members::new(reader).each(failed, |entry| {
             if self.cancel.is_cancelled() {
                 return Err(BuildError::Cancelled.into());
             }
-            let mut entry = entry.at("read", "archive")?;
             let name = entry.path().at("read a name in", "archive")?.into_owned();
-            self.entry(&mut entry, &name, &mut dirs).at("unpack", &name)?;
-            if supplied.get() > 0 {
+            self.entry(entry, &name, &mut dirs).at("unpack", &name)?;
+            match supplied.get() {
+                0 => Ok(true),
                 // It was the contents that it ended in.
-                return Err(Fault::said(format!("the archive ends within {}", name.display())));
+                _ => Err(Fault::said(format!("the archive ends within {}", name.display()))),
             }
-        }
+        })?;
         // Last, since writing into a directory changes its time.
         for (path, mtime) in dirs.iter().rev() {
             self.root.set_mtime(path, *mtime).at("set time of", path)?;

@@ -195,7 +195,7 @@ impl Work<'_> {
         };
         let request = BuildRequest { dockerfile, ..request };
         let events = Arc::clone(&steps);
-        let sink = Arc::new(move |event| events.tell(event));
+        let sink = Arc::new(move |event: berth_builder::Event| events.tell(event));
         let built = work.run(request, sink, self.job.cancel.child_token()).await;
         steps.end();
         let known = (!source.data.is_empty()).then_some(&source);

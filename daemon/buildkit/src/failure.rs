@@ -10,6 +10,7 @@ use prost_types::Any;
 use serde_json::json;
 use tonic::{Code, Status};
 
+use crate::progress::MAX_SOURCE;
 use crate::protocol::frontend::RpcStatus;
 use crate::protocol::pb;
 
@@ -75,9 +76,11 @@ fn place_of(excerpt: &Excerpt, source: &pb::SourceInfo) -> Vec<u8> {
         "start": position(excerpt.line),
         "end": position(excerpt.line + marked.saturating_sub(1)),
     });
+    // It travels in a header, which has bounds of its own.
+    let shown = if source.data.len() <= MAX_SOURCE { &source.data[..] } else { &[] };
     let info = json!({
         "filename": source.filename,
-        "data": STANDARD.encode(&source.data),
+        "data": STANDARD.encode(shown),
         "language": source.language,
     });
     json!({ "info": info, "ranges": [range] }).to_string().into_bytes()

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use berth_api::progress::ProgressMessage;
 use bytes::Bytes;
+use prost::Message;
 use prost_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, mpsc};
@@ -14,8 +15,12 @@ use tokio::sync::{Notify, mpsc};
 use crate::protocol::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use crate::protocol::pb;
 
-/// Printed bytes that wait for the client.
+/// Bytes that wait for the client: what is printed, how far parts of a task are, warnings.
 const BACKLOG: usize = 16 << 20;
+/// What a message costs beside its text.
+const OVERHEAD: usize = 512;
+/// A source file that is larger is left out of messages about it, which must stay below [`crate::MAX_MESSAGE`].
+pub(crate) const MAX_SOURCE: usize = 1 << 20;
 /// Told instead of what is left out.
 const CLIPPED: &[u8] = b"[output clipped: the client does not read]\n";
 
@@ -34,10 +39,18 @@ pub(crate) struct Board {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    news: VecDeque<StatusResponse>,
-    printed: usize,
+    news: VecDeque<News>,
+    /// What of them may be left out, in bytes.
+    weight: usize,
     clipped: bool,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct News {
+    told: StatusResponse,
+    /// What it adds to [`Waiting::weight`].
+    weight: usize,
 }
 
 impl Board {
@@ -49,9 +62,17 @@ impl Board {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, news: StatusResponse) {
-        self.waiting().news.push_back(news);
+    fn add(&self, told: StatusResponse, weight: usize) {
+        let mut waiting = self.waiting();
+        waiting.weight += weight;
+        waiting.news.push_back(News { told, weight });
+        drop(waiting);
         self.changed.notify_one();
+    }
+
+    /// Whether there is room for so much that may as well be left out.
+    fn has_room(&self, weight: usize) -> bool {
+        self.waiting().weight + weight <= BACKLOG
     }
 
     /// A vertex of this name, which has begun. `key` tells it from others.
@@ -62,7 +83,7 @@ impl Board {
 
     /// Tells how a vertex is.
     pub(crate) fn tell(&self, vertex: &Vertex) {
-        self.add(StatusResponse { vertexes: vec![vertex.clone()], ..StatusResponse::default() });
+        self.add(StatusResponse { vertexes: vec![vertex.clone()], ..StatusResponse::default() }, 0);
     }
 
     /// Tells that a vertex is done, or why it failed.
@@ -73,40 +94,42 @@ impl Board {
     }
 
     pub(crate) fn status(&self, status: VertexStatus) {
-        self.add(StatusResponse { statuses: vec![status], ..StatusResponse::default() });
+        let weight = OVERHEAD + status.id.len();
+        if self.has_room(weight) {
+            self.add(StatusResponse { statuses: vec![status], ..StatusResponse::default() }, weight);
+        }
     }
 
     /// Tells what a vertex printed: stream 1 or 2.
     pub(crate) fn print(&self, vertex: &Vertex, stream: i64, msg: Bytes) {
-        let msg = {
-            let mut waiting = self.waiting();
-            if waiting.printed + msg.len() <= BACKLOG {
-                waiting.printed += msg.len();
-                waiting.clipped = false;
-                msg
-            } else if waiting.clipped {
-                return;
-            } else {
-                waiting.clipped = true;
-                Bytes::from_static(CLIPPED)
-            }
-        };
+        let fits = self.has_room(OVERHEAD + msg.len());
+        // Once is enough.
+        if std::mem::replace(&mut self.waiting().clipped, !fits) && !fits {
+            return;
+        }
+        let msg = if fits { msg } else { Bytes::from_static(CLIPPED) };
+        let weight = OVERHEAD + msg.len();
         let log = VertexLog { vertex: vertex.digest.clone(), timestamp: now(), stream, msg };
-        self.add(StatusResponse { logs: vec![log], ..StatusResponse::default() });
+        self.add(StatusResponse { logs: vec![log], ..StatusResponse::default() }, weight);
     }
 
     /// Warns of a line in the Dockerfile.
     pub(crate) fn warn(&self, vertex: &Vertex, text: &str, line: Option<i32>, file: &pb::SourceInfo) {
+        let weight = OVERHEAD + text.len();
+        if !self.has_room(weight) {
+            return;
+        }
         let position = line.map(|line| pb::Position { line, character: 0 });
+        let shown = position.is_some() && file.data.len() <= MAX_SOURCE;
         let warning = VertexWarning {
             vertex: vertex.digest.clone(),
             level: 1,
             short: Bytes::copy_from_slice(text.as_bytes()),
-            info: position.is_some().then(|| file.clone()),
+            info: shown.then(|| file.clone()),
             ranges: position.map(|at| pb::Range { start: Some(at), end: Some(at) }).into_iter().collect(),
             ..VertexWarning::default()
         };
-        self.add(StatusResponse { warnings: vec![warning], ..StatusResponse::default() });
+        self.add(StatusResponse { warnings: vec![warning], ..StatusResponse::default() }, weight);
     }
 
     /// There will be no more.
@@ -139,14 +162,13 @@ impl Waiting {
         const LARGE: usize = 1 << 20;
         let (mut all, mut size) = (StatusResponse::default(), 0);
         for _ in 0..MANY {
-            let Some(news) = self.news.pop_front() else { break };
-            let printed: usize = news.logs.iter().map(|log| log.msg.len()).sum();
-            self.printed = self.printed.saturating_sub(printed);
-            size += printed;
-            all.vertexes.extend(news.vertexes);
-            all.statuses.extend(news.statuses);
-            all.logs.extend(news.logs);
-            all.warnings.extend(news.warnings);
+            let Some(News { told, weight }) = self.news.pop_front() else { break };
+            self.weight -= weight;
+            size += told.encoded_len();
+            all.vertexes.extend(told.vertexes);
+            all.statuses.extend(told.statuses);
+            all.logs.extend(told.logs);
+            all.warnings.extend(told.warnings);
             if size >= LARGE {
                 break;
             }
@@ -242,8 +264,39 @@ mod tests {
                 last = log.msg;
             }
         }
-        assert_eq!(bytes, BACKLOG + CLIPPED.len());
+        assert!(bytes > BACKLOG / 2 && bytes <= BACKLOG + CLIPPED.len(), "{bytes}");
         assert_eq!(last, CLIPPED);
+    }
+
+    #[tokio::test]
+    async fn small_things_cost_memory_too() {
+        let board = Board::new("x");
+        let task = Task::begin(&board, "load");
+        let vertex = task.vertex().clone();
+        for n in 0..100_000 {
+            board.print(&vertex, 1, Bytes::from_static(b"y"));
+            task.part("layer", n, 0, false);
+            board.warn(&vertex, "w", None, &pb::SourceInfo::default());
+        }
+        assert!(board.waiting().news.len() <= BACKLOG / OVERHEAD + 2);
+    }
+
+    #[tokio::test]
+    async fn warnings_that_carry_their_file_go_into_messages() {
+        let board = Board::new("x");
+        let vertex = board.vertex("1", "load".into());
+        let file = |size| pb::SourceInfo { data: vec![b'#'; size].into(), ..pb::SourceInfo::default() };
+        for _ in 0..300 {
+            board.warn(&vertex, "w", Some(1), &file(MAX_SOURCE));
+            board.warn(&vertex, "w", Some(1), &file(crate::MAX_MESSAGE));
+        }
+        board.close();
+        let mut told = 0;
+        while let Some(news) = board.next().await {
+            assert!(news.encoded_len() < crate::MAX_MESSAGE);
+            told += news.warnings.len();
+        }
+        assert_eq!(told, 600);
     }
 
     #[tokio::test]

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::Filters;
 use berth_api::build::{BuildCacheRecord, BuildOptions, PruneBuildResponse};
 use berth_api::progress::ProgressMessage;
 use berth_builder::{
-    BoxFuture, BuildError, BuildEvent, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, Event,
-    ImageResolver, Limits, NetworkMode, OutputStream, PruneOptions, ResolveError,
+    BoxFuture, BuildError, BuildIo, BuildRequest, BuiltImage, Context, DockerfileSource, ImageResolver,
+    Limits, NetworkMode, PruneOptions, ResolveError,
 };
 use berth_oci::{Descriptor, Digest, Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
+use crate::build_progress::Classic;
 use crate::build_work::Logins;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::ids;
 use crate::images::{self, credentials};
 use crate::items::Progress;
 
@@ -49,7 +49,7 @@ impl Resolver {
         let pulled = self
             .engine
             .registry
-            .pull(reference, &platform, &credentials(&auth), move |event| tell(images::message(event)))
+            .pull(reference, &platform, &credentials(&auth), move |event| tell.put(images::message(event)))
             .await;
         pump.await?;
         let pulled = pulled?;
@@ -96,20 +96,9 @@ impl Engine {
         };
         let request = request(options, context)?;
         let (tell, pump) = images::funnel(progress.clone());
-        let lines = Mutex::new(Lines::default());
         let io = BuildIo {
             resolver: Arc::new(Resolver { engine: Arc::clone(self), logins, progress: progress.clone() }),
-            events: Arc::new(move |event| {
-                if !quiet {
-                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    for mut message in lines.take(event) {
-                        if message.aux.is_some() {
-                            message.id.clone_from(&about);
-                        }
-                        tell(message);
-                    }
-                }
-            }),
+            events: Arc::new(Classic::new(quiet, about, tell)),
             cancel: cancel.clone(),
         };
         let registered = (!build_id.is_empty()).then(|| Registered::new(self, build_id, cancel));
@@ -258,44 +247,6 @@ fn age(text: &str) -> Result<Duration> {
     Ok(span.unsigned_abs())
 }
 
-/// Brings the events of stages that run side by side into an order that reads well: one stage after the other.
-#[derive(Default)]
-struct Lines {
-    /// The stage that is shown.
-    live: usize,
-    /// What others said meanwhile; true for one that is done.
-    waiting: BTreeMap<usize, (Vec<ProgressMessage>, bool)>,
-}
-
-impl Lines {
-    fn take(&mut self, event: Event) -> Vec<ProgressMessage> {
-        let done = matches!(event.what, BuildEvent::StageDone);
-        // A failure ends the build: what it says must not wait.
-        let failed = matches!(event.what, BuildEvent::StepFailed { .. });
-        let said = messages(event.what);
-        let Some(place) = event.place else { return said };
-        if place.stage != self.live {
-            let waiting = self.waiting.entry(place.stage).or_default();
-            waiting.0.extend(said);
-            waiting.1 |= done;
-            return if failed { std::mem::take(&mut waiting.0) } else { Vec::new() };
-        }
-        let mut said = said;
-        let mut next = done;
-        while next {
-            self.live += 1;
-            next = match self.waiting.remove(&self.live) {
-                Some((waited, done)) => {
-                    said.extend(waited);
-                    done
-                }
-                None => false,
-            };
-        }
-        said
-    }
-}
-
 pub(crate) fn failure(error: BuildError) -> EngineError {
     let code = error.exit_code().map(i64::from);
     let message = error.to_string();
@@ -366,39 +317,6 @@ pub(crate) fn request(options: BuildOptions, context: Context) -> Result<BuildRe
     })
 }
 
-/// The classic builder's words.
-fn messages(event: BuildEvent) -> Vec<ProgressMessage> {
-    let stream = |text: String| vec![ProgressMessage::stream(text)];
-    match event {
-        BuildEvent::StepStart { n, total, text, .. } => stream(format!("Step {n}/{total} : {text}\n")),
-        BuildEvent::Triggers { count: 1 } => stream("# Executing 1 build trigger\n".to_owned()),
-        BuildEvent::Triggers { count } => stream(format!("# Executing {count} build triggers\n")),
-        BuildEvent::Cached => stream(" ---> Using cache\n".to_owned()),
-        BuildEvent::Running { container } => stream(format!(" ---> Running in {}\n", ids::short(&container))),
-        BuildEvent::Output { stream: OutputStream::Stderr, bytes } => {
-            // Red, as docker has it.
-            stream(format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(&bytes)))
-        }
-        BuildEvent::Output { bytes, .. } => stream(String::from_utf8_lossy(&bytes).into_owned()),
-        BuildEvent::Removed { container } => {
-            stream(format!(" ---> Removed intermediate container {}\n", ids::short(&container)))
-        }
-        BuildEvent::StepDone { id } => stream(format!(" ---> {}\n", ids::short(id.hex()))),
-        BuildEvent::Warning { text } => stream(format!("[Warning] {text}\n")),
-        BuildEvent::Built { id } => vec![
-            ProgressMessage::aux(serde_json::json!({"ID": id.to_string()})),
-            ProgressMessage::stream(format!("Successfully built {}\n", ids::short(id.hex()))),
-        ],
-        BuildEvent::Tagged { reference } => stream(format!("Successfully tagged {reference}\n")),
-        // What it says is the error that ends the stream.
-        BuildEvent::StepFailed { .. } | BuildEvent::StageDone => Vec::new(),
-        other => {
-            tracing::debug!(?other, "progress of a build that is not shown");
-            Vec::new()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -434,32 +352,5 @@ mod tests {
         let error = parse(BuildOptions { remote: "foo".into(), ..BuildOptions::default() }).unwrap_err();
         assert_eq!(error.message(), "remoteURL (foo) could not be recognized as URL");
         assert!(parse(BuildOptions { tags: vec!["BAD".into()], ..BuildOptions::default() }).is_err());
-    }
-
-    #[test]
-    fn progress_is_the_classic_builders() {
-        let text = |event| messages(event)[0].stream.clone().unwrap();
-        let step = BuildEvent::StepStart { n: 1, total: 2, stage: String::new(), text: "RUN x".into() };
-        assert_eq!(text(step), "Step 1/2 : RUN x\n");
-        assert_eq!(text(BuildEvent::Cached), " ---> Using cache\n");
-    }
-
-    #[test]
-    fn stages_are_told_one_after_the_other() {
-        let mut lines = Lines::default();
-        let mut tell = |stage, text: &str| -> Vec<String> {
-            let what = match text {
-                "done" => BuildEvent::StageDone,
-                text => BuildEvent::Warning { text: text.to_owned() },
-            };
-            let event = Event { place: Some(berth_builder::Place { step: 1, stage }), what };
-            lines.take(event).into_iter().filter_map(|message| message.stream).collect()
-        };
-        assert_eq!(tell(1, "b"), [] as [&str; 0]);
-        assert_eq!(tell(0, "a"), ["[Warning] a\n"]);
-        assert_eq!(tell(2, "c"), [] as [&str; 0]);
-        assert_eq!(tell(2, "done"), [] as [&str; 0]);
-        assert_eq!(tell(0, "done"), ["[Warning] b\n"]);
-        assert_eq!(tell(1, "done"), ["[Warning] c\n"]);
     }
 }

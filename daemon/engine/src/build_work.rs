@@ -177,7 +177,7 @@ impl Build {
         let (tell, pump) = images::funnel(self.resolver.progress.clone());
         let credentials = credentials(&self.resolver.logins.login(name.domain()).await);
         let options = berth_registry::PushOptions::default();
-        let told = move |event| tell(images::message(event));
+        let told = move |event| tell.put(images::message(event));
         let pushed = self.engine.registry.push(name, image, &credentials, &options, told).await;
         pump.await?;
         pushed?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -49,10 +49,20 @@ impl Db {
         let connection = Connection::open(path)
             .map_err(|error| EngineError::internal(format!("open {}: {error}", path.display())))?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed("set the timeout"))?;
+        let unusable = |error: rusqlite::Error| {
+            let what = match error.sqlite_error_code() {
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                    "; bring it back from a backup, or move it and its -wal and -shm away: containers and volumes' \
+                     properties are forgotten then, images and the contents of volumes stay"
+                }
+                _ => "",
+            };
+            EngineError::internal(format!("{}: {error}{what}", path.display()))
+        };
         connection
             .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;")
-            .map_err(failed("set the journal mode"))?;
-        connection.execute_batch(SCHEMA).map_err(failed("make the tables"))?;
+            .and_then(|()| connection.execute_batch(SCHEMA))
+            .map_err(unusable)?;
         let db = Self(Mutex::new(connection));
         match db.meta("format")?.map(|found| found.parse::<i64>()) {
             None => db.set_meta("format", &FORMAT.to_string())?,
@@ -172,6 +182,15 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("engine.db");
+        std::fs::write(&path, "no database".repeat(1000)).unwrap();
+        let error = Db::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()) && error.contains("from a backup"), "{error}");
+    }
 
     #[test]
     fn rows_survive_reopening_and_names_are_unique() {

@@ -24,6 +24,7 @@
 
 mod archive;
 mod build;
+mod build_progress;
 mod build_steps;
 mod build_work;
 mod cdi;
@@ -45,6 +46,7 @@ mod logs;
 mod names;
 mod networks;
 mod pods;
+mod queue;
 mod resolve_files;
 mod spec;
 mod system;
@@ -57,7 +59,7 @@ pub use build_work::{Build, Logins};
 pub use cdi::CdiDirs;
 pub use cgroups::CgroupDriver;
 pub use config::{Defaults, EngineConfig, Runtime};
-pub use containers::{PreparedAttach, StatsStream};
+pub use containers::{ExecClient, ExecReader, PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};

@@ -21,7 +21,8 @@ use berth_api::build::{
 };
 use berth_api::progress::ProgressMessage;
 use berth_builder::{
-    BuildEvent, BuildRecord, BuiltImage, Context, DockerfileSource, Entitlements, Event, OutputStream, Secret,
+    BoxFuture, BuildEvent, BuildRecord, BuiltImage, Context, DockerfileSource, Entitlements, Event, Listener,
+    OutputStream, Secret,
 };
 use berth_oci::Reference;
 use nix::sys::socket::MsgFlags;
@@ -34,11 +35,14 @@ use crate::build::{failure, request};
 use crate::build_work::Build;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::queue::{self, Filler, Weigh};
 
 /// A longer request is refused.
 const MAX_REQUEST: u64 = 64 << 20;
-/// Messages under way; a build waits for a client that does not read.
+/// Messages of transfers under way.
 const BACKLOG: usize = 1024;
+/// As much is written to the client at once.
+const BATCH: usize = 64 << 10;
 
 /// Descriptors by their number; each can be taken once.
 struct Handed(Vec<Option<OwnedFd>>);
@@ -61,12 +65,30 @@ impl Handed {
 }
 
 /// Tells the client something; that it has gone is told by the cancellation.
-#[derive(Clone)]
-struct Tell(mpsc::UnboundedSender<BuildMessage>);
+type Tell = Filler<BuildMessage>;
 
-impl Tell {
-    fn tell(&self, message: BuildMessage) {
-        self.0.send(message).ok();
+impl Weigh for BuildMessage {
+    fn weight(&self) -> usize {
+        let text = match self {
+            Self::Output { text, .. } => text.len(),
+            _ => 0,
+        };
+        queue::OVERHEAD + text
+    }
+}
+
+/// Tells a client how its build goes.
+struct Progress(Tell);
+
+impl Listener for Progress {
+    fn tell(&self, event: Event) {
+        if let Some(message) = message(event) {
+            self.0.put(message);
+        }
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.room())
     }
 }
 
@@ -92,20 +114,22 @@ impl Engine {
             from_client.read_u8().await.ok();
             gone.cancel();
         });
-        let (sender, mut messages) = mpsc::unbounded_channel();
-        let tell = Tell(sender);
+        let (tell, mut messages) = queue::queue();
         let engine = Arc::clone(self);
         let work = tokio::spawn(async move {
             let last = match engine.local_build(build, fds, &tell, cancel).await {
                 Ok((id, digest)) => BuildMessage::Finished { id, digest },
                 Err(error) => BuildMessage::Error { message: error.to_string(), code: error.exit_code() },
             };
-            tell.tell(last);
+            tell.put(last);
         });
-        let mut batch = Vec::new();
-        while messages.recv_many(&mut batch, BACKLOG).await > 0 {
+        loop {
+            let batch = messages.some(BATCH).await;
+            if batch.is_empty() {
+                break;
+            }
             let mut bytes = Vec::new();
-            for message in batch.drain(..) {
+            for message in batch {
                 serde_json::to_writer(&mut bytes, &message).expect("messages have text keys");
                 bytes.push(b'\n');
             }
@@ -147,7 +171,7 @@ impl Engine {
         let forward = tell.clone();
         let pump = tokio::spawn(async move {
             while let Some(message) = transfers.recv().await {
-                forward.tell(BuildMessage::Transfer { message: Box::new(message) });
+                forward.put(BuildMessage::Transfer { message: Box::new(message) });
             }
         });
         let work = self.new_build(Arc::new(auths), progress);
@@ -158,13 +182,7 @@ impl Engine {
             let why = "an archive of files (type=tar) holds one platform; use type=local or type=oci";
             return Err(EngineError::invalid(why));
         }
-        let events = tell.clone();
-        let sink = Arc::new(move |event| {
-            if let Some(message) = message(event) {
-                events.tell(message);
-            }
-        });
-        let built = work.run(asked, sink, cancel).await.map_err(failure)?;
+        let built = work.run(asked, Arc::new(Progress(tell.clone())), cancel).await.map_err(failure)?;
         let index = self.index(&built).await?;
         for output in outputs {
             self.output(output, &built, &work, &mut handed).await?;
@@ -200,7 +218,7 @@ impl Engine {
                 ("the archive".to_owned(), work.take_cache_archive(file).await)
             }
         };
-        tell.tell(match taken {
+        tell.put(match taken {
             Ok(count) => BuildMessage::Cache { text: format!("{count} new results from {name}") },
             Err(error) => BuildMessage::Warning { text: format!("no cache from {name}: {error}") },
         });
@@ -226,7 +244,7 @@ impl Engine {
                 "the archive".to_owned()
             }
         };
-        tell.tell(BuildMessage::Cache { text: format!("the cache went to {to}") });
+        tell.put(BuildMessage::Cache { text: format!("the cache went to {to}") });
         Ok(())
     }
 

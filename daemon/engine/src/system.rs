@@ -261,7 +261,7 @@ impl Engine {
             usage.images = Some(self.list_images(&options).await?);
         }
         if kinds.containers {
-            let options = ListContainers { all: true, size: true, ..ListContainers::default() };
+            let options = ListContainers { all: true, size: true, health: true, ..ListContainers::default() };
             usage.containers = Some(self.list_containers(&options).await?);
         }
         if kinds.volumes {

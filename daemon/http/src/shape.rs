@@ -9,7 +9,7 @@ use berth_api::{
     container::{CreateRequest, UpdateRequest},
     system::DiskUsage as DiskUsageAnswer,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, ApiResult};
@@ -85,7 +85,6 @@ static ROWS: &[Row] = &[
     row(ContainerInspect, Before(52), "NetworkSettings", With(addresses_of_default_bridge)),
     row(ContainerInspect, From(52), "Config", Remove(&["MacAddress"])),
     row(ContainerSummary, Before(48), "", Remove(&["ImageManifestDescriptor"])),
-    row(ContainerSummary, Before(52), "", Remove(&["Health"])),
     row(ImageInspect, Before(44), "", Copy { from: "Size", to: "VirtualSize" }),
     row(ImageInspect, Before(45), "", Add(&["Container"], r#""""#)),
     row(ImageInspect, Before(45), "", Add(&["ContainerConfig"], "null")),
@@ -122,8 +121,24 @@ pub(crate) fn shape(version: ApiVersion, kind: Kind, answer: &impl Serialize) ->
 }
 
 /// The same for every item of a list.
-pub(crate) fn shape_list(version: ApiVersion, kind: Kind, answers: &[impl Serialize]) -> Value {
-    answers.iter().map(|answer| shape(version, kind, answer)).collect()
+pub(crate) fn shape_list<T: Serialize>(version: ApiVersion, kind: Kind, answers: &[T]) -> impl Serialize {
+    Shaped { version, kind, answers }
+}
+
+/// A list on its way out. Items that this version has as the engine fills them are written as they are: lists can be long.
+struct Shaped<'a, T> {
+    version: ApiVersion,
+    kind: Kind,
+    answers: &'a [T],
+}
+
+impl<T: Serialize> Serialize for Shaped<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if edits(self.version, self.kind).next().is_none() {
+            return serializer.collect_seq(self.answers);
+        }
+        serializer.collect_seq(self.answers.iter().map(|answer| shape(self.version, self.kind, answer)))
+    }
 }
 
 /// `system df`: a list per kind, each shaped as in its own endpoint. Since 1.52 there are sums of each kind, with its
@@ -142,15 +157,20 @@ pub(crate) fn shape_disk_usage(version: ApiVersion, verbose: bool, usage: &DiskU
     value
 }
 
-fn edit(version: ApiVersion, kind: Kind, value: &mut Value) {
-    let applies = |row: &&Row| {
+/// The rows that are about this.
+fn edits(version: ApiVersion, kind: Kind) -> impl Iterator<Item = &'static Row> {
+    let applies = move |row: &&Row| {
         row.kind == kind
             && match row.versions {
                 Before(minor) => !version.at_least(minor),
                 From(minor) => version.at_least(minor),
             }
     };
-    for row in ROWS.iter().filter(applies) {
+    ROWS.iter().filter(applies)
+}
+
+fn edit(version: ApiVersion, kind: Kind, value: &mut Value) {
+    for row in edits(version, kind) {
         let object = match row.at {
             "" => Some(&mut *value),
             field => value.get_mut(field),
@@ -361,6 +381,14 @@ mod tests {
         assert!(old.get("Descriptor").is_none());
         assert_eq!(shape(V(50), ImageSummary, &image), image);
         assert_eq!(shape(V(43), ImageSummary, &image)["RepoTags"], json!([]));
+    }
+
+    #[test]
+    fn a_list_is_shaped_item_by_item() {
+        let images = [json!({"Size": 5, "Descriptor": {"size": 1}}), json!({"Size": 6})];
+        let shaped = |version| serde_json::to_value(shape_list(version, ImageSummary, &images)).unwrap();
+        assert_eq!(shaped(V(50)), json!(images), "as they are");
+        assert_eq!(shaped(V(43)), json!([{"Size": 5, "VirtualSize": 5}, {"Size": 6, "VirtualSize": 6}]));
     }
 
     #[test]

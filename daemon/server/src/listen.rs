@@ -107,9 +107,17 @@ fn bind_unix(path: &Path, group: Option<&str>) -> anyhow::Result<(UnixListener, 
     Ok((listener, file))
 }
 
+/// unix(7): `sun_path` has 108 bytes, of which one ends it.
+const LONGEST_PATH: usize = 107;
+
 fn bind_file(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     if !path.is_absolute() {
         bail!("the path of a unix socket must be absolute");
+    }
+    if path.as_os_str().len() > LONGEST_PATH {
+        bail!(
+            "the path of a unix socket may have {LONGEST_PATH} bytes: choose a shorter --run-root or --host"
+        );
     }
     remove_stale(path)?;
     // The socket is born with its final mode: nobody slips in before a chmod.
@@ -190,6 +198,13 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         assert!(bind(&host, None, &Tls::default()).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_told_with_what_to_do() {
+        let host = format!("unix:///{}", "x".repeat(LONGEST_PATH));
+        let error = format!("{:#}", bind(&host, None, &Tls::default()).unwrap_err());
+        assert!(error.ends_with("may have 107 bytes: choose a shorter --run-root or --host"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::types::Credentials;
 
 /// What a token service that does not say means (distribution, "Token Response Fields").
 const DEFAULT_LIFE: u64 = 60;
+/// No token is kept longer, whatever its maker says: a time that no clock can tell is no time.
+const LONGEST_LIFE: u64 = 24 * 60 * 60;
 /// Users of one daemon are few; beyond this the oldest tokens are not worth their keep.
 const MAX_TOKENS: usize = 256;
 
@@ -176,6 +178,6 @@ async fn token(
         .filter(|token| !token.is_empty())
         .ok_or_else(|| Failure::Protocol(format!("{realm}: the answer holds no token")))?;
     // Not to the last moment: the request has to get there, and clocks differ.
-    let life = granted.expires_in.unwrap_or(DEFAULT_LIFE).max(DEFAULT_LIFE);
+    let life = granted.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, LONGEST_LIFE);
     Ok((Authorization::Bearer(token), Duration::from_secs(life - life / 5)))
 }

@@ -137,6 +137,19 @@ async fn a_token_that_ends_in_the_middle_is_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_claim_to_last_for_ever() {
+    let made = sample();
+    let tokens =
+        FakeRegistry::start(|_| Answer::new(200, format!(r#"{{"token":"good","expires_in":{}}}"#, u64::MAX)));
+    let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", tokens.host);
+    let registry = FakeRegistry::of(&made, move |request| {
+        let good = request.headers.get("authorization").map(String::as_str) == Some("Bearer good");
+        (!good).then(|| Answer::new(401, "").header("WWW-Authenticate", challenge.clone()))
+    });
+    pull(&host(), &registry).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_drip_is_borne_and_can_be_left() {
     let made = sample();
     let (big, bytes) = (made.layers[0].digest.clone(), made.blobs[&made.layers[0].digest].clone());

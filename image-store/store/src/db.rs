@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::error::{DbContext, IoContext, Result, StoreError};
 
@@ -82,6 +82,7 @@ CREATE TABLE image_indexes (
 ";
 
 /// The database of one store.
+#[derive(Debug)]
 pub(crate) struct Db {
     connection: Mutex<Connection>,
     path: PathBuf,
@@ -98,7 +99,12 @@ impl Db {
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
                  PRAGMA busy_timeout=10000;",
             )
-            .during_db("configure")?;
+            .map_err(|source| match source.sqlite_error_code() {
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                    StoreError::Damaged { path: path.to_owned(), source }
+                }
+                _ => StoreError::Database { operation: "configure", source },
+            })?;
         connection.set_prepared_statement_cache_capacity(64);
         let found: i64 =
             connection.query_row("PRAGMA user_version", [], |row| row.get(0)).during_db("read format")?;
@@ -184,6 +190,15 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        std::fs::write(&path, "no database".repeat(1000)).unwrap();
+        let error = Db::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()) && error.contains("from a backup"), "{error}");
+    }
 
     fn format_of(path: &Path) -> i64 {
         Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()

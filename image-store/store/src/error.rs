@@ -30,6 +30,17 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The database is none, or damaged.
+    #[error(
+        "{}: {source}; bring it back from a backup, or start on an empty --root and pull, load and build the images again",
+        .path.display()
+    )]
+    Damaged {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
     /// Another process has this store open.
     #[error("the image store {} is in use by another process; stop it, or choose another --root", .0.display())]
     Busy(PathBuf),

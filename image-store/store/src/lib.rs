@@ -32,6 +32,7 @@ mod index;
 mod ingest;
 mod layers;
 mod locks;
+pub mod members;
 mod pack;
 mod pins;
 mod pipe;

@@ -1,5 +1,6 @@
-//! A cgroup's directory in one hierarchy, held open.
+//! A cgroup's directory in one hierarchy.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,53 +8,77 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::path::open_beneath_strict;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, stat};
 use nix::unistd::fchownat;
 
 use crate::CgroupError;
 
-/// A directory; files in it are opened relative to it.
+/// A directory. That of cgroup2 is held open, for births and device programs. Those of version 1 are many, and to walk to a
+/// file anew costs less than to open its directory before.
 #[derive(Debug)]
 pub(crate) struct Dir {
     pub(crate) path: PathBuf,
     /// Controllers of the hierarchy; `name=systemd` for a named one; empty for version 2.
     pub(crate) controllers: Vec<String>,
-    fd: OwnedFd,
+    held: Option<OwnedFd>,
 }
 
 impl Dir {
     pub(crate) fn open(path: &Path, controllers: Vec<String>) -> Result<Self, CgroupError> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
         let fd = open(path, flags, Mode::empty()).map_err(|errno| CgroupError::io("open", path, errno))?;
-        Ok(Self { path: path.to_owned(), controllers, fd })
+        Ok(Self { path: path.to_owned(), controllers, held: Some(fd) })
+    }
+
+    /// One that need not be there yet, not held open.
+    pub(crate) fn named(path: &Path, controllers: Vec<String>) -> Self {
+        Self { path: path.to_owned(), controllers, held: None }
+    }
+
+    /// One that is there: held open if it is cgroup2's, which has no controllers of its own.
+    pub(crate) fn find(path: &Path, controllers: Vec<String>) -> Result<Self, CgroupError> {
+        if controllers.is_empty() {
+            return Self::open(path, controllers);
+        }
+        stat(path).map_err(|errno| CgroupError::io("open", path, errno))?;
+        Ok(Self::named(path, controllers))
     }
 
     /// A directory in it (`.` is itself), without following links.
     pub(crate) fn child(&self, name: &str) -> Result<Self, CgroupError> {
         let path = if name == "." { self.path.clone() } else { self.path.join(name) };
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
-        let fd = open_beneath_strict(self.fd.as_fd(), name, flags)
+        let fd = open_beneath_strict(self.fd(), name, flags)
             .map_err(|errno| CgroupError::io("open", &path, errno))?;
-        Ok(Self { path, controllers: Vec::new(), fd })
+        Ok(Self { path, controllers: Vec::new(), held: Some(fd) })
     }
 
     pub(crate) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|own| own == controller)
     }
 
+    /// Of one that is held open.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.held.as_ref().map_or(AT_FDCWD, AsFd::as_fd)
+    }
+
+    /// A file in it, as seen from [`Self::fd`].
+    fn reach<'a>(&self, name: &'a str) -> Cow<'a, Path> {
+        match &self.held {
+            Some(_) => Cow::Borrowed(Path::new(name)),
+            None => Cow::Owned(self.path.join(name)),
+        }
     }
 
     /// Gives a file in it, or itself (`.`), to a user.
     pub(crate) fn chown(&self, name: &str, uid: u32) -> Result<(), CgroupError> {
-        fchownat(&self.fd, name, Some(uid.into()), None, AtFlags::AT_SYMLINK_NOFOLLOW)
+        fchownat(self.fd(), self.reach(name).as_ref(), Some(uid.into()), None, AtFlags::AT_SYMLINK_NOFOLLOW)
             .map_err(|errno| CgroupError::io("change the owner of", self.path.join(name), errno))
     }
 
     pub(crate) fn open_file(&self, name: &str, flags: OFlag) -> Result<File, CgroupError> {
-        openat(&self.fd, name, flags | OFlag::O_CLOEXEC, Mode::empty())
+        openat(self.fd(), self.reach(name).as_ref(), flags | OFlag::O_CLOEXEC, Mode::empty())
             .map(File::from)
             .map_err(|errno| CgroupError::io("open", self.path.join(name), errno))
     }
@@ -71,9 +96,12 @@ impl Dir {
     ) -> Result<(), CgroupError> {
         let file = match open.take() {
             Some(file) => Ok(file),
-            None => openat(&self.fd, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .map(File::from)
-                .map_err(std::io::Error::from),
+            None => {
+                let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+                openat(self.fd(), self.reach(name).as_ref(), flags, Mode::empty())
+                    .map(File::from)
+                    .map_err(std::io::Error::from)
+            }
         };
         let written = file.and_then(|file| open.insert(file).write_all(value.as_bytes()));
         written.map_err(|source| CgroupError::Write {

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  parent                                    child
-//!    │ clone3 ─────────────────────────────────▶│ joins cgroup and namespaces
+//!    │ clone3 ─────────────────────────────────▶│ makes namespaces
+//!    │ Go ─────────────────────────────────────▶│ only if the parent makes cgroups meanwhile
+//!    │                                          │ joins cgroup and namespaces
 //!    │◀──────────────── Forked(pid) + pidfd ────│ only from a process in between (exec, joined pid namespace)
 //!    │ Go ─────────────────────────────────────▶│ to the one that goes on
 //!    │◀──────────────── NamespacesReady ────────│ only if the parent has steps to do (id maps, …)

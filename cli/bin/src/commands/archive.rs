@@ -75,6 +75,10 @@ pub(crate) async fn upload(path: Option<&PathBuf>) -> Result<Upload> {
     let Some(path) = path else { return Ok(Upload::from_reader(tokio::io::stdin())) };
     let file =
         tokio::fs::File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?;
+    // It opens, and fails when it is read: by then it would look like a broken connection.
+    if file.metadata().await?.is_dir() {
+        bail!("{} is a directory: an archive is expected", path.display());
+    }
     Ok(Upload::from_reader(file))
 }
 

@@ -23,13 +23,15 @@ use crate::session::Session;
 
 /// More names are refused.
 const MAX_NAMES: u32 = 1 << 23;
+/// A longer path is no path on Linux, and would wait in memory until that is found.
+const MAX_PATH: usize = nix::libc::PATH_MAX as usize;
 /// Packets that wait for the disk.
 const BACKLOG: usize = 64;
 
 /// Why a directory cannot be received.
 #[derive(Debug, thiserror::Error)]
 enum ReceiveError {
-    #[error("the client's path {0:?} does not stay below its directory")]
+    #[error("the client's path {:?} does not stay below its directory, or is too long", shortened(.0))]
     Path(String),
     #[error("{path}: devices cannot be in a build context")]
     Device { path: String },
@@ -384,6 +386,11 @@ impl<'a> Receiver<'a> {
     }
 }
 
+/// The begin of a path, for messages.
+fn shortened(path: &str) -> &str {
+    &path[..path.floor_char_boundary(256)]
+}
+
 /// A path that stays below the directory, whatever is there.
 fn plain(path: &str) -> Result<PathBuf, ReceiveError> {
     let refused = || ReceiveError::Path(path.to_owned());
@@ -395,7 +402,7 @@ fn plain(path: &str) -> Result<PathBuf, ReceiveError> {
         })
         .collect();
     let plain = components.filter(|plain| !plain.as_os_str().is_empty() && !path.contains('\0'));
-    plain.ok_or_else(refused)
+    plain.filter(|plain| plain.as_os_str().len() < MAX_PATH).ok_or_else(refused)
 }
 
 #[cfg(test)]
@@ -488,7 +495,7 @@ mod tests {
         let (dir, mirror) = mirror();
         let outside = dir.path().join("outside");
         fs::create_dir(&outside).unwrap();
-        for path in ["../x", "/etc/x", "a/../../x", "", "."] {
+        for path in ["../x", "/etc/x", "a/../../x", "", ".", &"x/".repeat(MAX_PATH)] {
             let (_, result) = run(&mirror, vec![named(stat(path, 0o644, 1))]);
             assert!(matches!(result, Err(ReceiveError::Path(_))), "{path}: {result:?}");
         }

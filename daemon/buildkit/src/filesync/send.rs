@@ -143,7 +143,8 @@ fn stat(root: &RootDir, path: &Path, meta: &Meta) -> io::Result<Stat> {
         uid: meta.uid,
         gid: meta.gid,
         size: if meta.kind == Kind::File { i64::try_from(meta.size).unwrap_or(i64::MAX) } else { 0 },
-        mod_time: meta.mtime.tv_sec() * 1_000_000_000 + meta.mtime.tv_nsec(),
+        // Image content may have any time; the nearest that the protocol can say is told.
+        mod_time: meta.mtime.tv_sec().saturating_mul(1_000_000_000).saturating_add(meta.mtime.tv_nsec()),
         linkname,
         devmajor: device(nix::sys::stat::major(meta.device)),
         devminor: device(nix::sys::stat::minor(meta.device)),

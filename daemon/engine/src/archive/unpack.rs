@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use berth_store::members::Members;
 use berth_sys::path::{mkdir_all_in_root, open_in_root};
 use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
@@ -16,7 +17,7 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
-use tar::{Archive, Entry, EntryType};
+use tar::{Entry, EntryType};
 use xattr::FileExt as _;
 
 use crate::fsutil;
@@ -86,18 +87,16 @@ pub(super) fn unpack(target: &Target<'_>, from: impl Read) -> Result<(), UnpackE
 }
 
 fn entries(target: &Target<'_>, from: impl Read) -> Result<(), UnpackError> {
-    let mut archive = Archive::new(from);
     // Directories get their times last, when nothing is written into them any more.
     let mut dirs = Vec::new();
-    for entry in archive.entries().map_err(UnpackError::Archive)? {
-        let mut entry = entry.map_err(UnpackError::Archive)?;
+    Members::new(from).each(UnpackError::Archive, |entry| {
         let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let name = relative(OsStr::from_bytes(&entry.path_bytes())).ok_or_else(|| UnpackError::Refused {
             path: shown.clone(),
             reason: "the name leads out of the directory".to_owned(),
         })?;
-        one(target, &mut entry, &name, &shown, &mut dirs)?;
-    }
+        one(target, entry, &name, &shown, &mut dirs).map(|()| true)
+    })?;
     for (path, time) in dirs.into_iter().rev() {
         let system =
             |source: Errno| UnpackError::System { path: path.display().to_string(), source: source.into() };

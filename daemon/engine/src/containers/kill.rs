@@ -30,7 +30,7 @@ impl Engine {
         let result = self
             .detached(async move {
                 if number == SIGKILL {
-                    engine.disarm(&container)?;
+                    engine.disarm(&container);
                     return engine.kill_and_wait(&container).await;
                 }
                 engine.send_signal(&container, number).await
@@ -45,7 +45,7 @@ impl Engine {
         let own = container.definition().config.stop_signal.clone();
         let stops = number == SIGKILL || own.is_empty() || signal::parse(&own).is_ok_and(|own| own == number);
         if stops {
-            self.disarm(container)?;
+            self.disarm(container);
         }
         if container.phase() == Phase::Restarting {
             // There is no process; that the policy is disarmed is all there is to do.
@@ -73,9 +73,10 @@ impl Engine {
         Ok(())
     }
 
-    /// The restart policy rests until the next start.
-    pub(crate) fn disarm(&self, container: &Container) -> Result<()> {
-        container.note(&self.db, |status| status.manually_stopped = true)
+    /// The restart policy rests until the next start. That it cannot be written down (on a full disk, which the container
+    /// may have filled) keeps nobody from ending the container.
+    pub(crate) fn disarm(&self, container: &Container) {
+        self.note(container.note(&self.db, |status| status.manually_stopped = true));
     }
 
     /// SIGKILL, and the end.
@@ -105,7 +106,7 @@ impl Engine {
     pub(crate) async fn end_restarting(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         container.call_off_restart();
         if container.phase() == Phase::Restarting {
-            container.change(&self.db, super::machine::Change::Ended, |status| status.ends += 1)?;
+            self.note(container.change(&self.db, super::machine::Change::Ended, |status| status.ends += 1));
         }
         Ok(())
     }

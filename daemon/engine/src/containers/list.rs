@@ -40,6 +40,7 @@ impl Engine {
             found.iter().map(|container| self.summary(container, &mut images)).collect();
         for (summary, container) in summaries.iter_mut().zip(&found) {
             summary.names.extend(linked.get(&container.id).into_iter().flatten().cloned());
+            summary.health = options.health.then(|| health(&container.status()));
         }
         if options.size {
             for (summaries, some) in summaries.chunks_mut(fsutil::WALKS).zip(found.chunks(fsutil::WALKS)) {
@@ -83,13 +84,6 @@ impl Engine {
                 network_mode: definition.host.network_mode.clone(),
                 annotations: definition.host.annotations.clone(),
             },
-            health: Some(status.health.as_ref().map_or_else(
-                || HealthSummary { status: "none".to_owned(), failing_streak: 0 },
-                |health| HealthSummary {
-                    status: health.status.clone(),
-                    failing_streak: health.failing_streak,
-                },
-            )),
             network_settings: NetworkSettingsSummary { networks: self.endpoints_of(&definition, &status) },
             mounts: self.mount_points(&definition),
             ..ContainerSummary::default()
@@ -99,9 +93,19 @@ impl Engine {
 
 /// Arguments that hold blanks stand in quotes, as docker shows them.
 fn command_line(path: String, args: &[String]) -> String {
-    args.iter().fold(path, |line, arg| match arg.contains(' ') {
-        true => format!("{line} '{arg}'"),
-        false => format!("{line} {arg}"),
+    args.iter().fold(path, |mut line, arg| {
+        let quote = if arg.contains(' ') { "'" } else { "" };
+        line.extend([" ", quote, arg, quote]);
+        line
+    })
+}
+
+/// What health checks found; `none` where there are none.
+fn health(status: &Status) -> HealthSummary {
+    let none = || HealthSummary { status: "none".to_owned(), failing_streak: 0 };
+    status.health.as_ref().map_or_else(none, |health| HealthSummary {
+        status: health.status.clone(),
+        failing_streak: health.failing_streak,
     })
 }
 

@@ -9,7 +9,7 @@ use super::Container;
 use super::machine::{Change, Phase};
 use super::mounts::MountKind;
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Kind, Result};
 
 impl Engine {
     /// Removes a container.
@@ -34,7 +34,7 @@ impl Engine {
         let killed = options.force && container.phase().is_running();
         if killed {
             // Ahead of the lock: a stop that waits for its time-out holds it.
-            self.disarm(container)?;
+            self.disarm(container);
             self.kill_and_wait(container).await?;
         }
         let _operation = container.operation.lock().await;
@@ -66,7 +66,13 @@ impl Engine {
         container: &Arc<Container>,
         volumes: bool,
     ) -> Result<()> {
-        container.change(&self.db, Change::Remove, |_| {})?;
+        match container.change(&self.db, Change::Remove, |_| {}) {
+            // It is in no phase to be removed.
+            Err(error) if error.kind() == Kind::Conflict => return Err(error),
+            // A full disk must not keep what fills it. Were the daemon killed now, the container would be listed as it was
+            // before, and could be removed again.
+            result => self.note(result),
+        }
         container.live().waiting.clear();
         let removed = {
             let container = Arc::clone(container);

@@ -106,12 +106,12 @@ impl Engine {
         let result = self.try_start(container, &mut made).await;
         let Err((error, code)) = result else { return Ok(()) };
         self.undo_start(container, made).await;
-        container.note(&self.db, |status| {
+        self.note(container.note(&self.db, |status| {
             status.exit_code = code;
             status.error = error.message().to_owned();
             status.pid = 0;
             status.endpoints.clear();
-        })?;
+        }));
         if container.definition().host.auto_remove {
             let engine = Arc::clone(self);
             let container = Arc::clone(container);

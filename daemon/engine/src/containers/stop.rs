@@ -42,7 +42,7 @@ impl Engine {
             Some(signal) => signal::parse(signal)?,
             None => Self::stop_signal(container),
         };
-        self.disarm(container)?;
+        self.disarm(container);
         if container.phase() == Phase::Restarting {
             self.end_restarting(container).await?;
         } else {

@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::ids;
 use crate::items::{ByteStream, Progress, stream_from};
+use crate::queue::{self, Filler, Weigh};
 
 /// Docker's registry, where a login without address goes.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
@@ -45,25 +46,29 @@ pub(crate) fn message(event: Event) -> ProgressMessage {
     }
 }
 
+impl Weigh for ProgressMessage {
+    fn weight(&self) -> usize {
+        queue::OVERHEAD + self.stream.as_ref().map_or(0, String::len)
+    }
+}
+
 /// Takes progress from callbacks, which must not wait, to a channel that a slow client fills. What shows how far a
 /// layer is may be dropped; what says what happened may not.
-pub(crate) fn funnel(
-    progress: Progress,
-) -> (impl Fn(ProgressMessage) + Send + Sync + 'static, tokio::task::JoinHandle<()>) {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<ProgressMessage>();
+pub(crate) fn funnel(progress: Progress) -> (Filler<ProgressMessage>, tokio::task::JoinHandle<()>) {
+    let (filler, mut drain) = queue::queue::<ProgressMessage>();
     let pump = tokio::spawn(async move {
-        while let Some(message) = receiver.recv().await {
+        while let Some(message) = drain.next().await {
             let counts = message.progress_detail.as_ref().is_some_and(|detail| detail.current.is_some());
             if counts && progress.capacity() == 0 {
                 continue;
             }
+            // That the client has gone is told by the cancellation.
             if progress.send(message).await.is_err() {
                 return;
             }
         }
     });
-    // That the client has gone is told by the cancellation.
-    (move |message| drop(sender.send(message)), pump)
+    (filler, pump)
 }
 
 impl Engine {
@@ -84,8 +89,9 @@ impl Engine {
         let platform = platform(platform_text)?;
         let credentials = credentials(&auth);
         let (tell, pump) = funnel(progress);
-        let pull =
-            self.registry.pull(&reference, &platform, &credentials, move |event: Event| tell(message(event)));
+        let pull = self
+            .registry
+            .pull(&reference, &platform, &credentials, move |event: Event| tell.put(message(event)));
         let pulled = tokio::select! {
             pulled = pull => pulled,
             () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
@@ -145,7 +151,7 @@ impl Engine {
                     match event {
                         // Told already.
                         Event::Status(text) if text.starts_with("The push refers to") => {}
-                        event => tell(message(event)),
+                        event => tell.put(message(event)),
                     }
                 });
             let pushed = tokio::select! {
@@ -241,7 +247,7 @@ impl Engine {
                 .blocking(move |engine| {
                     let show = |event: LoadEvent| {
                         if !quiet {
-                            tell(load_message(event));
+                            tell.put(load_message(event));
                         }
                     };
                     Ok(engine.store.load(tar, &show)?)

@@ -67,13 +67,13 @@ impl Engine {
                 return Ok(());
             };
             container.set_shim(None);
-            container.change_status(&engine.db, |status| {
+            engine.note(container.change_status(&engine.db, |status| {
                 status.phase = ContainerPhase::Exited;
                 status.exit_code = START_FAILED;
                 status.start_failed = true;
                 status.finished = Some(Timestamp::now());
                 status.message = error.message().to_owned();
-            })?;
+            }));
             engine.tell(&container.sandbox, &container.id, PodChange::Stopped);
             engine.tell_end(&container).await;
             Err(error)
@@ -102,11 +102,12 @@ impl Engine {
         }
         let (pid, at) = shim.start().await.map_err(|error| failed_start(error, &dir))?;
         container.set_shim(Some(shim.clone()));
-        container.change_status(&self.db, |status| {
+        // It runs, whether that can be written down or not: from here on somebody has to watch it.
+        self.note(container.change_status(&self.db, |status| {
             status.phase = ContainerPhase::Running;
             status.pid = pid;
             status.started = Some(at);
-        })?;
+        }));
         self.watch_pod_container(Arc::clone(container), shim, events);
         Ok(())
     }

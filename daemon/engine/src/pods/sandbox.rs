@@ -159,7 +159,8 @@ impl Engine {
     async fn stop_sandbox_locked(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let was_ready = sandbox.is_ready();
         if was_ready {
-            sandbox.change(&self.db, |record| record.phase = SandboxPhase::NotReady)?;
+            // Stopping and removing make room on a full disk: that they cannot be written down does not end them.
+            self.note(sandbox.change(&self.db, |record| record.phase = SandboxPhase::NotReady));
         }
         let containers = self.pods.containers_of(&sandbox.id);
         let stops =
@@ -197,7 +198,7 @@ impl Engine {
                 return Ok(());
             }
             engine.stop_sandbox_locked(&sandbox).await?;
-            sandbox.change(&engine.db, |record| record.phase = SandboxPhase::Removing)?;
+            engine.note(sandbox.change(&engine.db, |record| record.phase = SandboxPhase::Removing));
             let mut errors = Vec::new();
             for container in engine.pods.containers_of(&sandbox.id) {
                 errors.extend(engine.remove_known_container(&container).await.err());

@@ -19,6 +19,7 @@ pub(super) async fn list(context: Context) -> ApiResult<Response<Body>> {
         all: query.flag("all"),
         limit: query.number("limit")?.unwrap_or(0),
         size: query.flag("size"),
+        health: context.version.at_least(52),
         filters: query.filters()?,
     };
     let containers = context.engine().list_containers(&options).await?;

@@ -346,7 +346,10 @@ fn dockerfile(root: &Path, file: Option<&Path>) -> Result<(Option<String>, Optio
     let name = path.file_name().with_context(failed)?;
     let full = dir.canonicalize().with_context(failed)?.join(name);
     if !full.exists() {
-        return Err(std::io::Error::from(std::io::ErrorKind::NotFound)).with_context(failed);
+        bail!(
+            "unable to prepare context: there is no file {}: name the Dockerfile with -f, or the directory that has one",
+            path.display()
+        );
     }
     match full.strip_prefix(root) {
         Ok(relative) => Ok((Some(relative.to_str().with_context(failed)?.to_owned()), None)),
@@ -357,6 +360,13 @@ fn dockerfile(root: &Path, file: Option<&Path>) -> Result<(Option<String>, Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_dockerfile_is_told_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = dockerfile(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("Dockerfile: name the Dockerfile with -f"), "{error}");
+    }
 
     #[test]
     fn archives_are_known_by_their_first_bytes() {

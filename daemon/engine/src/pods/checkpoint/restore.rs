@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use berth_oci::{MAX_DOCUMENT, Manifest};
 use berth_runtime_client::protocol::{Restore, Runtime};
 use berth_store::Image;
+use berth_store::members::Members;
 use berth_sys::path::open_in_root;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -128,26 +129,21 @@ impl Engine {
         match checkpoint {
             Checkpoint::Archive(path) => {
                 let file = File::open(path).during("open the checkpoint", path)?;
-                let walk = || -> io::Result<()> {
-                    for entry in tar::Archive::new(io::BufReader::new(file)).entries()? {
-                        let mut entry = entry?;
-                        let Some(name) = wanted(&entry.path()?) else { continue };
-                        if entry.header().entry_type().is_file() && !see(&name, &mut entry)? {
-                            break;
-                        }
+                let seen = Members::new(io::BufReader::new(file)).each(std::convert::identity, |entry| {
+                    let name = wanted(&entry.path()?);
+                    match name.filter(|_| entry.header().entry_type().is_file()) {
+                        Some(name) => see(&name, entry),
+                        None => Ok(true),
                     }
-                    Ok(())
-                };
-                walk().during("read the checkpoint", path)
+                });
+                seen.during("read the checkpoint", path)
             }
             Checkpoint::Image(image) => {
                 let root = self.store.snapshots().mount_ro(&image.layers)?;
                 let mut walk = || -> io::Result<()> {
-                    // O_NONBLOCK: a FIFO of the image must not hang the engine.
-                    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
                     for name in names_in(&root)? {
-                        let mut file = File::from(open_in_root(root.as_fd(), &name, flags, Mode::empty())?);
-                        if file.metadata()?.is_file() && !see(&name, &mut file)? {
+                        let Some(mut file) = regular(&root, &name)? else { continue };
+                        if !see(&name, &mut file)? {
                             break;
                         }
                     }
@@ -202,6 +198,17 @@ fn names_in(root: &OwnedFd) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// A file of an image, for reading; none if it is something else. A pipe or a device, which the image's maker may have
+/// put there instead, is not opened: that could wait for ever.
+fn regular(root: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    let open =
+        |flags| open_in_root(root.as_fd(), name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+    if !File::from(open(OFlag::O_PATH)?).metadata()?.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(File::from(open(OFlag::O_RDONLY | OFlag::O_NONBLOCK)?)))
+}
+
 fn is_there(root: &OwnedFd, name: &str) -> bool {
     open_in_root(root.as_fd(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()).is_ok()
 }
@@ -209,6 +216,18 @@ fn is_there(root: &OwnedFd, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&dir.path().join(CONFIG_DUMP), Mode::S_IRUSR).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(LOG)).unwrap();
+        fs::write(dir.path().join(ROOTFS_DIFF), "x").unwrap();
+        let root = OwnedFd::from(File::open(dir.path()).unwrap());
+        assert!(regular(&root, CONFIG_DUMP).unwrap().is_none());
+        assert!(regular(&root, LOG).unwrap().is_none());
+        assert!(regular(&root, ROOTFS_DIFF).unwrap().is_some());
+    }
 
     #[test]
     fn only_files_of_a_checkpoint_are_taken() {

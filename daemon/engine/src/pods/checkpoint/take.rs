@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -216,21 +216,18 @@ fn check_location(location: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The archive, which appears as a whole or not at all.
+/// The archive, which appears as a whole or not at all. Until then it has a name that nobody can foresee: the directory
+/// may be one where others make files, too, and what is written is the container's memory.
 fn pack(work: &Path, location: &Path) -> Result<()> {
-    let mut beside = location.as_os_str().to_owned();
-    beside.push(".part");
-    let beside = PathBuf::from(beside);
-    let written = write_archive(work, &beside).and_then(|()| fs::rename(&beside, location));
-    if written.is_err() {
-        // What could not be written need not be there.
-        fs::remove_file(&beside).ok();
-    }
-    written.during("write", location)
+    let parent = location.parent().unwrap_or(Path::new("/"));
+    let written = tempfile::Builder::new().prefix(".checkpoint-").tempfile_in(parent).and_then(|file| {
+        write_archive(work, file.as_file())?;
+        file.persist(location).map_err(|error| error.error)
+    });
+    written.map(drop).during("write", location)
 }
 
-fn write_archive(work: &Path, to: &Path) -> io::Result<()> {
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+fn write_archive(work: &Path, file: &File) -> io::Result<()> {
     let mut archive = tar::Builder::new(io::BufWriter::new(file));
     archive.follow_symlinks(false);
     // First what a restore asks for first.
@@ -245,4 +242,30 @@ fn write_archive(work: &Path, to: &Path) -> io::Result<()> {
         }
     }
     archive.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn the_archive_is_written_through_nobodys_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (work, victim) = (dir.path().join("work"), dir.path().join("victim"));
+        fs::create_dir(&work).unwrap();
+        fs::write(work.join(CONFIG_DUMP), "{}").unwrap();
+        fs::write(&victim, "mine").unwrap();
+        let location = dir.path().join("cp.tar");
+        for name in ["cp.tar", "cp.tar.part"] {
+            symlink(&victim, dir.path().join(name)).unwrap();
+        }
+        pack(&work, &location).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"mine");
+        let made = fs::symlink_metadata(&location).unwrap();
+        assert!(made.is_file() && made.mode() & 0o077 == 0);
+        let others = fs::read_dir(dir.path()).unwrap().flatten();
+        assert!(others.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')));
+    }
 }
