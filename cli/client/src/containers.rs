@@ -16,7 +16,7 @@ use berth_api::{
 use http::{HeaderMap, Method};
 
 use crate::{
-    ByteStream, Client, Error, Hijacked, JsonStream, OutputStream, Result, Upload,
+    ByteStream, Client, Error, Hijacked, Json, JsonStream, OutputStream, Result, Upload,
     query::{Query, segment},
     request::{Answer, Call},
 };
@@ -73,12 +73,17 @@ impl Client {
 
     /// Lists containers.
     pub async fn container_list(&self, options: &ListContainers) -> Result<Vec<ContainerSummary>> {
+        self.container_list_json(options).await?.read()
+    }
+
+    /// Lists containers, as the daemon has written it.
+    pub async fn container_list_json(&self, options: &ListContainers) -> Result<Json> {
         let query = Query::new()
             .flag("all", options.all)
             .nonzero("limit", options.limit)
             .flag("size", options.size)
             .filters(&options.filters);
-        self.fetch(Call::get("/containers/json", &query)).await
+        self.fetch_json(Call::get("/containers/json", &query)).await
     }
 
     /// Shows a container; with its size if asked.

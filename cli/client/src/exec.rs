@@ -2,11 +2,12 @@
 
 use berth_api::{
     IdResponse,
-    exec::{ExecConfig, ExecInspect, ExecStartRequest},
+    exec::{ExecConfig, ExecInspect, ExecStartRequest, RUN, RUN_ID},
 };
+use http::StatusCode;
 
 use crate::{
-    Client, Hijacked, Result,
+    Client, Error, Hijacked, Result, hijack,
     query::{Query, segment},
     request::Call,
 };
@@ -19,6 +20,27 @@ impl Client {
         let path = format!("/containers/{}/exec", segment(container));
         let created: IdResponse = self.fetch(Call::post(path, &Query::new()).json(config)).await?;
         Ok(created.id)
+    }
+
+    /// Prepares and starts it with its streams attached; its id and the streams. An engine that knows how does that in one
+    /// exchange, and tells the exit code as well ([`crate::HijackReader::exit_code`]); others are asked one after the other.
+    pub async fn exec_run(&self, container: &str, config: &ExecConfig) -> Result<(String, Hijacked)> {
+        let path = format!("/containers/{}/exec", segment(container));
+        let call = Call::post(path, &Query::new()).json(config).header("connection", "Upgrade");
+        let answer = self.send(call.header("upgrade", RUN)).await?;
+        if answer.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let IdResponse { id, .. } = self.json(answer).await?.read()?;
+            let start =
+                ExecStartRequest { detach: false, tty: config.tty, console_size: config.console_size };
+            let streams = self.exec_start(&id, &start).await?;
+            return Ok((id, streams));
+        }
+        let id = answer.response.headers().get(RUN_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let id = id.ok_or_else(|| Error::Protocol {
+            operation: answer.operation.clone(),
+            reason: "the exec has no name".to_owned(),
+        })?;
+        Ok((id, hijack::take_over(answer, config.tty).await?))
     }
 
     /// Starts it with its streams attached; `request.tty` must be what create said.

@@ -34,6 +34,7 @@ pub struct HijackReader {
     ahead: Bytes,
     buffer: BytesMut,
     decoder: Option<Decoder>,
+    exit_code: Option<i32>,
 }
 
 /// What the container reads; shutting it down tells the end of the input.
@@ -56,7 +57,7 @@ impl Client {
     }
 }
 
-async fn take_over(answer: Answer, tty: bool) -> Result<Hijacked> {
+pub(crate) async fn take_over(answer: Answer, tty: bool) -> Result<Hijacked> {
     let Answer { operation, response, .. } = answer;
     // Since API 1.42 the daemon says itself whether the output is framed.
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -75,6 +76,7 @@ async fn take_over(answer: Answer, tty: bool) -> Result<Hijacked> {
             ahead: parts.read_buf,
             buffer: BytesMut::with_capacity(32 << 10),
             decoder: framed.then(Decoder::new),
+            exit_code: None,
         },
         input: HijackWriter { socket: write },
     })
@@ -90,6 +92,10 @@ impl HijackReader {
             if let Some(decoder) = &mut self.decoder
                 && let Some((channel, bytes)) = decoder.next_frame().map_err(io::Error::other)?
             {
+                if channel == Channel::Exit {
+                    self.exit_code = bytes.try_into().ok().map(i32::from_be_bytes);
+                    return Ok(None);
+                }
                 return Ok(Some((channel, bytes.into())));
             }
             let bytes = self.read().await?;
@@ -99,6 +105,12 @@ impl HijackReader {
                 None => return Ok(Some((Channel::Stdout, bytes))),
             }
         }
+    }
+
+    /// The exit code, if it came behind the output: [`Client::exec_run`].
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        self.exit_code
     }
 
     async fn read(&mut self) -> io::Result<Bytes> {

@@ -1,7 +1,7 @@
 //! A typed client for the Docker Engine API, over a unix socket or TCP.
 //!
-//! It speaks to berthd and to any dockerd since API 1.24: the version is negotiated by `/_ping` before the first
-//! request. One [`Client`] is cheap to clone and keeps idle connections for reuse.
+//! It speaks to berthd and to any dockerd since API 1.24. The first request is in the newest version, without asking before
+//! which one the daemon knows; to a daemon that refuses it for that, it is told again in the one that `/_ping` names. One [`Client`] is cheap to clone and keeps idle connections for reuse.
 //!
 //! - Answers that end are collected and decoded.
 //! - Streams ([`JsonStream`], [`OutputStream`], [`ByteStream`]) are read piece by piece; dropping one closes its
@@ -35,7 +35,7 @@ pub use host::Host;
 pub use images::PullOptions;
 pub use local_build::LocalMessages;
 pub use ping::Ping;
-pub use request::Client;
+pub use request::{Client, Json};
 pub use streams::{ByteStream, JsonStream, OutputStream};
 pub use tls::Trust;
 pub use upload::Upload;

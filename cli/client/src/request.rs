@@ -4,10 +4,10 @@ use std::{fmt, sync::Arc};
 
 use berth_api::{ApiVersion, ErrorBody};
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{Error, Host, Ping, Result, Upload, connection, query::Query, upload::RequestBody};
@@ -72,9 +72,38 @@ impl Call {
         self.header("content-type", kind)
     }
 
+    /// The same again; none if the body can be sent but once.
+    fn again(&self) -> Option<Self> {
+        let body = self.body.again()?;
+        Some(Self {
+            method: self.method.clone(),
+            path: self.path.clone(),
+            headers: self.headers.clone(),
+            body,
+        })
+    }
+
     pub(crate) fn operation(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
         format!("{} {path}", self.method)
+    }
+}
+
+/// A JSON answer as the daemon has written it, to be read without a copy.
+#[derive(Debug)]
+pub struct Json {
+    operation: String,
+    bytes: Bytes,
+}
+
+impl Json {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if it is something else.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        serde_json::from_slice(&self.bytes)
+            .map_err(|error| Error::Protocol { operation: self.operation.clone(), reason: error.to_string() })
     }
 }
 
@@ -92,13 +121,14 @@ impl Client {
         Self { shared: Arc::new(Shared { host, version: OnceCell::new(), idle: Mutex::default() }) }
     }
 
-    /// A client of the daemon at this address, once it has answered.
+    /// A client of the daemon at this address, connected to it. Nothing is sent before the first request.
     ///
     /// # Errors
-    /// [`Error::Connect`] if nobody answers.
+    /// [`Error::Connect`] if nobody listens there.
     pub async fn connect(host: Host) -> Result<Self> {
         let client = Self::new(host);
-        client.ping().await?;
+        let sender = client.dial().await?;
+        client.keep(sender).await;
         Ok(client)
     }
 
@@ -148,21 +178,50 @@ impl Client {
 
     /// Sends a request; an error answer becomes an error.
     pub(crate) async fn send(&self, call: Call) -> Result<Answer> {
-        let version = self.version_spoken().await?;
-        let answer = self.exchange(call, Some(version)).await?;
-        let status = answer.response.status();
-        if status.is_success() || status.is_informational() || status.as_u16() == 304 {
+        let Some(version) = self.shared.version.get() else { return self.send_first(call).await };
+        let answer = self.exchange(call, Some(*version)).await?;
+        if is_good(&answer) { Ok(answer) } else { Err(self.refusal(answer).await) }
+    }
+
+    /// Sends a request to a daemon that has not told yet which version it knows: in ours, for mostly it knows that, and each
+    /// answer tells. A daemon that is older refuses it and has done nothing; then it is asked, and told again.
+    async fn send_first(&self, call: Call) -> Result<Answer> {
+        let Some(again) = call.again() else {
+            self.ping().await?;
+            return Box::pin(self.send(call)).await;
+        };
+        let answer = self.exchange(call, Some(ApiVersion::MAX)).await?;
+        let told = Ping::from_headers(answer.response.headers());
+        if told.api_version.is_some() {
+            // Of two requests at once the first settles it; both have heard the same daemon.
+            self.shared.version.set(told.negotiated()).ok();
+        }
+        if is_good(&answer) {
             return Ok(answer);
         }
-        Err(self.refusal(answer).await)
+        let too_new = answer.response.status() == StatusCode::BAD_REQUEST;
+        let refusal = self.refusal(answer).await;
+        match too_new && self.version_spoken().await? != ApiVersion::MAX {
+            true => Box::pin(self.send(again)).await,
+            false => Err(refusal),
+        }
     }
 
     /// Sends a request and decodes the JSON answer.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+        self.fetch_json(call).await?.read()
+    }
+
+    /// Sends a request whose answer is JSON.
+    pub(crate) async fn fetch_json(&self, call: Call) -> Result<Json> {
         let answer = self.send(call).await?;
+        self.json(answer).await
+    }
+
+    /// An answer that is JSON.
+    pub(crate) async fn json(&self, answer: Answer) -> Result<Json> {
         let (operation, bytes) = self.collect(answer).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Protocol { operation, reason: error.to_string() })
+        Ok(Json { operation, bytes })
     }
 
     /// Sends a request whose answer has no content; tells whether it was 304 Not Modified.
@@ -243,7 +302,7 @@ impl Client {
         let agent = concat!("berth/", env!("CARGO_PKG_VERSION"));
         let request = request
             .header(header::USER_AGENT, agent)
-            .body(call.body.0)
+            .body(call.body.into_body())
             .map_err(|source| Error::InvalidRequest { operation: operation.clone(), source })?;
         let sent = match sender.try_send_request(request).await {
             // A kept connection that the daemon had closed meanwhile: nothing was sent, a new one will do.
@@ -261,6 +320,11 @@ impl Client {
             Err(source) => Err(Error::Transport { operation, source }),
         }
     }
+}
+
+fn is_good(answer: &Answer) -> bool {
+    let status = answer.response.status();
+    status.is_success() || status.is_informational() || status == StatusCode::NOT_MODIFIED
 }
 
 impl fmt::Debug for Client {

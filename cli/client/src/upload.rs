@@ -12,7 +12,12 @@ use tokio_util::io::ReaderStream;
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What is sent to the daemon: a context, an archive, an image.
-pub struct Upload(pub(crate) RequestBody);
+pub struct Upload(Content);
+
+enum Content {
+    Bytes(Bytes),
+    Stream(RequestBody),
+}
 
 impl Upload {
     /// Nothing.
@@ -23,7 +28,7 @@ impl Upload {
 
     /// Bytes in memory.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
-        Self(Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync())
+        Self(Content::Bytes(bytes.into()))
     }
 
     /// Whatever comes out of a reader, chunked.
@@ -33,7 +38,22 @@ impl Upload {
 
     /// Whatever comes out of a stream, chunked. An error breaks the connection off.
     pub fn from_stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
-        Self(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
+        Self(Content::Stream(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync()))
+    }
+
+    /// The same again; none if it is a stream.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match &self.0 {
+            Content::Bytes(bytes) => Some(Self(Content::Bytes(bytes.clone()))),
+            Content::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn into_body(self) -> RequestBody {
+        match self.0 {
+            Content::Bytes(bytes) => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+            Content::Stream(body) => body,
+        }
     }
 }
 

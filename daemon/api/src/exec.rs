@@ -1,8 +1,20 @@
 //! Execs: further processes in a running container.
 
+//!
+//! A client that offers to switch to [`RUN`] when it creates an exec asks to have it run at once: it is answered by
+//! `101 UPGRADED`, and the connection is the exec's. Its output is framed, with a terminal or without, and ends with a frame
+//! of [`crate::stdcopy::Stream::Exit`]. An engine that does not know this creates the exec and answers `201 Created`, as to
+//! everybody else.
+
 use serde::{Deserialize, Serialize};
 
 use crate::wire::is_default;
+
+/// What a client offers to switch to (`Upgrade:`) that wants an exec created, run and its exit code in one exchange.
+pub const RUN: &str = "berth-exec";
+
+/// The header that then names the exec.
+pub const RUN_ID: &str = "berth-exec-id";
 
 wire! {
     /// Body of `POST /containers/{id}/exec`.

@@ -19,6 +19,8 @@ pub enum Stream {
     Stderr = 2,
     /// An error of the daemon itself, while it read the log.
     SystemError = 3,
+    /// Berth's own, for who asks for it ([`crate::exec::RUN`]): the exit code, a big-endian `i32`. Nothing comes behind it.
+    Exit = 4,
 }
 
 /// The header of a frame with so many bytes.
@@ -90,6 +92,7 @@ impl Decoder {
             1 => Stream::Stdout,
             2 => Stream::Stderr,
             3 => Stream::SystemError,
+            4 => Stream::Exit,
             byte => return Err(FrameError::UnknownStream(byte)),
         };
         let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;

@@ -59,7 +59,7 @@ pub use build_work::{Build, Logins};
 pub use cdi::CdiDirs;
 pub use cgroups::CgroupDriver;
 pub use config::{Defaults, EngineConfig, Runtime};
-pub use containers::{PreparedAttach, StatsStream};
+pub use containers::{ExecClient, ExecReader, PreparedAttach, StatsStream};
 pub use dns::DNS_ROLE;
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};

@@ -218,6 +218,10 @@ pub struct Attach {
     /// [`Answer::Attached`], and what follows then has neither gap nor duplicate.
     #[serde(default)]
     pub hold: bool,
+    /// Behind the last output of an exec a piece of stream 4 tells its exit code, a big-endian `i32`. Only with
+    /// [`Framing::Stdcopy`].
+    #[serde(default)]
+    pub exit_code: bool,
 }
 
 impl Attach {
@@ -231,6 +235,7 @@ impl Attach {
             detach_keys: Vec::new(),
             initial_stdin: Vec::new(),
             hold: false,
+            exit_code: false,
         }
     }
 }

@@ -141,12 +141,14 @@ impl Shim {
         }
         exec.recorded = true;
         exec.hub.take_rest(&mut self.scratch);
-        let record = ExecRecord { exec_id: exec.id.clone(), code: ended.code(), at: ended.at };
+        let code = ended.code();
+        let record = ExecRecord { exec_id: exec.id.clone(), code, at: ended.at };
         if let Err(error) = record::write(&self.dir, &files::exec_record(&record.exec_id), &record) {
             eprintln!("{error}");
         }
         self.announce(Event::ExecExited(record));
         if let Some(exec) = self.execs.get_mut(&hub) {
+            exec.hub.tell_exit(code);
             exec.hub.finish();
         }
     }

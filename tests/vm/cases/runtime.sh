@@ -1,6 +1,6 @@
 # berth-runtime on a host that has cgroup v2 only.
 # needs: berth-runtime
-# expect: 6
+# expect: 8
 state=/run/berth-runtime
 
 # bundle NAME RESOURCES COMMAND: a bundle with busybox in it
@@ -36,8 +36,17 @@ bundle view '{"pids":{"limit":9},"memory":{"limit":33554432}}' 'read a </sys/fs/
 run view >/dev/null
 check 'runtime: own cgroup namespace shows own limits' "$(cat /tmp/view/out)" '9 33554432' view
 
+# profile NAME: the same bundle under this AppArmor profile, of which a kernel has one from its start
+profile() {
+    bundle profile '{}' 'read a </proc/self/attr/current; echo $a'
+    sed -i "s|\"cwd\":\"/\"|&,\"apparmorProfile\":\"$1\"|" /tmp/profile/config.json
+    run profile
+}
+check 'runtime: an AppArmor profile' "$(profile unconfined) $(cat /tmp/profile/out)" '0 unconfined' profile
+check 'runtime: an AppArmor profile that is not there' "$(profile nosuch) $(grep -c 'it is not loaded' /tmp/profile/out)" '1 1' profile
+
 (cd /tmp/view && berth-runtime --root "$state" --systemd-cgroup run sys) >/tmp/view/out 2>&1
 check 'runtime: no systemd is said' "$? $(grep -c 'systemd support for managing cgroups is not available' /tmp/view/out)" '1 1' view
 check 'runtime: and leaves nothing' "$(berth-runtime --root "$state" list -q)" '' view
 
-check 'runtime: nothing is left' "$(ls /sys/fs/cgroup/berth 2>/dev/null | grep -c -x -e exit -e hog -e view)" 0 view
+check 'runtime: nothing is left' "$(ls /sys/fs/cgroup/berth 2>/dev/null | grep -c -x -e exit -e hog -e view -e profile)" 0 view

@@ -69,13 +69,13 @@ pub(crate) async fn run(session: &Session, args: Exec) -> Result<Exit> {
         working_dir: args.workdir.clone().unwrap_or_default(),
         cmd: Some(args.command.clone()),
     };
-    let id = client.exec_create(&args.container, &config).await?;
-    let start = ExecStartRequest { detach: args.detach, tty: args.tty, console_size: size };
     if args.detach {
+        let id = client.exec_create(&args.container, &config).await?;
+        let start = ExecStartRequest { detach: true, tty: args.tty, console_size: size };
         client.exec_start_detached(&id, &start).await.map_err(start_failure)?;
         return Ok(Exit::Success);
     }
-    let connection = client.exec_start(&id, &start).await.map_err(start_failure)?;
+    let (id, connection) = client.exec_run(&args.container, &config).await.map_err(start_failure)?;
     let raw = if args.tty && args.interactive { terminal::Raw::enter()? } else { None };
     let _size =
         if args.tty { signals::follow_size(&client, signals::Window::Exec(id.clone())) } else { None };
@@ -86,11 +86,12 @@ pub(crate) async fn run(session: &Session, args: Exec) -> Result<Exit> {
     };
     let copied = pump::run(connection, plan).await;
     drop(raw);
-    if copied? == pump::Ended::Detached {
-        return Ok(Exit::Success);
-    }
-    let state = client.exec_inspect(&id).await?;
-    Ok(Exit::of_program(state.exit_code.context("the engine does not know how the command ended")?))
+    let code = match copied? {
+        pump::Ended::Detached => return Ok(Exit::Success),
+        pump::Ended::Closed(Some(code)) => Some(i64::from(code)),
+        pump::Ended::Closed(None) => client.exec_inspect(&id).await?.exit_code,
+    };
+    Ok(Exit::of_program(code.context("the engine does not know how the command ended")?))
 }
 
 /// A command that could not be started has the exit code that the engine's words say.

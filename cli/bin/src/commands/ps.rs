@@ -1,15 +1,17 @@
 //! `berth ps`.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
-use berth_api::container::{ContainerSummary, PortSummary};
+use berth_api::container::{ContainerLine, PortSummary};
 use berth_api::options::ListContainers;
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::flags::filter;
-use crate::output::list::{Column, Style, asks_for, render};
+use crate::output::list::{Column, Row, Style, asks_for, render};
 use crate::output::units;
 use crate::session::Session;
 
@@ -69,11 +71,13 @@ pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
         limit: limit.unwrap_or(0),
         size: args.size || asks_for(args.format.as_deref(), "Size"),
         filters: filter::parse(&args.filter)?,
+        ..ListContainers::default()
     };
-    let containers = client.container_list(&options).await?;
+    let list = client.container_list_json(&options).await?;
+    let containers: Vec<ContainerLine<'_>> = list.read()?;
     // Where this machine's time zone has to be looked for, that takes longer than all the rest.
     let dated = asks_for(args.format.as_deref(), "CreatedAt");
-    let rows = containers.into_iter().map(|container| row(&container, args.no_trunc, dated));
+    let rows = containers.into_iter().map(|container| Shown { container, whole: args.no_trunc, dated });
     let mut columns = COLUMNS.to_vec();
     if args.size {
         columns.push(("SIZE", "Size"));
@@ -83,34 +87,80 @@ pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn row(container: &ContainerSummary, whole: bool, dated: bool) -> Value {
-    let created = Timestamp::from_second(container.created).unwrap_or_default();
-    let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
-    let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mounts: Vec<&str> = container
-        .mounts
-        .iter()
-        .map(|m| if m.name.is_empty() { m.source.as_str() } else { m.name.as_str() })
-        .collect();
-    let local = container.mounts.iter().filter(|mount| mount.driver == "local").count();
-    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
-    json!({
-        "ID": if whole { &container.id } else { short(&container.id) },
-        "Image": container.image.strip_prefix("sha256:").map_or(container.image.as_str(), short),
-        "Command": format!("\"{}\"", if whole { container.command.clone() } else { truncated(&container.command, 20) }),
-        "CreatedAt": dated.then(|| units::local(created)),
-        "RunningFor": units::ago(created),
-        "Ports": ports(&container.ports),
-        "State": container.state,
-        "Status": container.status,
-        "Size": format!("{} (virtual {})", units::size(container.size_rw), units::size(container.size_root_fs)),
-        "Names": names.join(","),
-        "Labels": labels.join(","),
-        "LocalVolumes": local.to_string(),
-        "Platform": Value::Null,
-        "Mounts": mounts.join(","),
-        "Networks": networks.join(","),
-    })
+/// A container as it is shown.
+struct Shown<'a> {
+    container: ContainerLine<'a>,
+    /// Ids and commands are not cut.
+    whole: bool,
+    /// Its day and hour are asked for.
+    dated: bool,
+}
+
+/// What a row has, in docker's order.
+const FIELDS: [&str; 15] = [
+    "ID",
+    "Image",
+    "Command",
+    "CreatedAt",
+    "RunningFor",
+    "Ports",
+    "State",
+    "Status",
+    "Size",
+    "Names",
+    "Labels",
+    "LocalVolumes",
+    "Platform",
+    "Mounts",
+    "Networks",
+];
+
+impl Row for Shown<'_> {
+    fn text(&self, field: &str) -> Cow<'_, str> {
+        let container = &self.container;
+        let created = || Timestamp::from_second(container.created).unwrap_or_default();
+        match field {
+            "ID" if self.whole => (&*container.id).into(),
+            "ID" => short(&container.id).into(),
+            "Image" => container.image.strip_prefix("sha256:").map_or(&*container.image, short).into(),
+            "Command" if self.whole => format!("\"{}\"", &*container.command).into(),
+            "Command" => format!("\"{}\"", truncated(&container.command, 20)).into(),
+            "CreatedAt" => units::local(created()).into(),
+            "RunningFor" => units::ago(created()).into(),
+            "Ports" => ports(&container.ports).into(),
+            "State" => (&*container.state).into(),
+            "Status" => (&*container.status).into(),
+            "Size" => {
+                let (own, all) = (units::size(container.size_rw), units::size(container.size_root_fs));
+                format!("{own} (virtual {all})").into()
+            }
+            "Names" => joined(container.names.iter().map(|name| name.trim_start_matches('/'))),
+            "Labels" => {
+                let labels = container.labels.iter().map(|(key, value)| format!("{}={}", &**key, &**value));
+                labels.collect::<Vec<_>>().join(",").into()
+            }
+            "LocalVolumes" => {
+                container.mounts.iter().filter(|mount| &*mount.driver == "local").count().to_string().into()
+            }
+            "Mounts" => {
+                joined(container.mounts.iter().map(|m| if m.name.is_empty() { &*m.source } else { &*m.name }))
+            }
+            "Networks" => joined(container.network_settings.networks.keys().map(|name| &**name)),
+            _ => "".into(),
+        }
+    }
+
+    fn fields(&self) -> Value {
+        let shown = |field: &&str| *field != "Platform" && (self.dated || *field != "CreatedAt");
+        let value = |field: &str| if shown(&field) { self.text(field).into() } else { Value::Null };
+        FIELDS.iter().map(|field| ((*field).to_owned(), value(field))).collect()
+    }
+}
+
+/// Mostly there is one.
+fn joined<'a>(mut texts: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
+    let first = texts.next().unwrap_or_default();
+    texts.fold(first.into(), |all, next| format!("{all},{next}").into())
 }
 
 /// The twelve characters of an id that people see.
@@ -121,7 +171,7 @@ pub(crate) fn short(id: &str) -> &str {
 
 /// At most `most` characters, the last of them an ellipsis where some are missing.
 pub(crate) fn truncated(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
+    if text.chars().nth(most).is_none() {
         return text.to_owned();
     }
     text.chars().take(most - 1).chain(['…']).collect()

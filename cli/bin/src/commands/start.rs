@@ -54,6 +54,6 @@ pub(crate) async fn run(session: &Session, args: Start) -> Result<Exit> {
     };
     match attach::streams(&client, &inspect, &options, start).await? {
         Ended::Detached => Ok(Exit::Success),
-        Ended::Closed => Ok(Exit::of_program(ended.exit().await?.status_code)),
+        Ended::Closed(_) => Ok(Exit::of_program(ended.exit().await?.status_code)),
     }
 }

@@ -1,6 +1,6 @@
 //! Lists of things: a table, a `--format`, or ids only.
 
-use std::borrow::Borrow;
+use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -20,9 +20,42 @@ pub(crate) struct Style<'a> {
     pub(crate) only: Option<&'static str>,
 }
 
-/// Renders `rows`, JSON objects that have all of the columns' fields and perhaps more. For a default table and for a single
-/// field each row is needed for a moment only.
-pub(crate) fn render<R: Borrow<Value>>(
+/// One thing of a list.
+pub(crate) trait Row {
+    /// A field as a table shows it; empty if there is none.
+    fn text(&self, field: &str) -> Cow<'_, str>;
+
+    /// All fields, in the order of docker's table.
+    fn fields(&self) -> Value;
+}
+
+impl Row for Value {
+    fn text(&self, field: &str) -> Cow<'_, str> {
+        match self.get(field) {
+            Some(Self::String(text)) => text.into(),
+            None | Some(Self::Null) => "".into(),
+            Some(other) => other.to_string().into(),
+        }
+    }
+
+    fn fields(&self) -> Value {
+        self.clone()
+    }
+}
+
+impl<R: Row> Row for &R {
+    fn text(&self, field: &str) -> Cow<'_, str> {
+        (**self).text(field)
+    }
+
+    fn fields(&self) -> Value {
+        (**self).fields()
+    }
+}
+
+/// Renders `rows`, which have all of the columns' fields and perhaps more. For a default table and for a single field each
+/// row is needed for a moment only.
+pub(crate) fn render<R: Row>(
     style: Style<'_>,
     columns: &[Column],
     headings: &[Column],
@@ -30,30 +63,30 @@ pub(crate) fn render<R: Borrow<Value>>(
 ) -> Result<String> {
     let rows = rows.into_iter();
     if let Some(field) = style.only {
-        return Ok(rows.map(|row| text(row.borrow(), field) + "\n").collect());
+        return Ok(rows.flat_map(|row| [row.text(field).into_owned(), "\n".to_owned()]).collect());
     }
     let format = match style.format {
         None | Some("table") => {
-            let cells = |row: R| columns.iter().map(|(_, field)| text(row.borrow(), field)).collect();
+            let cells = |row: R| columns.iter().map(|(_, field)| row.text(field).into_owned()).collect();
             let heading = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
             return Ok(table(heading, rows.map(cells).collect()));
         }
-        Some("json") => return Ok(rows.map(|row| sorted(row.borrow()).to_string() + "\n").collect()),
+        Some("json") => return Ok(rows.map(|row| sorted(row.fields()).to_string() + "\n").collect()),
         Some(format) => format,
     };
-    let rows: Vec<R> = rows.collect();
+    let rows: Vec<Value> = rows.map(|row| row.fields()).collect();
     let Some(format) = format.strip_prefix("table ") else {
         let template = template(format, &rows)?;
-        let line = |row: &R| Ok(template.render(&sorted(row.borrow()), Of::Row).context("--format")? + "\n");
-        return rows.iter().map(line).collect();
+        let line = |row: Value| Ok(template.render(&sorted(row), Of::Row).context("--format")? + "\n");
+        return rows.into_iter().map(line).collect();
     };
     let template = template(format, &rows)?;
     let heading = |field: &String| {
         let known = columns.iter().chain(headings).find(|(_, f)| f == field);
         known.map_or_else(|| field.to_uppercase(), |(heading, _)| (*heading).to_owned())
     };
-    let line = |row: &R| {
-        let line = template.render(row.borrow(), Of::Row).context("--format")?;
+    let line = |row: &Value| {
+        let line = template.render(row, Of::Row).context("--format")?;
         Ok(line.split('\t').map(str::to_owned).collect())
     };
     let lines = rows.iter().map(line).collect::<Result<_>>()?;
@@ -61,8 +94,7 @@ pub(crate) fn render<R: Borrow<Value>>(
 }
 
 /// A row with its fields in the order of their names, as docker writes them into JSON.
-fn sorted(row: &Value) -> Value {
-    let mut row = row.clone();
+fn sorted(mut row: Value) -> Value {
     if let Value::Object(fields) = &mut row {
         fields.sort_keys();
     }
@@ -70,10 +102,10 @@ fn sorted(row: &Value) -> Value {
 }
 
 /// A template for rows, all of whose fields they have.
-fn template<R: Borrow<Value>>(format: &str, rows: &[R]) -> Result<Template> {
+fn template(format: &str, rows: &[Value]) -> Result<Template> {
     let template = Template::parse(&unescape(format)).context("--format")?;
-    let Some(Value::Object(row)) = rows.first().map(Borrow::borrow) else { return Ok(template) };
-    let has = |field: &String| rows.iter().any(|row| row.borrow().get(field).is_some());
+    let Some(Value::Object(row)) = rows.first() else { return Ok(template) };
+    let has = |field: &String| rows.iter().any(|row| row.get(field).is_some());
     if let Some(missing) = template.roots().iter().find(|field| !has(field)) {
         let known: Vec<&str> = row.keys().map(String::as_str).collect();
         bail!("--format: there is no field {missing}; there are {}", known.join(", "));
@@ -113,14 +145,6 @@ fn unescape(format: &str) -> String {
     format.replace("\\t", "\t").replace("\\n", "\n")
 }
 
-fn text(row: &Value, field: &str) -> String {
-    match row.get(field) {
-        Some(Value::String(s)) => s.clone(),
-        None | Some(Value::Null) => String::new(),
-        Some(other) => other.to_string(),
-    }
-}
-
 /// Columns as wide as their widest cell and three blanks, at least ten (docker's tabwriter).
 pub(crate) fn table(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
     columns(heading, rows, 10)
@@ -142,13 +166,21 @@ pub(crate) fn columns(heading: Vec<String>, rows: Vec<Vec<String>>, least: usize
         for (i, cell) in line.iter().enumerate() {
             out.push_str(cell);
             if i < last {
-                out.extend(std::iter::repeat_n(' ', widths[i].saturating_sub(cell.chars().count())));
+                let mut missing = widths[i].saturating_sub(cell.chars().count());
+                while missing > 0 {
+                    let blanks = &BLANKS[..missing.min(BLANKS.len())];
+                    out.push_str(blanks);
+                    missing -= blanks.len();
+                }
             }
         }
         out.push('\n');
     }
     out
 }
+
+/// What columns are filled up with.
+const BLANKS: &str = "                                ";
 
 #[cfg(test)]
 mod tests {

@@ -12,8 +12,8 @@ use super::detach::Watch;
 /// Why the copying ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The other side has nothing more to say.
-    Closed,
+    /// The other side has nothing more to say; perhaps it has said how the program ended.
+    Closed(Option<i32>),
     /// The user typed the detach keys.
     Detached,
 }
@@ -33,7 +33,7 @@ const BUFFER: usize = 32 * 1024;
 
 /// Copies until the output ends or the user detaches.
 pub(crate) async fn run(connection: Hijacked, plan: Plan) -> Result<Ended> {
-    let Hijacked { output, mut input } = connection;
+    let Hijacked { mut output, mut input } = connection;
     let watch = if plan.tty { plan.detach } else { Vec::new() };
     let typed = async move {
         if !plan.stdin {
@@ -48,7 +48,7 @@ pub(crate) async fn run(connection: Hijacked, plan: Plan) -> Result<Ended> {
     };
     tokio::select! {
         ended = typed => Ok(ended),
-        shown = copy(output) => shown.map(|()| Ended::Closed),
+        shown = copy(&mut output) => shown.map(|()| Ended::Closed(output.exit_code())),
     }
 }
 
@@ -77,7 +77,7 @@ async fn feed(input: &mut (impl tokio::io::AsyncWrite + Unpin), mut watch: Watch
 }
 
 /// What a container prints, onto standard output and standard error.
-async fn copy(mut output: HijackReader) -> Result<()> {
+async fn copy(output: &mut HijackReader) -> Result<()> {
     while let Some((channel, bytes)) =
         output.next_output().await.context("the container's output broke off")?
     {
@@ -93,6 +93,7 @@ pub(crate) fn show(channel: Channel, bytes: &[u8]) -> Result<()> {
             let mut out = std::io::stdout().lock();
             out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to standard output")
         }
+        Channel::Exit => Ok(()),
         Channel::Stderr | Channel::SystemError => {
             std::io::stderr().write_all(bytes).context("cannot write to standard error")
         }

@@ -4,6 +4,7 @@ mod config;
 mod create;
 mod host;
 mod inspect;
+mod line;
 mod list;
 mod mount;
 mod resources;
@@ -15,7 +16,8 @@ pub use create::{
 };
 pub use host::{HostConfig, LogConfig, PortBinding, PortMap, RestartPolicy};
 pub use inspect::{ContainerInspect, ContainerState, GraphDriver, Health, HealthLogEntry, NetworkSettings};
-pub use list::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
+pub use line::{ContainerLine, MountLine, NetworkNames};
+pub use list::{ContainerSummary, HealthSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
 pub use mount::{
     BindOptions, ImageMountOptions, Mount, MountPoint, SecretOptions, TmpfsOptions, VolumeDriverConfig,
     VolumeMountOptions,

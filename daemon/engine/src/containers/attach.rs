@@ -122,6 +122,7 @@ impl PreparedAttach {
             detach_keys: if self.tty() { self.keys.clone() } else { Vec::new() },
             initial_stdin: ahead,
             hold: true,
+            exit_code: false,
         };
         self.engine.events.publish("container", "attach", &self.container.id, self.container.attributes(&[]));
         let Some(shim) = self.shim_or_wait(&attach, &stream, &greeting)? else {

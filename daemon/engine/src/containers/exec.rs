@@ -32,6 +32,31 @@ const REMEMBERED: usize = 256;
 /// How long an event may take from the shim to the exec's state.
 const EVENT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Who runs an exec and reads its output.
+#[derive(Debug)]
+pub struct ExecClient {
+    /// Its connection.
+    pub stream: OwnedFd,
+    /// What is written there first, also before an error is returned.
+    pub greeting: Vec<u8>,
+    /// What it has sent already: the beginning of the input.
+    pub ahead: Vec<u8>,
+    /// How it reads.
+    pub reads: ExecReader,
+}
+
+/// How a client reads an exec's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecReader {
+    /// As it is: there is a terminal.
+    Raw,
+    /// In frames.
+    Framed,
+    /// In frames, the last of which tells the exit code. Such a client reads with care: it does not lose what comes with the
+    /// greeting.
+    ToTheExitCode,
+}
+
 /// One exec.
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -189,19 +214,17 @@ impl Engine {
         exec
     }
 
-    /// Runs an exec on a client's stream. `greeting` is written first, also before an error is returned.
+    /// Runs an exec on a client's stream.
     ///
     /// # Errors
     /// When it was run before, or its program cannot be run; the stream is for the caller to tell.
     pub async fn start_exec(
         self: &Arc<Self>,
         id: &str,
-        tty: bool,
         console_size: Option<[u16; 2]>,
-        stream: OwnedFd,
-        greeting: Vec<u8>,
-        ahead: Vec<u8>,
+        client: ExecClient,
     ) -> Result<()> {
+        let ExecClient { stream, greeting, ahead, reads } = client;
         write_all(&stream, &greeting)
             .map_err(|error| EngineError::internal(format!("writing to the client: {error}")))?;
         let exec = self.find_exec(id)?;
@@ -210,11 +233,11 @@ impl Engine {
             stdin: config.attach_stdin,
             stdout: config.attach_stdout,
             stderr: config.attach_stderr,
-            // What the client that starts it says counts: it is the one that reads.
-            framing: if tty { Framing::Raw } else { Framing::Stdcopy },
+            framing: if reads == ExecReader::Raw { Framing::Raw } else { Framing::Stdcopy },
             detach_keys: if config.tty { exec.keys.clone() } else { Vec::new() },
             initial_stdin: ahead,
             hold: false,
+            exit_code: reads == ExecReader::ToTheExitCode,
         };
         let engine = Arc::clone(self);
         self.detached(async move { engine.run_exec(&exec, console_size, Some((attach, stream))).await }).await
@@ -268,17 +291,18 @@ impl Engine {
         client: Option<(protocol::Attach, OwnedFd)>,
     ) -> Result<(), (EngineError, i32)> {
         let (attach, stream) = client.unzip();
+        let careful = attach.as_ref().is_some_and(|attach| attach.exit_code);
         let prepared = {
             let (exec, container) = (Arc::clone(exec), Arc::clone(container));
             let prepare = move |engine: &Arc<Self>| {
                 let process = engine.exec_process(&exec.config, &container)?;
-                stream.iter().for_each(head_is_read_soon);
+                stream.iter().filter(|_| !careful).for_each(head_is_read_soon);
                 Ok((process, stream))
             };
             self.blocking(prepare).await
         };
         let (process, stream) = prepared.map_err(|error| (error, 126))?;
-        if let Some(stream) = &stream {
+        if let Some(stream) = stream.as_ref().filter(|_| !careful) {
             head_was_read(stream).await;
         }
         self.exec_event(container, &format!("exec_start: {}", exec.command()), exec, &[]);

@@ -44,6 +44,7 @@ pub use attach::PreparedAttach;
 pub(crate) use changes::mount_places;
 pub(crate) use container::Container;
 pub(crate) use create::remove_tree;
+pub use exec::{ExecClient, ExecReader};
 pub(crate) use inspect::DRIVER;
 pub(crate) use mounts::{MountKind, MountPlan, clean as clean_path};
 pub(crate) use record::{Definition, Status};

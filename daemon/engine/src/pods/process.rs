@@ -237,6 +237,7 @@ fn attach(tty: bool, streams: Streams) -> Attach {
         detach_keys: Vec::new(),
         initial_stdin: Vec::new(),
         hold: false,
+        exit_code: false,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use berth_api::container::{ContainerInspect, CreateRequest};
 use berth_api::options::{Import, Logs, RemoveContainer, StopContainer, WaitCondition};
-use berth_engine::{Engine, EngineConfig, EngineError};
+use berth_engine::{Engine, EngineConfig, EngineError, ExecClient, ExecReader};
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -224,13 +224,19 @@ impl Lab {
         let tty = config.tty;
         let id = self.engine.create_exec(container, config).await.unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        self.engine.start_exec(&id, tty, None, theirs.into(), b"hello".to_vec(), Vec::new()).await.unwrap();
+        self.engine.start_exec(&id, None, exec_client(theirs, b"hello", tty)).await.unwrap();
         let bytes = read_to_end(ours).await;
         let bytes = bytes.strip_prefix(b"hello").unwrap().to_vec();
         let code = self.engine.inspect_exec(&id).await.unwrap().exit_code.unwrap();
         let text = if tty { bytes } else { unframe(&bytes) };
         (code, String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+/// Who reads an exec's output at the other end of this stream.
+pub(crate) fn exec_client(stream: UnixStream, greeting: &[u8], tty: bool) -> ExecClient {
+    let reads = if tty { ExecReader::Raw } else { ExecReader::Framed };
+    ExecClient { stream: stream.into(), greeting: greeting.to_vec(), ahead: Vec::new(), reads }
 }
 
 pub(crate) async fn read_to_end(mut stream: UnixStream) -> Vec<u8> {

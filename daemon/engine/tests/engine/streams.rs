@@ -2,9 +2,9 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use berth_api::options::{Attach, WaitCondition};
-use berth_engine::Kind;
+use berth_engine::{ExecClient, ExecReader, Kind};
 
-use crate::harness::{Lab, read_to_end, unframe, until, write};
+use crate::harness::{Lab, exec_client, read_to_end, unframe, until, write};
 
 fn both() -> Attach {
     Attach { stream: true, stdout: true, stderr: true, stdin: true, ..Attach::default() }
@@ -69,20 +69,31 @@ async fn execs() {
         .exec("cc", r#"{"Cmd":["sh","-c","tty; stty size"],"AttachStdout":true,"Tty":true,"User":"0"}"#)
         .await;
     assert!(output.contains("\r\n"), "{output:?} {code}");
+    // Who wants to know it is told the exit code behind the output, on the same stream; a terminal's output is framed, too.
+    for (tty, end) in [(false, "\n"), (true, "\r\n")] {
+        let config = format!(r#"{{"Cmd":["sh","-c","echo out; exit 7"],"AttachStdout":true,"Tty":{tty}}}"#);
+        let id = lab.engine.create_exec("cc", serde_json::from_str(&config).unwrap()).await.unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let client = ExecClient { reads: ExecReader::ToTheExitCode, ..exec_client(theirs, b"G", tty) };
+        lab.engine.start_exec(&id, None, client).await.unwrap();
+        let bytes = read_to_end(ours).await;
+        let (output, code) = bytes.strip_prefix(b"G").unwrap().split_at(bytes.len() - 1 - 12);
+        assert_eq!(unframe(output), format!("out{end}").as_bytes());
+        assert_eq!(code, b"\x04\0\0\0\0\0\0\x04\0\0\0\x07");
+    }
     let id = {
         let config = serde_json::from_str(r#"{"Cmd":["nosuch"],"AttachStdout":true}"#).unwrap();
         lab.engine.create_exec("cc", config).await.unwrap()
     };
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let error =
-        lab.engine.start_exec(&id, false, None, theirs.into(), b"G".to_vec(), vec![]).await.unwrap_err();
+    let error = lab.engine.start_exec(&id, None, exec_client(theirs, b"G", false)).await.unwrap_err();
     let expected = "OCI runtime exec failed: exec failed: unable to start container process: exec: \"nosuch\": \
                     executable file not found in $PATH";
     assert!(error.message().starts_with(expected), "{}", error.message());
     assert_eq!(read_to_end(ours).await, b"G");
     assert_eq!(lab.engine.inspect_exec(&id).await.unwrap().exit_code, Some(127));
     let (_, theirs) = UnixStream::pair().unwrap();
-    let error = lab.engine.start_exec(&id, false, None, theirs.into(), vec![], vec![]).await.unwrap_err();
+    let error = lab.engine.start_exec(&id, None, exec_client(theirs, b"", false)).await.unwrap_err();
     assert_eq!(error.message(), format!("exec command {id} has already run"));
     assert_eq!(lab.engine.inspect_exec("nope").await.unwrap_err().message(), "No such exec instance: nope");
     lab.engine.pause_container("cc").await.unwrap();

@@ -1,10 +1,14 @@
 //! Execs.
 
+use std::os::fd::OwnedFd;
+
 use berth_api::{
     IdResponse,
-    exec::{ExecConfig, ExecStartRequest},
+    exec::{self, ExecConfig, ExecStartRequest},
 };
-use http::{Response, StatusCode};
+use berth_engine::{ExecClient, ExecReader};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::{
     body::{self, Body},
@@ -13,13 +17,52 @@ use crate::{
     handlers::{Reply, attach, common_headers, containers},
 };
 
-pub(super) async fn create(mut context: Context) -> ApiResult<Response<Body>> {
+pub(super) async fn create(mut context: Context) -> ApiResult<Reply> {
     let config: ExecConfig = context.json().await?;
     if config.cmd.as_deref().unwrap_or_default().is_empty() {
         return Err(ApiError::bad_request("No exec command specified"));
     }
     let id = context.engine().create_exec(context.name(), config).await?;
-    Ok(body::json(StatusCode::CREATED, &IdResponse { id }))
+    if context.header("upgrade") == exec::RUN {
+        return run(&context, &id).await;
+    }
+    Ok(body::json(StatusCode::CREATED, &IdResponse { id }).into())
+}
+
+/// Runs what was just created on the connection that asked for it.
+async fn run(context: &Context, id: &str) -> ApiResult<Reply> {
+    let (stream, ahead) = take(context).await?;
+    let greeting = format!(
+        "HTTP/1.1 101 UPGRADED\r\nContent-Type: {}\r\nConnection: Upgrade\r\nUpgrade: {}\r\n{}: {id}\r\n{}\r\n",
+        attach::MULTIPLEXED,
+        exec::RUN,
+        title_case(exec::RUN_ID),
+        further_headers(),
+    );
+    let reads = ExecReader::ToTheExitCode;
+    let client = ExecClient { stream, greeting: greeting.into_bytes(), ahead: ahead.to_vec(), reads };
+    start_on(context, id, None, client).await
+}
+
+/// The connection, which is the exec's from now on, and what was read of its input.
+async fn take(context: &Context) -> ApiResult<(OwnedFd, Bytes)> {
+    let taken = context.take_over.clone().take().await.map_err(attach::client_gone)?;
+    taken.into_parts().map_err(attach::client_gone)
+}
+
+/// Runs an exec for a client; what comes between is told as its output.
+async fn start_on(
+    context: &Context,
+    id: &str,
+    console_size: Option<[u16; 2]>,
+    client: ExecClient,
+) -> ApiResult<Reply> {
+    let errors = client.stream.try_clone().map_err(attach::client_gone)?;
+    let raw = client.reads == ExecReader::Raw;
+    if let Err(error) = context.engine().start_exec(id, console_size, client).await {
+        attach::report(errors, raw, &error.to_string());
+    }
+    Ok(Reply::TakenOver)
 }
 
 pub(super) async fn start(mut context: Context) -> ApiResult<Reply> {
@@ -34,29 +77,21 @@ pub(super) async fn start(mut context: Context) -> ApiResult<Reply> {
         engine.start_exec_detached(&exec.id, request.console_size).await?;
         return Ok(body::empty(StatusCode::OK).into());
     }
-    let taken = context.take_over.clone().take().await.map_err(attach::client_gone)?;
-    let further: String = common_headers()
-        .iter()
-        .map(|(name, value)| format!("{}: {}\r\n", title_case(name), value.to_str().unwrap_or_default()))
-        .collect();
+    let (stream, ahead) = take(&context).await?;
     let upgrade = context.headers.contains_key("upgrade");
-    let greeting = attach::head(context.version, request.tty, upgrade, &further);
-    let (socket, ahead) = taken.into_parts().map_err(attach::client_gone)?;
-    let errors = socket.try_clone().map_err(attach::client_gone)?;
-    let started = engine
-        .start_exec(
-            &exec.id,
-            request.tty,
-            request.console_size,
-            socket,
-            greeting.into_bytes(),
-            ahead.to_vec(),
-        )
-        .await;
-    if let Err(error) = started {
-        attach::report(errors, request.tty, &error.to_string());
-    }
-    Ok(Reply::TakenOver)
+    let greeting = attach::head(context.version, request.tty, upgrade, &further_headers());
+    // What the client that starts it says counts: it is the one that reads.
+    let reads = if request.tty { ExecReader::Raw } else { ExecReader::Framed };
+    let client = ExecClient { stream, greeting: greeting.into_bytes(), ahead: ahead.to_vec(), reads };
+    start_on(&context, &exec.id, request.console_size, client).await
+}
+
+/// The lines that every answer's head has.
+fn further_headers() -> String {
+    let line = |(name, value): &(&str, HeaderValue)| {
+        format!("{}: {}\r\n", title_case(name), value.to_str().unwrap_or_default())
+    };
+    common_headers().iter().map(line).collect()
 }
 
 /// `api-version` → `Api-Version`, as hyper writes the other answers' headers.

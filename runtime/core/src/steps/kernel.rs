@@ -3,6 +3,7 @@
 use berth_spec::{IoPriority, MemoryPolicyStep, Rlimit, SchedulerPlan, SysctlStep};
 use berth_sys::seccomp::SockFilter;
 use berth_sys::{Errno, process};
+use nix::fcntl::OFlag;
 use nix::sys::personality::Persona;
 
 use crate::error::{Context, Fault};
@@ -103,9 +104,17 @@ impl Init<'_> {
     }
 
     fn label(&mut self, file: &str, text: &str, module: &str, hint: &str) -> Result<(), Fault> {
-        let written = self.stage.procfs()?.write(file, text.as_bytes());
-        written
-            .at(|| format!("apply {module} label {text:?} (does this kernel have {module}? if not, {hint})"))
+        let procfs = self.stage.procfs()?;
+        let what = |why: String| format!("apply {module} label {text:?} ({why})");
+        let absent = || what(format!("does this kernel have {module}? if not, {hint}"));
+        let attribute = procfs.open_file(file, OFlag::O_WRONLY).at(absent)?;
+        match nix::unistd::write(&attribute, text.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(errno @ Errno::ENOENT) => {
+                Err(errno).at(|| what("it is not loaded: load it, or choose another".into()))
+            }
+            Err(errno) => Err(errno).at(absent),
+        }
     }
 
     /// Installs the filter; a notification descriptor goes to the parent.

@@ -321,6 +321,11 @@ impl Hub {
         }
     }
 
+    /// Tell the sessions that want to know how the process ended.
+    pub(crate) fn tell_exit(&mut self, code: i32) {
+        self.sessions.values_mut().for_each(|session| session.tell_exit(code));
+    }
+
     /// Let the sessions end behind what they have not sent yet.
     pub(crate) fn finish(&mut self) {
         self.sessions.values_mut().for_each(Session::finish);

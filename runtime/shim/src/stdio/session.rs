@@ -37,6 +37,9 @@ const STALL: Duration = Duration::from_secs(600);
 /// How long a client may take to notice the end of the output.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The stream whose one piece is the exit code.
+const EXIT_CODE: u8 = 4;
+
 /// One attached client.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -45,6 +48,8 @@ pub(crate) struct Session {
     stdin: bool,
     wants: [bool; 2],
     framing: Framing,
+    /// It is told how the process ended.
+    wants_exit_code: bool,
     keys: DetachKeys,
     /// Output is kept back until the engine has replayed the log.
     held: bool,
@@ -87,6 +92,7 @@ impl Session {
             stdin: attach.stdin,
             wants: [attach.stdout, attach.stderr],
             framing: attach.framing,
+            wants_exit_code: attach.exit_code && attach.framing == Framing::Stdcopy,
             keys: DetachKeys::new(attach.detach_keys.clone()),
             held: attach.hold,
             input_ended: !attach.stdin,
@@ -117,12 +123,25 @@ impl Session {
             return;
         }
         if self.framing == Framing::Stdcopy {
-            let length = u32::try_from(data.len()).expect("output is read in pieces of some KiB");
-            self.queue.extend([stream.number(), 0, 0, 0]);
-            self.queue.extend(length.to_be_bytes());
+            self.header(stream.number(), data.len());
         }
         self.queue.extend(data);
         self.flush();
+    }
+
+    fn header(&mut self, number: u8, length: usize) {
+        let length = u32::try_from(length).expect("output is read in pieces of some KiB");
+        self.queue.extend([number, 0, 0, 0]);
+        self.queue.extend(length.to_be_bytes());
+    }
+
+    /// The process has ended, and this was all of its output.
+    pub(crate) fn tell_exit(&mut self, code: i32) {
+        if self.wants_exit_code && !self.broken && matches!(self.stage, Stage::Flowing) {
+            let code = code.to_be_bytes();
+            self.header(EXIT_CODE, code.len());
+            self.queue.extend(code);
+        }
     }
 
     /// Write what the client takes now.
@@ -276,6 +295,23 @@ mod tests {
         let mut read = [0; 20];
         client.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x01e");
+    }
+
+    #[test]
+    fn who_asks_for_it_is_told_the_exit_code_behind_the_output() {
+        for (framing, expected) in [
+            (Framing::Stdcopy, &b"\x01\0\0\0\0\0\0\x03out\x04\0\0\0\0\0\0\x04\0\0\0\x89"[..]),
+            (Framing::Raw, b"out"),
+        ] {
+            let (mut session, mut client) = session(&Attach { exit_code: true, ..Attach::output(framing) });
+            session.send(Stream::Stdout, b"out");
+            session.tell_exit(137);
+            session.finish();
+            session.advance(Instant::now());
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).unwrap();
+            assert_eq!(all, expected, "{framing:?}");
+        }
     }
 
     #[test]
