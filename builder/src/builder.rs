@@ -14,7 +14,7 @@ use crate::history::{BuildRecord, Recorder};
 use crate::io::{BuildIo, BuiltImage};
 use crate::prune::{CacheEntry, PruneOptions, Pruned};
 use crate::shared::{BuilderDirs, Shared};
-use crate::{BuildError, BuildRequest, Devices, Sandboxes, history, prune, start, transfer};
+use crate::{BuildError, BuildRequest, Devices, Sandboxes, history, prune, recover, start, transfer};
 
 /// Builds images. Cheap to clone; builds may run concurrently.
 #[derive(Clone)]
@@ -41,6 +41,12 @@ impl Builder {
         let (pruning, cached) = (Mutex::default(), AtomicU64::new(0));
         let shared = Shared { store, spawner, sandboxes, devices, dirs, flights, slots, pruning, cached };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends and removes what the builds of a daemon that was killed have left. To be called before the first build; the
+    /// work is the future's.
+    pub fn recover(&self) -> impl Future<Output = ()> + Send + 'static {
+        recover::recover(&self.shared)
     }
 
     /// Builds one image. Dropping the future cancels the build. Needs a tokio runtime.

@@ -41,6 +41,7 @@ mod node;
 mod parallel;
 mod placed;
 mod prune;
+mod recover;
 mod request;
 mod resolve;
 #[allow(clippy::missing_errors_doc, reason = "the module's head says it for all")]

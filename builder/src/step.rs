@@ -17,6 +17,7 @@ use crate::cache::Record;
 use crate::fault::{At, Fault};
 use crate::graph::Base;
 use crate::key::KeyInputs;
+use crate::recover::SNAPSHOT;
 use crate::solve::Solver;
 use crate::stage::StageState;
 use crate::start::fresh_id;
@@ -341,7 +342,7 @@ impl<'a> StageRun<'a> {
     ) -> Result<(DiffId, u64), Fault> {
         let to = product.time.unwrap_or(self.state.clock());
         let snapshots = self.solver.shared.store.snapshots();
-        let name = format!("build-{}", fresh_id());
+        let name = format!("{SNAPSHOT}{}", fresh_id());
         let since = tick::now().at("read", "clock")?;
         let snapshot = snapshots.create(&name, product.below)?;
         let result =

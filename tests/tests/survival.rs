@@ -1,5 +1,8 @@
 //! Containers outlive the daemon: it is killed with SIGKILL while they run, and comes back.
 
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
 use berth_tests::cli::{Cli, Frontend};
 use berth_tests::daemon::Daemon;
 
@@ -73,6 +76,43 @@ fn ports_and_pauses_stay() {
     cli.run(&["run", "--rm", "-p", &conflict, "busybox", "true"])
         .expect_code(125)
         .expect_text("already allocated");
+}
+
+/// A build ends with the daemon: the next one ends its steps and takes away what it had.
+#[test]
+fn builds_of_a_killed_daemon_go() {
+    let mut daemon = Daemon::with_busybox();
+    let cli = daemon.cli(Frontend::Berth);
+    let context = daemon.scratch("context");
+    // Nobody else sleeps so long.
+    let seconds = format!("1{:08}", std::process::id());
+    let text = format!("FROM busybox\nRUN exec sleep {seconds}\n");
+    std::fs::write(context.join("Dockerfile"), text).expect("a Dockerfile");
+    let mut build = cli.command(&["build", &context.display().to_string()]);
+    build.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut build = build.spawn().expect("berth build");
+    let (steps, snapshots) = (daemon.run_root().join("builds"), daemon.root().join("snapshots"));
+    let names = |dir: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(dir)
+            .map(|all| all.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default()
+    };
+    let sleeps = || {
+        names(Path::new("/proc")).iter().any(|process| {
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            line == format!("sleep\0{seconds}\0").as_bytes()
+        })
+    };
+    cli.eventually("the step runs", |_| sleeps());
+    assert_eq!(names(&snapshots).len(), 1);
+    let unpacked = daemon.root().join("builds/tmp/build-x/tree");
+    std::fs::create_dir_all(&unpacked).expect("what a build had unpacked");
+    daemon.kill();
+    build.wait().expect("the client ends");
+    assert!(sleeps(), "the step ended with the daemon: there is nothing to be seen here");
+    daemon.start_again();
+    cli.eventually("the step is gone", |_| !sleeps() && names(&steps).is_empty());
+    cli.eventually("nothing is left", |_| names(&snapshots).is_empty() && !unpacked.exists());
 }
 
 /// The daemon ends on SIGTERM and leaves the containers running; so it can be upgraded.

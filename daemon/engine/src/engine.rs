@@ -79,6 +79,7 @@ impl Engine {
         engine.owner_of_steps.get_or_init(|| Arc::downgrade(&engine));
         engine.recover().await?;
         engine.recover_pods().await?;
+        engine.tasks.spawn(engine.builder.recover());
         // Only now it is known which images containers use.
         engine.limit_images();
         Ok(engine)
