@@ -34,7 +34,7 @@ pub use hijack::{HijackReader, HijackWriter, Hijacked};
 pub use host::Host;
 pub use images::PullOptions;
 pub use local_build::LocalMessages;
-pub use ping::Ping;
+pub use ping::{Ping, SPOKEN};
 pub use request::{Client, Json};
 pub use streams::{ByteStream, JsonStream, OutputStream};
 pub use tls::Trust;

@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 /// The newest version that this client speaks: the last in which a container's addresses stand beside its networks as
 /// well, where templates of `inspect` look for them.
-const SPOKEN: ApiVersion = ApiVersion::new(1, 51);
+pub const SPOKEN: ApiVersion = ApiVersion::new(1, 51);
 
 /// What a daemon says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::{Error, Host, Ping, Result, Upload, connection, query::Query, upload::RequestBody};
+use crate::{Error, Host, Ping, Result, SPOKEN, Upload, connection, query::Query, upload::RequestBody};
 
 /// Idle connections kept; a command needs one, a busy program a few.
 const MAX_IDLE: usize = 4;
@@ -190,7 +190,7 @@ impl Client {
             self.ping().await?;
             return Box::pin(self.send(call)).await;
         };
-        let answer = self.exchange(call, Some(ApiVersion::MAX)).await?;
+        let answer = self.exchange(call, Some(SPOKEN)).await?;
         let told = Ping::from_headers(answer.response.headers());
         if told.api_version.is_some() {
             // Of two requests at once the first settles it; both have heard the same daemon.
@@ -201,7 +201,7 @@ impl Client {
         }
         let too_new = answer.response.status() == StatusCode::BAD_REQUEST;
         let refusal = self.refusal(answer).await;
-        match too_new && self.version_spoken().await? != ApiVersion::MAX {
+        match too_new && self.version_spoken().await? != SPOKEN {
             true => Box::pin(self.send(again)).await,
             false => Err(refusal),
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use berth_client::{
-    Client, Error, Host, Upload,
+    Client, Error, Host, SPOKEN, Upload,
     api::{
         ApiVersion,
         options::{Attach, Logs, PutArchive, WaitCondition},
@@ -137,7 +137,7 @@ const TOO_NEW: &str = "HTTP/1.1 400 Bad Request\r\nApi-Version: 1.41\r\nContent-
 
 #[tokio::test]
 async fn the_version_is_negotiated_once_and_the_connection_reused() {
-    let newest = ApiVersion::MAX;
+    let newest = SPOKEN;
     let told = "HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nContent-Length: 2\r\n\r\n[]";
     let daemon = Daemon::script(vec![Act::Say(told), Act::Say("HTTP/1.1 304 Not Modified\r\n\r\n")]);
     let client = Client::connect(Host::Unix(daemon.path.clone())).await.unwrap();
@@ -167,7 +167,7 @@ async fn an_older_daemon_is_told_again_in_its_own_version() {
     assert_eq!(
         daemon.requests(),
         [
-            format!("POST /v{}/containers/c/exec HTTP/1.1", ApiVersion::MAX),
+            format!("POST /v{}/containers/c/exec HTTP/1.1", SPOKEN),
             "POST /v1.41/containers/c/exec HTTP/1.1".to_owned(),
             "POST /v1.41/containers/c/start HTTP/1.1".to_owned(),
         ]
@@ -206,7 +206,7 @@ async fn an_exec_runs_in_one_exchange_where_the_engine_knows_how() {
     assert_eq!(id, "e");
     assert_eq!(session.output.next_output().await.unwrap(), Some((Channel::Stdout, "hi\n".into())));
     assert_eq!((session.output.next_output().await.unwrap(), session.output.exit_code()), (None, Some(3)));
-    assert_eq!(daemon.requests(), [format!("POST /v{}/containers/c/exec HTTP/1.1", ApiVersion::MAX)]);
+    assert_eq!(daemon.requests(), [format!("POST /v{}/containers/c/exec HTTP/1.1", SPOKEN)]);
 }
 
 #[tokio::test]
