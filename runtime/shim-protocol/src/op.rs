@@ -220,7 +220,7 @@ pub struct Attach {
     pub hold: bool,
     /// Behind the last output of an exec a piece of stream 4 tells its exit code, a big-endian `i32`. Only with
     /// [`Framing::Stdcopy`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exit_code: bool,
 }
 
