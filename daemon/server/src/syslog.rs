@@ -3,8 +3,8 @@
 //! One process per container that logs so. It goes on when the daemon ends, and ends with its container.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
-    net::{TcpStream, ToSocketAddrs as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, TcpStream, ToSocketAddrs as _},
     os::fd::AsFd as _,
     sync::Arc,
     time::Duration,
@@ -24,6 +24,8 @@ use crate::tls::certificates;
 
 /// How long the service may take to take something.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A service that says more than this at the end (bytes) is not listened to.
+const FAREWELL: u64 = 64 * 1024;
 /// How long until one is tried again that is not there.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// So often it is tried for a container that has ended.
@@ -41,11 +43,20 @@ pub(crate) fn run(wanted: &SyslogTls) -> anyhow::Result<()> {
         packet.append(&mut message);
         deliver(&packet, &mut stream, || connect(&config, &wanted.address))?;
     }
-    if let Some(mut stream) = stream {
-        stream.conn.send_close_notify();
-        stream.flush().context("closing the connection")?;
+    stream.map_or(Ok(()), |stream| close(stream).context("closing the connection"))
+}
+
+/// Says that this was all, and waits until the service has seen it. A socket that is closed with unread input (the
+/// tickets of TLS 1.3) is reset, and what the service has not read by then is lost.
+fn close(mut stream: Stream) -> io::Result<()> {
+    stream.conn.send_close_notify();
+    stream.flush()?;
+    stream.sock.shutdown(Shutdown::Write)?;
+    match io::copy(&mut stream.sock.take(FAREWELL), &mut io::sink()) {
+        // It has had its time.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        read => read.map(drop),
     }
-    Ok(())
 }
 
 /// Sends one message, on a new connection where that is needed, and as often as that takes.
