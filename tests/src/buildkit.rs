@@ -12,11 +12,14 @@ use berth_buildkit::protocol::filesync::BytesMessage;
 use berth_buildkit::protocol::filesync::file_send_server::{FileSend, FileSendServer};
 use berth_buildkit::protocol::filesync::file_sync_server::{FileSync, FileSyncServer};
 use berth_buildkit::protocol::frontend::llb_bridge_client::LlbBridgeClient;
+use berth_buildkit::protocol::frontend::result::Result as Found;
 use berth_buildkit::protocol::frontend::{
-    PingRequest, ReturnRequest, RpcStatus, SolveRequest as BridgeSolve, SolveResponse as BridgeSolved,
+    PingRequest, ReadFileRequest, ReturnRequest, RpcStatus, SolveRequest as BridgeSolve,
+    SolveResponse as BridgeSolved, StatFileRequest,
 };
 use berth_buildkit::protocol::fsutil::types::packet::PacketType;
 use berth_buildkit::protocol::fsutil::types::{Packet, Stat};
+use berth_buildkit::protocol::pb;
 use berth_buildkit::protocol::secrets::secrets_server::{Secrets, SecretsServer};
 use berth_buildkit::protocol::secrets::{GetSecretRequest, GetSecretResponse};
 use berth_buildkit::protocol::sshforward::ssh_server::{Ssh, SshServer};
@@ -272,6 +275,44 @@ impl Client {
         };
         // Who has gone is not answered.
         bridge.r#return(of_build(name, returned)).await.ok();
+    }
+
+    /// Looks at files of a source before anything is built from it, as buildx does: their contents, or why there are none.
+    pub async fn look(
+        &self,
+        session: &Session,
+        source: &str,
+        paths: &[&str],
+    ) -> Vec<Result<Vec<u8>, Status>> {
+        let name = unique();
+        let request =
+            SolveRequest { r#ref: name.clone(), session: session.id.clone(), ..SolveRequest::default() };
+        let mut control = self.control();
+        let opened = tokio::spawn(async move { control.solve(request).await.map(drop) });
+        let mut bridge = LlbBridgeClient::new(self.channel.clone());
+        bridge.ping(of_build(&name, PingRequest {})).await.expect("the bridge answers");
+        let source = pb::SourceOp { identifier: source.to_owned(), ..pb::SourceOp::default() };
+        let op = prost::Message::encode_to_vec(&pb::Op { source: Some(source), ..pb::Op::default() });
+        let definition = Some(pb::Definition { def: vec![op.into()], ..pb::Definition::default() });
+        let solve = BridgeSolve { definition, ..BridgeSolve::default() };
+        let solved = bridge.solve(of_build(&name, solve)).await.expect("the source is fetched").into_inner();
+        let Some(Found::Ref(found)) = solved.result.and_then(|result| result.result) else {
+            panic!("a source is one result")
+        };
+        let mut contents = Vec::new();
+        for path in paths {
+            let stat = StatFileRequest { r#ref: found.id.clone(), path: (*path).to_owned() };
+            let file_path = (*path).to_owned();
+            let read = ReadFileRequest { r#ref: found.id.clone(), file_path, range: None };
+            contents.push(match bridge.stat_file(of_build(&name, stat)).await {
+                Ok(_) => {
+                    bridge.read_file(of_build(&name, read)).await.map(|file| file.into_inner().data.into())
+                }
+                Err(status) => Err(status),
+            });
+        }
+        opened.abort();
+        contents
     }
 
     async fn status(&self, name: &str) -> (Vec<Vertex>, String) {

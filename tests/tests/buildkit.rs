@@ -1,7 +1,10 @@
 //! BuildKit's protocol, from the client's side: what docker buildx and docker compose rely on.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 
 use berth_buildkit::protocol::control::{DiskUsageRequest, ListWorkersRequest, SolveRequest};
 use berth_buildkit::protocol::frontend::RpcStatus;
@@ -233,4 +236,46 @@ fn results_go_to_files_and_registries() {
         let usage = client.control().disk_usage(DiskUsageRequest::default()).await.unwrap().into_inner();
         assert!(!usage.record.is_empty());
     });
+}
+
+/// Serves one file to everybody who asks; its address.
+fn served(file: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(&mut stream).lines().map_while(Result::ok);
+            let asked: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let only_head = asked.first().is_some_and(|line| line.starts_with("HEAD"));
+            let length = file.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            let body = if only_head { &[] } else { file.as_slice() };
+            // A client that has gone has no use for it.
+            stream.write_all(&[head.as_bytes(), body].concat()).ok();
+        }
+    });
+    format!("http://{address}/context.tar")
+}
+
+#[test]
+fn a_context_elsewhere_can_be_looked_into_before_it_is_built_from() {
+    let daemon = Daemon::with_busybox();
+    let dir = daemon.scratch("elsewhere");
+    write(&dir, &[("Dockerfile", "FROM busybox\nCOPY rules /rules\n"), ("rules", "none\n")]);
+    let archive =
+        Command::new("tar").args(["-c", "-C"]).arg(&dir).arg(".").output().expect("tar runs").stdout;
+    let url = served(archive);
+    run(async {
+        let client = client(&daemon).await;
+        let session = client.session(&Offer::default()).await;
+        let files = client.look(&session, &url, &["rules", "Dockerfile.rego"]).await;
+        assert_eq!(files[0].as_deref().expect("the file is there"), b"none\n");
+        let missing = files[1].as_ref().expect_err("there is no such file");
+        assert!(missing.message().contains("no such file"), "{missing}");
+        let session = client.session(&Offer::default()).await;
+        let built = client.build(&session, &[("context", &url)], IMAGE).await;
+        assert!(built.result.is_ok(), "{:?}", built.result);
+    });
+    let cli = daemon.cli(Frontend::Docker);
+    assert_eq!(cli.ok(&["run", "--rm", "app:1", "cat", "/rules"]), "none");
 }

@@ -6,12 +6,13 @@ use berth_tests::cli::Frontend;
 use berth_tests::daemon::Daemon;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A small file system in memory at a place, as long as this lives.
+/// A small file system in memory (images are unpacked only where 64 MiB stay free) at a place, as long as this lives.
 struct Small<'a>(&'a Path);
 
 impl<'a> Small<'a> {
     fn at(place: &'a Path) -> Self {
-        mount(Some("none"), place, Some("tmpfs"), MsFlags::empty(), Some("size=48m")).expect("mount a tmpfs");
+        mount(Some("none"), place, Some("tmpfs"), MsFlags::empty(), Some("size=112m"))
+            .expect("mount a tmpfs");
         Self(place)
     }
 }

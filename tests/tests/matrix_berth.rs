@@ -9,7 +9,7 @@ matrix! { berth_tests::cli::Frontend::Berth =>
     }
     run::{
         foreground_streams_and_exit_codes, failures_to_start, signals_in_exit_codes, standard_input, large_output,
-        terminal, process_options, detached, confinement,
+        terminal, process_options, detached, confinement, signs_of_a_container,
     }
     lifecycle::{
         ps, create_start_stop_remove, stop_kills_in_the_end, stop_as_configured, health, health_at_the_start,

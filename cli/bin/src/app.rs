@@ -1,5 +1,7 @@
 //! The command line's grammar: docker's commands, at the top and in their groups.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -183,6 +185,15 @@ enum SystemGroup {
     Shutdown(system::Shutdown),
 }
 
+/// `berth help run` is `berth run --help`.
+fn with_help(mut words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.remove(1);
+        words.push("--help".into());
+    }
+    words
+}
+
 impl App {
     /// Reads the command line. Only the flags of the command that is called are made, unless something is to be said about
     /// the others: help, or what was not understood.
@@ -190,7 +201,9 @@ impl App {
     /// # Errors
     /// What clap says, help and version included.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        Self::try_parse().or_else(|_| Self::from_arg_matches(&Self::whole().try_get_matches()?))
+        let words = || with_help(std::env::args_os().collect());
+        Self::try_parse_from(words())
+            .or_else(|_| Self::from_arg_matches(&Self::whole().try_get_matches_from(words())?))
     }
 
     /// The grammar with the flags of every command.
@@ -330,5 +343,12 @@ mod tests {
             assert!(App::try_parse_from(words.split(' ')).is_ok(), "{words}");
         }
         assert!(App::try_parse_from(["berth", "nosuch"]).is_err());
+    }
+
+    #[test]
+    fn help_is_a_word_as_well() {
+        let help = |words: &[&str]| with_help(words.iter().map(OsString::from).collect());
+        assert_eq!(help(&["berth", "help", "container", "run"]), ["berth", "container", "run", "--help"]);
+        assert_eq!(help(&["berth", "run", "help"]), ["berth", "run", "help"]);
     }
 }

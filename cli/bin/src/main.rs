@@ -15,15 +15,26 @@ mod template;
 
 use std::io::Write;
 
-/// The exit code of a command line that is not understood, as docker has it.
-const USAGE: i32 = 125;
+/// What clap has to say of a command line ends the program: asking for help, which docker takes a group without a command
+/// for as well, is no mistake; what docker misses (a command, an argument) is 1, what it does not understand is 125.
+fn said(error: &clap::Error) -> ! {
+    use clap::error::ErrorKind;
+    let code = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A terminal that has gone needs no help.
+            writeln!(std::io::stdout(), "{}", error.render()).ok();
+            std::process::exit(0)
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::InvalidSubcommand | ErrorKind::MissingRequiredArgument => 1,
+        _ if error.use_stderr() => 125,
+        _ => 0,
+    };
+    error.print().ok();
+    std::process::exit(code)
+}
 
 fn main() {
-    let app = app::App::read().unwrap_or_else(|error| {
-        // Asking for help is no mistake. A terminal that has gone needs neither.
-        error.print().ok();
-        std::process::exit(if error.use_stderr() { USAGE } else { 0 })
-    });
+    let app = app::App::read().unwrap_or_else(|error| said(&error));
     let code = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let ended = runtime.block_on(app.run());

@@ -3,6 +3,10 @@
 use berth_api::ApiVersion;
 use http::HeaderMap;
 
+/// The newest version that this client speaks: the last in which a container's addresses stand beside its networks as
+/// well, where templates of `inspect` look for them.
+const SPOKEN: ApiVersion = ApiVersion::new(1, 51);
+
 /// What a daemon says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ping {
@@ -35,7 +39,7 @@ impl Ping {
 
     /// The version to speak: the newest both know. Daemons that tell none speak 1.24, as docker's client assumes.
     pub(crate) fn negotiated(&self) -> ApiVersion {
-        self.api_version.unwrap_or(ApiVersion::MIN).min(ApiVersion::MAX)
+        self.api_version.unwrap_or(ApiVersion::MIN).min(SPOKEN)
     }
 }
 
@@ -51,7 +55,7 @@ mod tests {
             Ping::from_headers(&headers)
         };
         assert_eq!(ping("1.41").negotiated(), ApiVersion::new(1, 41));
-        assert_eq!(ping("1.99").negotiated(), ApiVersion::MAX);
+        assert_eq!(ping("1.99").negotiated(), SPOKEN);
         assert_eq!(Ping::from_headers(&HeaderMap::new()).negotiated(), ApiVersion::MIN);
     }
 }

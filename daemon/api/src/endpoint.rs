@@ -103,6 +103,7 @@ endpoints! {
     Post   "/images/load"                        ImageLoad           24;
     Get    "/images/{name:.*}/json"              ImageInspect        24;
     Get    "/images/{name:.*}/history"           ImageHistory        24;
+    Get    "/images/{name:.*}/attestations"      ImageAttestations   55;
     Post   "/images/{name:.*}/push"              ImagePush           24;
     Post   "/images/{name:.*}/tag"               ImageTag            24;
     Get    "/images/{name:.*}/get"               ImageSaveOne        24;

@@ -187,6 +187,17 @@ wire! {
         pub unpacked: i64,
     }
 
+    /// An in-toto statement about an image (API 1.55).
+    pub struct AttestationStatement {
+        /// The blob that holds it.
+        pub descriptor: Descriptor,
+        /// What is stated, as a URI.
+        pub predicate_type: String,
+        /// The statement itself, if asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub statement: Option<serde_json::Value>,
+    }
+
     /// What an attestation is about.
     pub struct AttestationData {
         /// Digest of a manifest.

@@ -105,6 +105,32 @@ wire! {
         pub options: BTreeMap<String, String>,
         /// Labels.
         pub labels: BTreeMap<String, String>,
+        /// How full it is; only in inspect (API 1.52).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub status: Option<NetworkStatus>,
+    }
+
+    /// How full a network is.
+    pub struct NetworkStatus {
+        /// Of its addresses.
+        #[serde(rename = "IPAM")]
+        pub ipam: IpamStatus,
+    }
+
+    /// How many addresses of a network are taken.
+    pub struct IpamStatus {
+        /// By subnet.
+        pub subnets: BTreeMap<String, SubnetStatus>,
+    }
+
+    /// How many addresses of a subnet are taken.
+    pub struct SubnetStatus {
+        /// Taken ones, those that the network itself needs included.
+        #[serde(rename = "IPsInUse")]
+        pub ips_in_use: u64,
+        /// Those that containers can still get without asking for one.
+        #[serde(rename = "DynamicIPsAvailable")]
+        pub dynamic_ips_available: u64,
     }
 
     /// Address management of a network.

@@ -13,6 +13,8 @@ pub struct ListContainers {
     pub limit: i64,
     /// Whether to count bytes.
     pub size: bool,
+    /// Whether to tell results of health checks (API 1.52).
+    pub health: bool,
     /// Filters.
     pub filters: Filters,
 }

@@ -1,4 +1,4 @@
-//! API versions: `1.24` to `1.51`.
+//! API versions: `1.24` to `1.56`.
 
 use std::{fmt, num::ParseIntError, str::FromStr};
 
@@ -15,7 +15,7 @@ impl ApiVersion {
     /// The oldest version served.
     pub const MIN: Self = Self::new(1, 24);
     /// The newest version served, and what an unversioned path means.
-    pub const MAX: Self = Self::new(1, 51);
+    pub const MAX: Self = Self::new(1, 56);
 
     /// A version from its parts.
     #[must_use]
@@ -55,7 +55,7 @@ mod tests {
     fn versions_compare_by_number_not_by_text() {
         let parse = |text: &str| text.parse::<ApiVersion>().unwrap();
         assert!(parse("v1.9") < parse("1.24"));
-        assert!(parse("1.51").at_least(51));
+        assert!(parse("1.56").at_least(52));
         assert!(!parse("1.43").at_least(44));
         assert_eq!(parse("1.41").to_string(), "1.41");
         assert!("one.two".parse::<ApiVersion>().is_err());

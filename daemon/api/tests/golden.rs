@@ -81,7 +81,7 @@ fn containers() {
     {
         check::<ContainerInspect>(file, CONTAINER);
     }
-    check::<Vec<ContainerSummary>>("container-list.json", &["-[].Ports[].IP", "-[].Health"]);
+    check::<Vec<ContainerSummary>>("container-list.json", &["-[].Ports[].IP"]);
     check::<Vec<FilesystemChange>>("changes.json", &[]);
     check::<TopResponse>("top.json", &[]);
     check::<ExecInspect>("exec-created.json", &[]);
@@ -113,7 +113,7 @@ fn images() {
 
 #[test]
 fn networks_and_volumes() {
-    check::<Network>("network-bridge.json", &["-.Status"]);
+    check::<Network>("network-bridge.json", &[]);
     check::<Vec<Network>>("networks.json", &[]);
     check::<Volume>("volume.json", &[]);
     check::<VolumeList>("volumes.json", &[]);

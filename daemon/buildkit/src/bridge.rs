@@ -13,13 +13,13 @@ use crate::build::{self, BUILT, only_dockerfiles};
 use crate::jobs::{Job, Made};
 use crate::protocol::frontend::llb_bridge_server::LlbBridge;
 use crate::protocol::frontend::{
-    EvaluateRequest, EvaluateResponse, InputsRequest, InputsResponse, PingRequest, PongResponse, Ref, RefMap,
-    Result as Solved, ReturnRequest, ReturnResponse, SolveRequest, SolveResponse, WarnRequest, WarnResponse,
-    result,
+    EvaluateRequest, EvaluateResponse, InputsRequest, InputsResponse, PingRequest, PongResponse,
+    ReadFileRequest, ReadFileResponse, Ref, RefMap, Result as Solved, ReturnRequest, ReturnResponse,
+    SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse, result,
 };
 use crate::protocol::pb;
 use crate::serve::Shared;
-use crate::{capabilities, failure};
+use crate::{capabilities, failure, files, lint};
 
 /// The service.
 pub(crate) struct Bridge {
@@ -99,14 +99,25 @@ impl LlbBridge for Bridge {
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
         let job = self.job(request.metadata()).await?;
         let request = request.into_inner();
+        if let (true, Some(graph)) = (request.frontend.is_empty(), &request.definition) {
+            let made = build::fetch(&self.shared, &job, graph).await?;
+            let result = Some(result_of(&job, made)?);
+            return Ok(Response::new(SolveResponse { result, ..SolveResponse::default() }));
+        }
         if !is_dockerfile(&request.frontend, &request.frontend_opt) {
             return Err(only_dockerfiles());
         }
-        if let Some(asked) = request.frontend_opt.get("requestid") {
-            return Err(Status::unimplemented(format!(
-                "unsupported request {asked}: only builds are offered here; berth build --check finds what is wrong \
-                 with a Dockerfile"
-            )));
+        match request.frontend_opt.get("requestid").map(String::as_str) {
+            None => {}
+            Some(lint::REQUEST) => {
+                let result = Some(lint::check(&self.shared, &job, &request.frontend_opt).await?);
+                return Ok(Response::new(SolveResponse { result, ..SolveResponse::default() }));
+            }
+            Some(other) => {
+                return Err(Status::unimplemented(format!(
+                    "unsupported request {other}: builds and checks (--check) are offered here"
+                )));
+            }
         }
         let made = build::build(&self.shared, &job, &request.frontend_opt, &request.frontend_inputs).await?;
         Ok(Response::new(SolveResponse { result: Some(result_of(&job, made)?), ..SolveResponse::default() }))
@@ -121,6 +132,28 @@ impl LlbBridge for Bridge {
         };
         job.want(wanted);
         Ok(Response::new(ReturnResponse {}))
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<ReadFileRequest>,
+    ) -> Result<Response<ReadFileResponse>, Status> {
+        let job = self.job(request.metadata()).await?;
+        let request = request.into_inner();
+        let file = files::open(&job, &request.r#ref, &request.file_path).await?;
+        let data = files::read(file, request.range.unwrap_or_default()).await?.into();
+        Ok(Response::new(ReadFileResponse { data }))
+    }
+
+    async fn stat_file(
+        &self,
+        request: Request<StatFileRequest>,
+    ) -> Result<Response<StatFileResponse>, Status> {
+        let job = self.job(request.metadata()).await?;
+        let request = request.into_inner();
+        let file = files::open(&job, &request.r#ref, &request.path).await?;
+        let stat = Some(files::stat(&file, &request.path)?);
+        Ok(Response::new(StatFileResponse { stat }))
     }
 
     /// Images are built when they are asked for; there is nothing left to do.

@@ -36,6 +36,8 @@ use crate::{MAX_MESSAGE, failure, secrets, ssh};
 pub(crate) const BUILT: &str = "berth-image://";
 /// Messages about pulls and pushes under way.
 const BACKLOG: usize = 1024;
+/// A context as it is.
+const EVERYTHING: &[u8] = b"FROM scratch\nCOPY . /\n";
 /// Secrets that a repository may be fetched with.
 const TOKEN: &str = "GIT_AUTH_TOKEN";
 
@@ -53,10 +55,55 @@ pub(crate) async fn build(
     let gone = session.gone.clone();
     let work = Work { shared, job, session, inputs, mirrors: Vec::new(), agents: Vec::new() };
     tokio::select! {
-        made = work.run(asked) => made,
+        made = work.run(asked, None) => made,
         () = job.cancel.cancelled() => Err(Status::cancelled("build cancelled")),
         () = gone.cancelled() => Err(Status::cancelled("the client has closed its session")),
     }
+}
+
+/// The Dockerfile that a client would have built, and the patterns of what its context leaves out.
+pub(crate) async fn dockerfile(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    asked: &Asked,
+) -> Result<(Bytes, Vec<String>), Status> {
+    let session = shared.sessions.get(&job.session).await?;
+    let work = Work { shared, job, session, inputs: HashMap::new(), mirrors: Vec::new(), agents: Vec::new() };
+    if !matches!(asked.context, Place::Local(_)) && !asked.dockerfile_is_local {
+        return Err(Status::unimplemented(
+            "a Dockerfile that lies in a remote context is not checked: check it in a copy of its own",
+        ));
+    }
+    let task = Task::begin(&job.board, format!("[internal] load build definition from {}", asked.filename));
+    let dockerfile = work.dockerfile(asked, &asked.context, &task).await;
+    let dockerfile = task.end(dockerfile)?;
+    Ok((dockerfile.text, ignore::read(&dockerfile.ignore.unwrap_or_default())))
+}
+
+/// Fetches what a client wants to look into before it builds from it: a repository or an archive. buildx does so to see
+/// whether a rule for the build stands beside its Dockerfile.
+pub(crate) async fn fetch(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    graph: &pb::Definition,
+) -> Result<Made, Status> {
+    let Place::Url(url) = place_of(graph)? else { return Err(only_dockerfiles()) };
+    let asked = Asked { context: Place::Url(url), filename: "Dockerfile".to_owned(), ..Asked::default() };
+    let session = shared.sessions.get(&job.session).await?;
+    let gone = session.gone.clone();
+    let work = Work { shared, job, session, inputs: HashMap::new(), mirrors: Vec::new(), agents: Vec::new() };
+    let all = Dockerfile { text: Bytes::from_static(EVERYTHING), ignore: Some(String::new()) };
+    let made = tokio::select! {
+        made = work.run(asked, Some(all)) => made?,
+        () = job.cancel.cancelled() => return Err(Status::cancelled("build cancelled")),
+        () = gone.cancelled() => return Err(Status::cancelled("the client has closed its session")),
+    };
+    let (image, work, over) = (made.built.id.clone(), Arc::clone(&made.work), job.cancel.clone());
+    tokio::spawn(async move {
+        over.cancelled().await;
+        work.forget(&image).await;
+    });
+    Ok(made)
 }
 
 /// What a graph of one source says. Others are BuildKit's own, which is not here.
@@ -64,17 +111,26 @@ fn place_of(input: &pb::Definition) -> Result<Place, Status> {
     let mut sources = Vec::new();
     for op in &input.def {
         let op = pb::Op::decode(op.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        sources.extend(op.source.map(|source| source.identifier));
+        sources.extend(op.source.map(address));
     }
     let [source] = sources.as_slice() else { return Err(only_dockerfiles()) };
     match source.split_once("://") {
         Some(("docker-image", image)) => Ok(Place::Image(image.to_owned())),
         Some(("local", directory)) => Ok(Place::Local(directory.to_owned())),
-        Some(("git" | "http" | "https", _)) => Ok(Place::Url(source.clone())),
+        Some(("git" | "http" | "https" | "ssh", _)) => Ok(Place::Url(source.clone())),
         _ => match source.strip_prefix(BUILT) {
             Some(image) => Ok(Place::Image(image.to_owned())),
             None => Err(only_dockerfiles()),
         },
+    }
+}
+
+/// Where a source is. A repository's name is the same for every protocol; the address stands beside it.
+fn address(source: pb::SourceOp) -> String {
+    let Some(url) = source.attrs.get("git.fullurl") else { return source.identifier };
+    match source.identifier.split_once('#') {
+        Some((_, fragment)) => format!("{url}#{fragment}"),
+        None => url.clone(),
     }
 }
 
@@ -104,11 +160,13 @@ struct Dockerfile {
 }
 
 impl Work<'_> {
-    async fn run(mut self, asked: Asked) -> Result<Made, Status> {
+    /// Builds what was asked for, by this Dockerfile if there is one, else by the client's.
+    async fn run(mut self, asked: Asked, given: Option<Dockerfile>) -> Result<Made, Status> {
         let loading =
             Task::begin(&self.job.board, format!("[internal] load build definition from {}", asked.filename));
         let main = self.input(asked.context.clone())?;
         let dockerfile = match (&main, asked.dockerfile_is_local) {
+            _ if given.is_some() => given,
             (Place::Local(_), _) | (_, true) => {
                 let dockerfile = self.dockerfile(&asked, &main, &loading).await;
                 Some(dockerfile.inspect_err(|error| {

@@ -7,12 +7,14 @@ use berth_oci::Platform;
 use crate::protocol::{pb, types};
 
 /// What the bridge understands, in the names of BuildKit's `frontend/gateway/pb/caps.go`.
-const BRIDGE: [&str; 11] = [
+const BRIDGE: [&str; 13] = [
     "solve.base",
     "solve.inlinereturn",
     "return",
     "returnmap",
     "importcaches",
+    "readfile",
+    "statfile",
     "proto.refarray",
     "reference.output",
     "frontend.inputs",
@@ -22,13 +24,18 @@ const BRIDGE: [&str; 11] = [
 ];
 
 /// What inputs and outputs may ask for, in the names of BuildKit's `solver/pb/caps.go`.
-const GRAPH: [&str; 12] = [
+const GRAPH: [&str; 17] = [
     "source.image",
     "source.local",
     "source.local.followpaths",
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
     "source.git",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.subdir",
     "source.http",
     "constraints",
     "platform",

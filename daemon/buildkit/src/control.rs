@@ -16,9 +16,9 @@ use crate::build::only_dockerfiles;
 use crate::jobs::{Job, Made, Opened};
 use crate::protocol::control::control_server::Control as ControlService;
 use crate::protocol::control::{
-    BytesMessage, DiskUsageRequest, DiskUsageResponse, Exporter, InfoRequest, InfoResponse,
-    ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest,
-    StatusResponse, UsageRecord,
+    BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse, Exporter,
+    InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse, UsageRecord,
 };
 use crate::serve::Shared;
 use crate::session::Hello;
@@ -97,6 +97,7 @@ impl ControlService for Control {
     type PruneStream = Replies<UsageRecord>;
     type StatusStream = Replies<StatusResponse>;
     type SessionStream = tunnel::Outgoing;
+    type ListenBuildHistoryStream = Replies<BuildHistoryEvent>;
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
         let request = request.into_inner();
@@ -180,6 +181,16 @@ impl ControlService for Control {
         let gateway = engine.host_gateway().map(|address| address.to_string());
         let record = vec![capabilities::worker(engine.id(), gateway.as_deref())];
         Ok(Response::new(ListWorkersResponse { record }))
+    }
+
+    /// The engine keeps its own record of builds, with what became of each step and why.
+    async fn listen_build_history(
+        &self,
+        _: Request<BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        Err(Status::unimplemented(
+            "the history of builds is not told in BuildKit's terms: see berth builder history, logs and inspect",
+        ))
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {

@@ -2,15 +2,19 @@
 //! outputs.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use berth_api::build::BuildOptions;
+use berth_api::options::RemoveImage;
 use berth_api::registry::{AuthConfig, RegistryAuths};
 use berth_builder::{
     BoxFuture, BuildError, BuildIo, BuildRequest, BuiltImage, Context, Entitlements, EventSink,
 };
 use berth_oci::{Descriptor, Digest, Reference};
+use berth_sys::{Errno, path::open_in_root};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::{Resolver, failure, request};
@@ -111,6 +115,38 @@ impl Build {
     /// When there is no such image.
     pub fn config(&self, image: &Digest) -> Result<Vec<u8>> {
         Ok(self.engine.store.images().config_of(image)?.to_bytes())
+    }
+
+    /// Opens a file or directory of the image; none if there is none of this name.
+    ///
+    /// # Errors
+    /// When there is no such image, or it cannot be mounted.
+    pub async fn file(&self, image: &Digest, path: &str) -> Result<Option<File>> {
+        let (image, path) = (image.clone(), std::path::PathBuf::from(path));
+        self.engine
+            .blocking(move |engine| {
+                let layers = engine.store.images().config_of(&image)?.diff_ids().to_vec();
+                let root = engine.store.snapshots().mount_ro(&layers)?;
+                // O_NONBLOCK: a FIFO in the file's place must not hang the engine.
+                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+                match open_in_root(root.as_fd(), &path, flags, Mode::empty()) {
+                    Ok(file) => Ok(Some(File::from(file))),
+                    Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+                    Err(errno) => Err(EngineError::io("open", &path, errno)),
+                }
+            })
+            .await
+    }
+
+    /// Removes an image that was made only to be looked at, unless it has a name meanwhile.
+    pub async fn forget(&self, image: &Digest) {
+        let found = self.engine.store.images().get(image);
+        if !found.is_ok_and(|found| found.is_some_and(|image| image.tags.is_empty())) {
+            return;
+        }
+        if let Err(error) = self.engine.remove_image(image.as_str(), RemoveImage::default()).await {
+            tracing::debug!(%image, %error, "removing an image that was only looked at");
+        }
     }
 
     /// Gives the image a name.

@@ -3,13 +3,13 @@
 mod connect;
 mod endpoint;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::network::{
-    ConfigReference, EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, NetworkCreateRequest,
-    NetworkCreateResponse, PruneNetworksResponse,
+    ConfigReference, EndpointResource, EndpointSettings, Ipam, IpamConfig, IpamStatus, Network,
+    NetworkCreateRequest, NetworkCreateResponse, NetworkStatus, PruneNetworksResponse, SubnetStatus,
 };
 use berth_api::{Filters, Time};
 use berth_network::{Endpoint, EndpointRequest, IpamPool, NetworkId, NetworkSpec};
@@ -57,6 +57,30 @@ fn show_pool(pool: &IpamPool) -> IpamConfig {
         ip_range: pool.ip_range.map(|range| range.to_string()).unwrap_or_default(),
         gateway: pool.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
         aux_addresses: (!aux.is_empty()).then_some(aux),
+    }
+}
+
+/// How many addresses of a pool are taken, by containers and by the network itself, and how many it can still give.
+fn fullness(pool: &IpamPool, endpoints: &[berth_network::Endpoint]) -> SubnetStatus {
+    let subnet = pool.subnet;
+    // The network's own address and that of all hosts; of IPv6 the address of all routers.
+    let ends = match (subnet.is_ipv6(), subnet.size()) {
+        (false, 0..=2) => [None, None],
+        (false, _) => [Some(subnet.network()), Some(subnet.last())],
+        (true, _) => [Some(subnet.network()), None],
+    };
+    let own = ends.into_iter().flatten().chain(pool.gateway).chain(pool.aux_addresses.values().copied());
+    let given = endpoints.iter().flat_map(|endpoint| {
+        [endpoint.ipv4.map(IpAddr::from), endpoint.ipv6.map(|(ip, _)| IpAddr::from(ip))]
+    });
+    let taken: BTreeSet<IpAddr> =
+        own.chain(given.flatten()).filter(|address| subnet.contains(*address)).collect();
+    let range = pool.ip_range.unwrap_or(subnet);
+    let taken_of_range = taken.iter().filter(|address| range.contains(**address)).count() as u128;
+    let available = range.size().saturating_sub(taken_of_range);
+    SubnetStatus {
+        ips_in_use: taken.len() as u64,
+        dynamic_ips_available: u64::try_from(available).unwrap_or(u64::MAX),
     }
 }
 
@@ -208,7 +232,10 @@ impl Engine {
     /// When there is none of this name or id.
     pub async fn inspect_network(&self, name: &str) -> Result<Network> {
         let network = self.network.network(name)?;
-        let endpoints = self.network.endpoints(&network.id).into_iter().map(|endpoint| {
+        let endpoints = self.network.endpoints(&network.id);
+        let pools = network.ipam.pools.iter();
+        let subnets = pools.map(|pool| (pool.subnet.to_string(), fullness(pool, &endpoints))).collect();
+        let endpoints = endpoints.into_iter().map(|endpoint| {
             let container = self.containers.find(&endpoint.container_id);
             let resource = EndpointResource {
                 name: container
@@ -223,7 +250,8 @@ impl Engine {
             };
             (endpoint.container_id, resource)
         });
-        Ok(Network { containers: Some(endpoints.collect()), ..show(&network) })
+        let status = Some(NetworkStatus { ipam: IpamStatus { subnets } });
+        Ok(Network { containers: Some(endpoints.collect()), status, ..show(&network) })
     }
 
     /// Makes a network.

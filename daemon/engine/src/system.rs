@@ -78,6 +78,22 @@ fn distribution() -> (String, String) {
     (name, value("VERSION_ID"))
 }
 
+/// The file system that the engine's data are on, by docker's names.
+fn file_system(root: &Path) -> String {
+    use nix::sys::statfs::{
+        BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC,
+    };
+    let name = nix::sys::statfs::statfs(root).map(|found| match found.filesystem_type() {
+        BTRFS_SUPER_MAGIC => "btrfs",
+        EXT4_SUPER_MAGIC => "extfs",
+        OVERLAYFS_SUPER_MAGIC => "overlayfs",
+        TMPFS_MAGIC => "tmpfs",
+        XFS_SUPER_MAGIC => "xfs",
+        _ => "<unknown>",
+    });
+    name.unwrap_or("<unknown>").to_owned()
+}
+
 /// Go's name of the architecture.
 fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
@@ -122,9 +138,11 @@ impl Engine {
             images: self.store.images().list(false)?.len() as i64,
             driver: DRIVER.to_owned(),
             driver_status: vec![
-                ["Backing Filesystem".to_owned(), "overlayfs".to_owned()],
+                ["Backing Filesystem".to_owned(), file_system(&self.config.root)],
+                ["Supports d_type".to_owned(), "true".to_owned()],
                 ["Using metacopy".to_owned(), "false".to_owned()],
                 ["Native Overlay Diff".to_owned(), "true".to_owned()],
+                ["userxattr".to_owned(), "false".to_owned()],
             ],
             plugins: plugins(),
             memory_limit: v1("memory"),
@@ -204,6 +222,7 @@ impl Engine {
         let details = [
             ("ApiVersion", newest.clone()),
             ("Arch", go_arch().to_owned()),
+            ("Experimental", "false".to_owned()),
             ("KernelVersion", kernel()),
             ("MinAPIVersion", oldest.clone()),
             ("Os", "linux".to_owned()),
@@ -242,7 +261,7 @@ impl Engine {
             usage.images = Some(self.list_images(&options).await?);
         }
         if kinds.containers {
-            let options = ListContainers { all: true, size: true, ..ListContainers::default() };
+            let options = ListContainers { all: true, size: true, health: true, ..ListContainers::default() };
             usage.containers = Some(self.list_containers(&options).await?);
         }
         if kinds.volumes {

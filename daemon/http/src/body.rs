@@ -6,10 +6,13 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    keys,
+};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -75,6 +78,17 @@ pub(crate) fn json_stream<T: Serialize>(
     stream(JSON, items.map(encode))
 }
 
+/// A stream of JSON texts as RFC 7464 has them: each between a record separator and a line feed.
+pub(crate) fn json_sequence<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response<Body> {
+    let encode = |item: T| {
+        let mut bytes = vec![0x1e];
+        serde_json::to_writer(&mut bytes, &item).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+        Ok(Bytes::from(bytes))
+    };
+    stream(JSON, items.map(encode))
+}
+
 /// Reads a JSON body that must be there.
 pub(crate) async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Incoming) -> ApiResult<T> {
     let bytes = collect(body).await?;
@@ -103,6 +117,18 @@ pub(crate) async fn drain(body: Incoming) -> ApiResult<()> {
     collect(body).await.map(drop)
 }
 
+/// Reads on behind an answer what a client still sends of a body that nobody wants, up to what Go's server would.
+pub(crate) fn forget(body: Incoming) {
+    const MOST: usize = 256 << 10;
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(async move {
+        let mut body = Limited::new(body, MOST);
+        while let Some(Ok(_)) = body.frame().await {}
+    });
+}
+
 async fn collect(body: Incoming) -> ApiResult<Bytes> {
     match Limited::new(body, MAX_JSON).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
@@ -123,8 +149,18 @@ fn check_content_type(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<()> {
     }
 }
 
-/// One JSON value, as Go's decoder would judge it.
+/// One JSON value, as Go's decoder would judge it, whatever the case of its fields' names.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    let value = parse_as_written(bytes)?;
+    let mut fields: serde_json::Value = parse_as_written(bytes)?;
+    match keys::make_known(&mut fields) {
+        true => serde_json::from_value(fields)
+            .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}"))),
+        false => Ok(value),
+    }
+}
+
+fn parse_as_written<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
     match values.next() {
         None => Err(ApiError::bad_request("invalid JSON: EOF")),
@@ -165,6 +201,8 @@ mod tests {
         assert_eq!(message(b"{"), "invalid JSON: unexpected EOF");
         assert_eq!(message(b"{} {}"), "unexpected content after JSON");
         assert!(parse::<berth_api::container::CreateRequest>(b"{}\n").is_ok());
+        let request: berth_api::container::CreateRequest = parse(br#"{"tTY": true, "image": "i"}"#).unwrap();
+        assert!(request.config.tty && request.config.image == "i");
     }
 
     #[test]

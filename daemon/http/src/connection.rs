@@ -87,10 +87,14 @@ mod tests {
     use super::*;
     use crate::body;
 
-    /// Answers `/plain` with text; on `/take` takes over, says a head and what had been read ahead, then echoes.
+    /// Answers `/plain` with text, `/refuse` before the body has come; on `/take` takes over, says a head and what had been read ahead, then echoes.
     async fn answer(request: Request<Incoming>, take_over: TakeOver) -> Response<Body> {
         if request.uri().path() == "/plain" {
             return body::text(StatusCode::OK, "hello".to_owned());
+        }
+        if request.uri().path() == "/refuse" {
+            body::forget(request.into_body());
+            return body::text(StatusCode::SERVICE_UNAVAILABLE, "no".to_owned());
         }
         tokio::spawn(async move {
             let mut taken = take_over.take().await.unwrap();
@@ -143,6 +147,18 @@ mod tests {
                 buffer[..length].utf8_chunks().next()
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_refused_can_still_write_what_it_had_to_say() {
+        let (mut client, _stop) = connect();
+        let mut buffer = vec![0; 4096];
+        client.write_all(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+        let length = client.read(&mut buffer).await.unwrap();
+        assert!(buffer[..length].starts_with(b"HTTP/1.1 503 "));
+        client.write_all(b"bodyGET /plain HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let length = client.read(&mut buffer).await.unwrap();
+        assert!(buffer[..length].ends_with(b"hello"));
     }
 
     #[tokio::test]

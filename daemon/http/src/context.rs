@@ -78,3 +78,13 @@ impl Context {
         body::read_json_or_default(&self.headers, body).await
     }
 }
+
+/// A handler that refuses a request without looking at its body: the client still writes it, and must not find the
+/// connection closed before it has read the answer.
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            body::forget(body);
+        }
+    }
+}

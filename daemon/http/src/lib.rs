@@ -18,6 +18,7 @@ mod connection;
 mod context;
 mod error;
 mod handlers;
+mod keys;
 mod query;
 mod request_line;
 mod router;

@@ -116,7 +116,7 @@ mod tests {
         let found = route(&Method::GET, "/v1.41/containers/json").unwrap();
         assert_eq!((found.endpoint, found.version), (Endpoint::ContainerList, ApiVersion::new(1, 41)));
         assert_eq!(route(&Method::GET, "/containers/json").unwrap().version, ApiVersion::MAX);
-        let too_new = "client version 9.99 is too new. Maximum supported API version is 1.51";
+        let too_new = "client version 9.99 is too new. Maximum supported API version is 1.56";
         assert_eq!(refusal(Method::GET, "/v9.99/info"), (400, too_new.to_owned(), false));
         let too_old = "client version 1.10 is too old. Minimum supported API version is 1.24, \
                        please upgrade your client to a newer version";

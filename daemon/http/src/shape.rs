@@ -4,9 +4,15 @@
 //! answer of some kind is edited, where, and how; the rows are applied in order. Requests of old clients are
 //! lifted to the newest form by [`lift_create`].
 
-use berth_api::{ApiVersion, container::CreateRequest};
+use berth_api::{
+    ApiVersion,
+    container::{CreateRequest, UpdateRequest},
+    system::DiskUsage as DiskUsageAnswer,
+};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
+
+use crate::error::{ApiError, ApiResult};
 
 /// What an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +21,7 @@ pub(crate) enum Kind {
     ContainerSummary,
     ImageInspect,
     ImageSummary,
+    NetworkInspect,
     Event,
     Info,
     DiskUsage,
@@ -23,7 +30,6 @@ pub(crate) enum Kind {
 /// Which versions a row is about.
 #[derive(Debug, Clone, Copy)]
 enum Versions {
-    All,
     Before(u16),
     From(u16),
 }
@@ -68,24 +74,30 @@ const CONTAINER_ONLY: &[&str] = &[
 ];
 
 use Edit::{Add, Copy, Remove, With};
-use Kind::{ContainerInspect, ContainerSummary, DiskUsage, Event, ImageInspect, ImageSummary, Info};
-use Versions::{All, Before, From};
+use Kind::{
+    ContainerInspect, ContainerSummary, DiskUsage, Event, ImageInspect, ImageSummary, Info, NetworkInspect,
+};
+use Versions::{Before, From};
 
 static ROWS: &[Row] = &[
     row(ContainerInspect, Before(45), "", With(names_among_aliases)),
     row(ContainerInspect, Before(48), "", Remove(&["ImageManifestDescriptor"])),
     row(ContainerInspect, Before(52), "NetworkSettings", With(addresses_of_default_bridge)),
+    row(ContainerInspect, From(52), "Config", Remove(&["MacAddress"])),
     row(ContainerSummary, Before(48), "", Remove(&["ImageManifestDescriptor"])),
     row(ImageInspect, Before(44), "", Copy { from: "Size", to: "VirtualSize" }),
     row(ImageInspect, Before(45), "", Add(&["Container"], r#""""#)),
     row(ImageInspect, Before(45), "", Add(&["ContainerConfig"], "null")),
     row(ImageInspect, Before(48), "", Remove(&["Descriptor"])),
     row(ImageInspect, From(50), "Config", Remove(CONTAINER_ONLY)),
-    row(ImageInspect, All, "Config", Add(&["OnBuild"], "null")),
-    row(ImageInspect, All, "Config", With(empty_labels_to_null)),
+    row(ImageInspect, Before(52), "Config", Add(&["OnBuild"], "null")),
+    row(ImageInspect, Before(52), "Config", With(empty_labels_to_null)),
+    row(ImageInspect, From(52), "Config", With(only_what_is_set)),
+    row(ImageInspect, From(52), "", With(without_empty_legacy)),
     row(ImageSummary, Before(43), "", With(dangling_by_name)),
     row(ImageSummary, Before(44), "", Copy { from: "Size", to: "VirtualSize" }),
     row(ImageSummary, Before(48), "", Remove(&["Descriptor"])),
+    row(NetworkInspect, Before(52), "", Remove(&["Status"])),
     row(Event, Before(52), "", With(event_before_actor)),
     row(
         Info,
@@ -129,13 +141,18 @@ impl<T: Serialize> Serialize for Shaped<'_, T> {
     }
 }
 
-/// `system df`: a list per kind, each shaped as in its own endpoint.
-pub(crate) fn shape_disk_usage(version: ApiVersion, usage: &berth_api::system::DiskUsage) -> Value {
+/// `system df`: a list per kind, each shaped as in its own endpoint. Since 1.52 there are sums of each kind, with its
+/// list only for `verbose` clients; those that do not ask for that still get the lists of before.
+pub(crate) fn shape_disk_usage(version: ApiVersion, verbose: bool, usage: &DiskUsageAnswer) -> Value {
     let mut value = shape(version, DiskUsage, usage);
     for (list, kind) in [("Images", ImageSummary), ("Containers", ContainerSummary)] {
         if let Some(items) = value.get_mut(list).and_then(Value::as_array_mut) {
             items.iter_mut().for_each(|item| edit(version, kind, item));
         }
+    }
+    match value.as_object_mut() {
+        Some(answer) if version.at_least(52) => sums::add(answer, usage, verbose),
+        _ => {}
     }
     value
 }
@@ -145,7 +162,6 @@ fn edits(version: ApiVersion, kind: Kind) -> impl Iterator<Item = &'static Row> 
     let applies = move |row: &&Row| {
         row.kind == kind
             && match row.versions {
-                All => true,
                 Before(minor) => !version.at_least(minor),
                 From(minor) => version.at_least(minor),
             }
@@ -225,6 +241,26 @@ fn empty_labels_to_null(config: &mut Map<String, Value>) {
     }
 }
 
+/// Since 1.52 an image's config says nothing of what its image does not set.
+fn only_what_is_set(config: &mut Map<String, Value>) {
+    config.retain(|_, value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    });
+}
+
+/// Since 1.52 what only docker's first builder wrote is there only if it was written.
+fn without_empty_legacy(image: &mut Map<String, Value>) {
+    for field in ["Parent", "Comment", "DockerVersion", "Author"] {
+        if image.get(field).is_some_and(|value| value == "") {
+            image.shift_remove(field);
+        }
+    }
+}
+
 /// Until 1.42 an image without a name was called `<none>`.
 fn dangling_by_name(image: &mut Map<String, Value>) {
     let is_empty = |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
@@ -252,8 +288,13 @@ fn event_before_actor(event: &mut Map<String, Value>) {
     }
 }
 
-/// Lifts an old client's request to the newest meaning.
-pub(crate) fn lift_create(version: ApiVersion, request: &mut CreateRequest) {
+/// Lifts an old client's request to the newest meaning. What a new client should write otherwise is refused, or warned of.
+pub(crate) fn lift_create(version: ApiVersion, request: &mut CreateRequest) -> ApiResult<Option<String>> {
+    if version.at_least(52) && !request.config.mac_address.is_empty() {
+        return Err(ApiError::bad_request(
+            "container-wide MAC address no longer supported; use endpoint-specific MAC address instead",
+        ));
+    }
     let host = request.host_config.get_or_insert_default();
     if !version.at_least(40) && host.ipc_mode.is_empty() {
         host.ipc_mode = "shareable".to_owned();
@@ -269,6 +310,35 @@ pub(crate) fn lift_create(version: ApiVersion, request: &mut CreateRequest) {
             check.start_interval = 0;
         }
         move_mac_address(request);
+    }
+    let bindings = request.host_config.iter().flat_map(|host| host.port_bindings.iter());
+    let empty: Vec<&str> = bindings
+        .filter(|(_, bindings)| bindings.as_ref().is_none_or(Vec::is_empty))
+        .map(|(port, _)| port.as_str())
+        .collect();
+    Ok((version.at_least(52) && !empty.is_empty()).then(|| {
+        format!(
+            "Following container port(s) have an empty list of port-bindings: {}. Such bindings will be discarded in a \
+             future version.",
+            empty.join(", ")
+        )
+    }))
+}
+
+/// Before 1.55 an update left the limits of single devices alone, whatever it said of them.
+pub(crate) fn lift_update(version: ApiVersion, request: &mut UpdateRequest) {
+    if version.at_least(55) {
+        return;
+    }
+    let limits = &mut request.resources;
+    limits.blkio_weight_device = None;
+    for throttle in [
+        &mut limits.blkio_device_read_bps,
+        &mut limits.blkio_device_write_bps,
+        &mut limits.blkio_device_read_iops,
+        &mut limits.blkio_device_write_iops,
+    ] {
+        *throttle = None;
     }
 }
 
@@ -334,6 +404,12 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_says_only_what_is_set() {
+        let image = json!({"Parent": "", "Comment": "c", "Config": {"Env": [], "Cmd": ["sh"], "Labels": {}, "User": ""}});
+        assert_eq!(shape(V(52), ImageInspect, &image), json!({"Comment": "c", "Config": {"Cmd": ["sh"]}}));
+    }
+
+    #[test]
     fn addresses_stand_beside_the_networks() {
         let inspect = json!({"NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2", "IPPrefixLen": 16}}}});
         let shaped = shape(V(51), ContainerInspect, &inspect);
@@ -374,11 +450,11 @@ mod tests {
     fn old_requests_mean_what_they_meant() {
         let body = r#"{"MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"default"}}"#;
         let mut request: CreateRequest = serde_json::from_str(body).unwrap();
-        lift_create(V(43), &mut request);
+        lift_create(V(43), &mut request).unwrap();
         let endpoints = request.networking_config.unwrap().endpoints_config;
         assert_eq!(endpoints["bridge"].as_ref().unwrap().mac_address, "02:42:ac:11:00:02");
         let mut request = CreateRequest::default();
-        lift_create(V(39), &mut request);
+        lift_create(V(39), &mut request).unwrap();
         let host = request.host_config.unwrap();
         assert_eq!((host.ipc_mode.as_str(), host.cgroupns_mode.as_str()), ("shareable", "host"));
     }
@@ -386,3 +462,4 @@ mod tests {
 
 #[cfg(test)]
 mod golden;
+mod sums;

@@ -153,9 +153,10 @@ impl Snapshots {
     pub fn remove(&self, key: &str) -> Result<()> {
         check_name(key)?;
         self.shared.to_trash(&self.shared.snapshot_path(key))?;
-        self.forget(key)?;
+        let forgotten = self.forget(key);
         self.shared.empty_trash();
-        Ok(())
+        // On a disk that was full it can be written down now.
+        forgotten.or_else(|_| self.forget(key))
     }
 
     fn forget(&self, key: &str) -> Result<()> {

@@ -124,6 +124,8 @@ fn block_io(io: &LinuxBlockIo, writes: &mut Writes<'_>) {
         ("wiops", io.throttle_write_iops_device()),
     ] {
         for (number, rate) in throttles(list) {
+            // No limit, which version 1 calls 0.
+            let rate = if rate == 0 { "max".to_owned() } else { rate.to_string() };
             writes.push("io.max", format!("{number} {key}={rate}"));
         }
     }

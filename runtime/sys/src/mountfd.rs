@@ -361,6 +361,8 @@ fn overlay_by_context(overlay: &Overlay<'_>) -> Result<OwnedFd, OverlayError> {
         }
         .map_err(fail(operation))?;
     }
+    // What mounts are told to be of; programs look for this name.
+    fs.set_string("source", "overlay").map_err(fail("fsconfig source".into()))?;
     fs.create().map_err(fail("fsconfig create".into()))?;
     fs.mount(overlay.attrs).map_err(fail("fsmount".into()))
 }

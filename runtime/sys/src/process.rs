@@ -246,7 +246,19 @@ pub fn reset_signals() -> Result<(), Errno> {
     // Rust ignores SIGPIPE, and exec passes ignored signals on; handlers are reset by exec itself.
     // SAFETY: SIG_DFL installs no code.
     let ret = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    if ret == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+    if ret == libc::SIG_ERR {
+        return Err(Errno::last());
+    }
+    // posix_spawn(3) of the C library leaves its own two signals ignored, and its sigaction(3) refuses to name them.
+    for signal in [32, 33] {
+        let default = [0_u64; 4];
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads one `struct sigaction`, whose four words of zero are SIG_DFL, and eight bytes are the size of
+        // its signal mask.
+        let ret = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) };
+        Errno::result(ret)?;
+    }
+    Ok(())
 }
 
 /// Replaces standard input, output and error; `FD_CLOEXEC` is clear on the copies.

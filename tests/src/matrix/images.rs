@@ -48,6 +48,15 @@ pub fn remove_in_use_is_refused(f: &Fixture) {
     f.cli.ok(&["run", "--name", "user", "busybox", "true"]);
     f.cli.run(&["rmi", "busybox"]).expect_code(1).expect_text("conflict");
     f.cli.ok(&["rm", "user"]);
+    // Under a running container an image can lose its name, but not go.
+    f.cli.ok(&["run", "-d", "--name", "runs", "busybox", "sleep", "1000"]);
+    let image = f.cli.ok(&["inspect", "-f", "{{.Image}}", "runs"]);
+    f.cli.run(&["rmi", "busybox"]).expect_code(1).expect_text("(must force)");
+    assert_eq!(f.cli.ok(&["rmi", "-f", "busybox"]), "Untagged: busybox:latest");
+    assert_eq!(f.cli.ok(&["images", "--no-trunc", "-q"]), image);
+    f.cli.run(&["rmi", "-f", &image]).expect_code(1).expect_text("cannot be forced");
+    f.cli.ok(&["tag", &image, "busybox"]);
+    f.cli.ok(&["rm", "-f", "runs"]);
     f.cli.ok(&["rmi", "busybox"]);
     assert_eq!(f.cli.ok(&["images", "-q"]), "");
 }

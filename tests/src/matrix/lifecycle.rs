@@ -26,6 +26,9 @@ pub fn ps(f: &Fixture) {
     assert!(status.starts_with("Exited (0)"), "{status}");
     let table = f.cli.ok(&["ps"]);
     assert!(table.starts_with("CONTAINER ID") && table.contains("Up "), "{table}");
+    f.cli.ok(&["create", "--name", "wordy", "busybox", "sh", "-c", "echo two words"]);
+    let command = ["ps", "-a", "--no-trunc", "--format", "{{.Command}}", "--filter", "name=wordy"];
+    assert_eq!(f.cli.ok(&command), "\"sh -c 'echo two words'\"");
 }
 
 /// The life of a created container, step by step.

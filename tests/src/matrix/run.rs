@@ -63,7 +63,19 @@ pub fn process_options(f: &Fixture) {
     assert_eq!(f.cli.ok(&["run", "--rm", "-u", "1234:77", "busybox", "id", "-u"]), "1234");
     let groups = f.cli.ok(&["run", "--rm", "-u", "web", "--group-add", "3000", "busybox", "id", "-G"]);
     assert_eq!(groups, "1000 2000 3000");
+    // Its own group is a supplementary one as well, so that setgid programs do not lose it.
+    let groups = ["run", "--rm", "-u", "1234:77", "busybox", "grep", "Groups", "/proc/self/status"];
+    assert_eq!(f.cli.ok(&groups).split_whitespace().last(), Some("77"));
     f.cli.run(&["run", "--rm", "-u", "nosuch", "busybox", "true"]).expect_code(125).expect_text("nosuch");
+}
+
+/// Signs by which programs know where they are; none of them is a change of the container's.
+pub fn signs_of_a_container(f: &Fixture) {
+    let script = "test -f /.dockerenv && awk '$2 == \"/\" { print $1, $3 }' /proc/mounts";
+    assert_eq!(f.cli.ok(&["run", "--name", "signs", "busybox", "sh", "-c", script]), "overlay overlay");
+    assert_eq!(f.cli.ok(&["diff", "signs"]), "");
+    let ignored = f.cli.ok(&["run", "--rm", "busybox", "grep", "SigIgn", "/proc/self/status"]);
+    assert_eq!(ignored.split_whitespace().last(), Some("0000000000000000"));
 }
 
 /// A detached container's id is printed, its output is in its log, and `wait` gives its exit code.

@@ -71,6 +71,7 @@ pub(crate) async fn run(session: &Session, args: Ps) -> Result<Exit> {
         limit: limit.unwrap_or(0),
         size: args.size || asks_for(args.format.as_deref(), "Size"),
         filters: filter::parse(&args.filter)?,
+        ..ListContainers::default()
     };
     let list = client.container_list_json(&options).await?;
     let containers: Vec<ContainerLine<'_>> = list.read()?;

@@ -40,10 +40,21 @@ wire! {
         pub status: String,
         /// Part of the host configuration.
         pub host_config: HostConfigSummary,
+        /// Result of the health checks (API 1.52).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub health: Option<HealthSummary>,
         /// Endpoints.
         pub network_settings: NetworkSettingsSummary,
         /// Mounts.
         pub mounts: Vec<MountPoint>,
+    }
+
+    /// The health checks' part in a list.
+    pub struct HealthSummary {
+        /// `none`, `starting`, `healthy`, `unhealthy`.
+        pub status: String,
+        /// Failures in a row.
+        pub failing_streak: i64,
     }
 
     /// The host configuration's part in a list.

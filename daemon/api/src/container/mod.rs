@@ -17,7 +17,7 @@ pub use create::{
 pub use host::{HostConfig, LogConfig, PortBinding, PortMap, RestartPolicy};
 pub use inspect::{ContainerInspect, ContainerState, GraphDriver, Health, HealthLogEntry, NetworkSettings};
 pub use line::{ContainerLine, MountLine, NetworkNames};
-pub use list::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
+pub use list::{ContainerSummary, HealthSummary, HostConfigSummary, NetworkSettingsSummary, PortSummary};
 pub use mount::{
     BindOptions, ImageMountOptions, Mount, MountPoint, SecretOptions, TmpfsOptions, VolumeDriverConfig,
     VolumeMountOptions,

@@ -10,20 +10,25 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::items::{ByteStream, stream_from};
 
-/// Where the engine itself mounts something into every container. An image need not have these places; the runtime makes
-/// them then, and they are no change of the user's.
-const MOUNT_PLACES: [&str; 6] = ["etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys"];
+/// An empty file by which programs know that they are in a container: docker's name for it.
+pub(super) const MARKER: &str = ".dockerenv";
+
+/// The marker, and where the engine itself mounts something into every container. An image need not have these places;
+/// the runtime makes them then, and they are no change of the user's.
+const MOUNT_PLACES: [&str; 7] =
+    ["etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys", MARKER];
 
 /// The same as paths, relative to the root.
-pub(crate) fn mount_places() -> [&'static Path; 6] {
+pub(crate) fn mount_places() -> [&'static Path; 7] {
     MOUNT_PLACES.map(Path::new)
 }
 
 /// Leaves out what was only made to mount something on, and `/etc` if nothing else changed in it.
 fn without_mount_places(mut changes: Vec<Change>) -> Vec<Change> {
     let place = |change: &Change| {
-        change.kind == ChangeKind::Added
-            && MOUNT_PLACES.iter().any(|place| change.path.strip_prefix('/') == Some(place))
+        let path = change.path.strip_prefix('/').unwrap_or(&change.path);
+        // An image that was exported from a container brings a marker of its own.
+        path == MARKER || change.kind == ChangeKind::Added && MOUNT_PLACES.contains(&path)
     };
     let before = changes.len();
     changes.retain(|change| !place(change));

@@ -120,7 +120,12 @@ impl Engine {
     fn resolve_donors(&self, host: &mut berth_api::container::HostConfig) -> Result<()> {
         for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
             if let Some(name) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.containers.find(name)?.id);
+                // Clients take a "not found" for a missing image, and pull.
+                let donor = self.containers.find(name).map_err(|error| match error.kind() {
+                    Kind::NotFound => EngineError::invalid(error.message().to_owned()),
+                    _ => error,
+                })?;
+                *mode = format!("container:{}", donor.id);
             }
         }
         Ok(())
@@ -251,6 +256,8 @@ impl Engine {
         if let Some(bytes) = size.or(self.config.defaults.size) {
             self.bound(&snapshot, bytes)?;
         }
+        let marker = snapshot.upper.join(super::changes::MARKER);
+        std::fs::File::create_new(&marker).during("create", &marker)?;
         let mut root = None;
         for plan in &mut definition.mounts {
             match plan.kind {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use berth_api::container::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary};
+use berth_api::container::{ContainerSummary, HealthSummary, HostConfigSummary, NetworkSettingsSummary};
 use berth_api::options::ListContainers;
 use jiff::Timestamp;
 
@@ -40,6 +40,7 @@ impl Engine {
             found.iter().map(|container| self.summary(container, &mut images)).collect();
         for (summary, container) in summaries.iter_mut().zip(&found) {
             summary.names.extend(linked.get(&container.id).into_iter().flatten().cloned());
+            summary.health = options.health.then(|| health(&container.status()));
         }
         if options.size {
             for (summaries, some) in summaries.chunks_mut(fsutil::WALKS).zip(found.chunks(fsutil::WALKS)) {
@@ -73,7 +74,7 @@ impl Engine {
             names: vec![format!("/{}", definition.name)],
             image,
             image_id: definition.image_id.clone(),
-            command: std::iter::once(path).chain(args).collect::<Vec<_>>().join(" "),
+            command: command_line(path, &args),
             created: definition.created.as_second(),
             ports: ports::summaries(&definition, &status),
             labels: definition.config.labels.clone(),
@@ -88,6 +89,24 @@ impl Engine {
             ..ContainerSummary::default()
         }
     }
+}
+
+/// Arguments that hold blanks stand in quotes, as docker shows them.
+fn command_line(path: String, args: &[String]) -> String {
+    args.iter().fold(path, |mut line, arg| {
+        let quote = if arg.contains(' ') { "'" } else { "" };
+        line.extend([" ", quote, arg, quote]);
+        line
+    })
+}
+
+/// What health checks found; `none` where there are none.
+fn health(status: &Status) -> HealthSummary {
+    let none = || HealthSummary { status: "none".to_owned(), failing_streak: 0 };
+    status.health.as_ref().map_or_else(none, |health| HealthSummary {
+        status: health.status.clone(),
+        failing_streak: health.failing_streak,
+    })
 }
 
 /// `Up 5 seconds`, `Exited (137) 2 minutes ago`, …

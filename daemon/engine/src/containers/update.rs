@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_api::container::{Resources, UpdateRequest, UpdateResponse};
+use berth_api::container::{Resources, ThrottleDevice, UpdateRequest, UpdateResponse};
 
 use super::machine::Phase;
 use super::{restart, validate};
@@ -28,7 +28,7 @@ impl Engine {
                 |error: EngineError| error.context(format!("Cannot update container {}", container.id));
             let mut host = container.definition().host.clone();
             validate::resources(&request.resources, &engine.facts)?;
-            merge(&mut host.resources, &request.resources)?;
+            let lifted = merge(&mut host.resources, &request.resources)?;
             validate::resources(&host.resources, &engine.facts)?;
             let mut policy = request.restart_policy;
             if !policy.name.is_empty() {
@@ -46,7 +46,7 @@ impl Engine {
                 )));
             }
             if container.phase().is_alive() {
-                let mut limits = resources::limits(&host.resources)?;
+                let mut limits = resources::limits(&with_lifted(&host.resources, lifted))?;
                 if request.resources.pids_limit.is_some_and(|limit| limit <= 0) {
                     // What is not in it stays as it is; "no limit" must be said.
                     limits.set_pids(Some(resources::no_pids_limit()));
@@ -62,8 +62,32 @@ impl Engine {
     }
 }
 
-/// Takes over what is given; zero and empty are not.
-fn merge(old: &mut Resources, new: &Resources) -> Result<()> {
+/// Limits of single devices, one list a kind, in the order of [`throttles`].
+type Throttles<T> = [T; 4];
+
+fn throttles(resources: &mut Resources) -> Throttles<&mut Option<Vec<ThrottleDevice>>> {
+    [
+        &mut resources.blkio_device_read_bps,
+        &mut resources.blkio_device_write_bps,
+        &mut resources.blkio_device_read_iops,
+        &mut resources.blkio_device_write_iops,
+    ]
+}
+
+/// The limits as the kernel is told them: it forgets that of a device only when it is told to.
+fn with_lifted(resources: &Resources, lifted: Throttles<Vec<ThrottleDevice>>) -> Resources {
+    let mut told = resources.clone();
+    for (list, lifted) in throttles(&mut told).into_iter().zip(lifted) {
+        if !lifted.is_empty() {
+            list.get_or_insert_default().extend(lifted);
+        }
+    }
+    told
+}
+
+/// Takes over what is given; zero and empty are not, but for the limits of single devices: a list of them replaces the
+/// one before. Returns those that are no longer named, without a limit.
+fn merge(old: &mut Resources, new: &Resources) -> Result<Throttles<Vec<ThrottleDevice>>> {
     let number = |old: &mut i64, new: i64| {
         if new != 0 {
             *old = new;
@@ -108,7 +132,18 @@ fn merge(old: &mut Resources, new: &Resources) -> Result<()> {
         Some(limit) => old.pids_limit = Some(limit),
         None => {}
     }
-    Ok(())
+    if new.blkio_weight_device.is_some() {
+        old.blkio_weight_device.clone_from(&new.blkio_weight_device);
+    }
+    let mut new = new.clone();
+    let mut lifted: Throttles<Vec<ThrottleDevice>> = Throttles::default();
+    for ((old, new), lifted) in throttles(old).into_iter().zip(throttles(&mut new)).zip(&mut lifted) {
+        let Some(new) = new.take() else { continue };
+        let before = old.replace(new.clone()).unwrap_or_default();
+        let gone = before.into_iter().filter(|device| !new.iter().any(|other| other.path == device.path));
+        lifted.extend(gone.map(|device| ThrottleDevice { rate: 0, ..device }));
+    }
+    Ok(lifted)
 }
 
 #[cfg(test)]
@@ -122,6 +157,24 @@ mod tests {
         assert_eq!((old.memory, old.cpu_shares, old.pids_limit), (200, 7, Some(5)));
         merge(&mut old, &Resources { pids_limit: Some(-1), ..Resources::default() }).unwrap();
         assert_eq!(old.pids_limit, None);
+    }
+
+    #[test]
+    fn a_device_that_is_no_longer_named_is_without_a_limit() {
+        let device = |path: &str, rate| ThrottleDevice { path: path.to_owned(), rate };
+        let mut old = Resources {
+            blkio_device_read_bps: Some(vec![device("/dev/a", 5), device("/dev/b", 5)]),
+            blkio_device_write_bps: Some(vec![device("/dev/a", 7)]),
+            ..Resources::default()
+        };
+        let new =
+            Resources { blkio_device_read_bps: Some(vec![device("/dev/b", 9)]), ..Resources::default() };
+        let lifted = merge(&mut old, &new).unwrap();
+        assert_eq!(old.blkio_device_read_bps, Some(vec![device("/dev/b", 9)]));
+        assert_eq!(old.blkio_device_write_bps, Some(vec![device("/dev/a", 7)]));
+        let told = with_lifted(&old, lifted);
+        assert_eq!(told.blkio_device_read_bps, Some(vec![device("/dev/b", 9), device("/dev/a", 0)]));
+        assert_eq!(told.blkio_device_write_bps, old.blkio_device_write_bps);
     }
 
     #[test]

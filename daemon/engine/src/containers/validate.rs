@@ -65,6 +65,13 @@ pub(crate) fn complete(
         }
     }
     crate::logs::plan(&host.log_config)?;
+    for server in host.dns.iter().flatten() {
+        if server.parse::<std::net::IpAddr>().is_err() {
+            return Err(EngineError::invalid(format!(
+                "invalid DNS server {server:?}: an address is expected"
+            )));
+        }
+    }
     for entry in host.extra_hosts.iter().flatten() {
         extra_host(entry)?;
     }

@@ -1,15 +1,24 @@
 //! The manifests of an image's index: platforms and attestations (`manifests=1` of list and inspect).
 
+use std::sync::Arc;
+
 use berth_api::image::{
-    AttestationData, DescriptorPlatform, ImageData, ManifestSize, ManifestSummary, UnpackedSize,
+    AttestationData, AttestationStatement, DescriptorPlatform, ImageData, ManifestSize, ManifestSummary,
+    UnpackedSize,
 };
 use berth_oci::{Descriptor, Manifest, Platform};
 use berth_store::Image;
 
 use super::list::descriptor;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
+/// Media type of in-toto statements.
+const STATEMENT: &str = "application/vnd.in-toto+json";
+/// The annotation that says what is stated.
+const PREDICATE: &str = "in-toto.io/predicate-type";
+/// The longest statement that is read.
+const MAX_STATEMENT: u64 = 64 << 20;
 /// The annotation that says which manifest an attestation is about.
 const ABOUT: &str = "vnd.docker.reference.digest";
 
@@ -24,6 +33,52 @@ pub(super) fn shown(platform: &Platform) -> DescriptorPlatform {
 }
 
 impl Engine {
+    /// The in-toto statements about an image: those of these kinds, if any are named, with their texts if `whole`.
+    ///
+    /// # Errors
+    /// When there is no such image, it is for another platform than the one given, or a statement cannot be read.
+    pub async fn image_attestations(
+        self: &Arc<Self>,
+        name: &str,
+        platform: &str,
+        kinds: Vec<String>,
+        whole: bool,
+    ) -> Result<Vec<AttestationStatement>> {
+        let (name, platform) = (name.to_owned(), platform.to_owned());
+        self.blocking(move |engine| {
+            let image = engine.image_for(&name, &platform)?;
+            let manifests = engine.store.images().attestations(&image.id)?;
+            let blobs = manifests.into_iter().flat_map(|(_, manifest)| manifest.layers);
+            let mut statements = Vec::new();
+            for blob in blobs.filter(|blob| blob.media_type == STATEMENT) {
+                let predicate_type = blob.annotation(PREDICATE).unwrap_or_default().to_owned();
+                if !kinds.is_empty() && !kinds.contains(&predicate_type) {
+                    continue;
+                }
+                let statement = match whole {
+                    true => {
+                        let text = engine.store.content().read(&blob.digest, MAX_STATEMENT)?;
+                        let statement = serde_json::from_slice(&text).map_err(|error| {
+                            EngineError::internal(format!(
+                                "the statement {} is no JSON: {error}",
+                                blob.digest
+                            ))
+                        })?;
+                        Some(statement)
+                    }
+                    false => None,
+                };
+                statements.push(AttestationStatement {
+                    descriptor: descriptor(&blob),
+                    predicate_type,
+                    statement,
+                });
+            }
+            Ok(statements)
+        })
+        .await
+    }
+
     pub(super) fn manifests(&self, image: &Image) -> Result<Vec<ManifestSummary>> {
         let offered = self.store.images().offered(&image.id)?;
         offered.iter().map(|(entry, manifest)| self.manifest(image, entry, manifest.as_ref())).collect()

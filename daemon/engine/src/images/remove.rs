@@ -27,10 +27,14 @@ impl Engine {
         self.detached(async move {
             engine
                 .blocking(move |engine| {
-                    if let Some(id) = engine.store.images().removal_deletes(&name, options.force)? {
-                        engine.refuse_used(&name, &id, options.force)?;
-                    }
-                    let removed = engine.store.images().remove(&name, options.force, !options.no_prune)?;
+                    let images = engine.store.images();
+                    let deletes = images.removal_deletes(&name, options.force)?;
+                    let removed = match deletes {
+                        Some((id, by_name)) if engine.must_stay(&name, by_name, &id, options.force)? => {
+                            images.take_name(&name)?
+                        }
+                        _ => images.remove(&name, options.force, !options.no_prune)?,
+                    };
                     engine.collect_garbage();
                     Ok(engine.tell_removed(removed))
                 })
@@ -46,25 +50,29 @@ impl Engine {
         }
     }
 
-    fn refuse_used(&self, name: &str, id: &ImageId, force: bool) -> Result<()> {
+    /// Whether an image that is to be deleted can only lose its name, because a container runs from it; what has to be
+    /// forced, or cannot be, is refused.
+    fn must_stay(&self, name: &str, by_name: bool, id: &ImageId, force: bool) -> Result<bool> {
         let users = self.images_in_use().remove(id.as_str()).unwrap_or_default();
         for user in users {
             let Ok(container) = self.containers.find(&user) else { continue };
-            let running = container.phase().is_running();
             let (user, image) = (ids::short(&user), ids::short(id.hex()));
-            if running {
-                return Err(EngineError::conflict(format!(
+            let why = match (container.phase().is_running(), by_name, force) {
+                (true, true, true) => return Ok(true),
+                (_, true, false) => format!(
+                    "conflict: unable to remove repository reference {name:?} (must force) - container {user} is using its referenced image {image}"
+                ),
+                (true, false, _) => format!(
                     "conflict: unable to delete {image} (cannot be forced) - image is being used by running container {user}"
-                )));
-            }
-            if !force {
-                let what = if name.len() >= 12 && id.hex().starts_with(name) { image } else { name };
-                return Err(EngineError::conflict(format!(
-                    "conflict: unable to delete {what} (must be forced) - image is being used by stopped container {user}"
-                )));
-            }
+                ),
+                (false, false, false) => format!(
+                    "conflict: unable to delete {image} (must be forced) - image is being used by stopped container {user}"
+                ),
+                (false, _, true) => continue,
+            };
+            return Err(EngineError::conflict(why));
         }
-        Ok(())
+        Ok(false)
     }
 
     pub(crate) fn tell_removed(&self, removed: Vec<Removed>) -> Vec<ImageDeleteItem> {

@@ -88,6 +88,10 @@ impl Accounts {
                 user.groups.push(gid);
             }
         }
+        // Its own group, too: else a process could leave it by setgid(2) of a program, and with it what is denied to the group.
+        if !user.groups.contains(&user.gid) {
+            user.groups.insert(0, user.gid);
+        }
         if user.home.is_empty() {
             "/".clone_into(&mut user.home);
         }
@@ -144,19 +148,19 @@ mod tests {
     #[test]
     fn names_numbers_and_groups() {
         let resolve = |wanted| accounts().resolve(wanted, &[]).unwrap();
-        assert_eq!(resolve(""), User { uid: 0, gid: 0, groups: vec![10], home: "/root".into() });
+        assert_eq!(resolve(""), User { uid: 0, gid: 0, groups: vec![0, 10], home: "/root".into() });
         assert_eq!(
             resolve("app"),
-            User { uid: 1000, gid: 1001, groups: vec![10, 29], home: "/home/app".into() }
+            User { uid: 1000, gid: 1001, groups: vec![1001, 10, 29], home: "/home/app".into() }
         );
         assert_eq!(resolve("1000"), resolve("app"));
         assert_eq!(
             resolve("app:wheel"),
-            User { uid: 1000, gid: 10, groups: vec![], home: "/home/app".into() }
+            User { uid: 1000, gid: 10, groups: vec![10], home: "/home/app".into() }
         );
-        assert_eq!(resolve("77:88"), User { uid: 77, gid: 88, groups: vec![], home: "/".into() });
+        assert_eq!(resolve("77:88"), User { uid: 77, gid: 88, groups: vec![88], home: "/".into() });
         assert_eq!(resolve("77").gid, 0);
-        assert_eq!(accounts().resolve("77", &["audio".into(), "5".into()]).unwrap().groups, [29, 5]);
+        assert_eq!(accounts().resolve("77", &["audio".into(), "5".into()]).unwrap().groups, [0, 29, 5]);
     }
 
     /// CVE-2016-3697, CVE-2026-46680: the image has accounts whose names are numbers.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The head of a connection that speaks HTTP/2 from here on.
-const UPGRADED: &[u8] = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
 
 /// `POST /grpc`: the daemon is the server.
 pub(super) async fn grpc(context: Context) -> ApiResult<Reply> {

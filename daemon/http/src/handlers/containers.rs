@@ -19,6 +19,7 @@ pub(super) async fn list(context: Context) -> ApiResult<Response<Body>> {
         all: query.flag("all"),
         limit: query.number("limit")?.unwrap_or(0),
         size: query.flag("size"),
+        health: context.version.at_least(52),
         filters: query.filters()?,
     };
     let containers = context.engine().list_containers(&options).await?;
@@ -29,9 +30,10 @@ pub(super) async fn create(mut context: Context) -> ApiResult<Response<Body>> {
     let body: Option<CreateRequest> = context.json().await?;
     let empty = || ApiError::bad_request("config cannot be empty in order to create a container");
     let mut request = body.filter(|request| request.config != Default::default()).ok_or_else(empty)?;
-    shape::lift_create(context.version, &mut request);
+    let warning = shape::lift_create(context.version, &mut request)?;
     let name = context.query.get("name");
-    let created = context.engine().create_container(name, context.query.get("platform"), request).await?;
+    let mut created = context.engine().create_container(name, context.query.get("platform"), request).await?;
+    created.warnings.extend(warning);
     Ok(body::json(StatusCode::CREATED, &created))
 }
 
@@ -94,7 +96,8 @@ pub(super) async fn remove(context: Context) -> ApiResult<Response<Body>> {
 }
 
 pub(super) async fn update(mut context: Context) -> ApiResult<Response<Body>> {
-    let request = context.json().await?;
+    let mut request = context.json().await?;
+    shape::lift_update(context.version, &mut request);
     let updated = context.engine().update_container(context.name(), request).await?;
     Ok(body::json(StatusCode::OK, &updated))
 }

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use crate::{
     body::{self, Body},
     context::Context,
-    error::ApiResult,
+    error::{ApiError, ApiResult},
     handlers::transfer,
     shape::{self, Kind},
 };
@@ -35,6 +35,19 @@ pub(super) async fn inspect(context: Context) -> ApiResult<Response<Body>> {
     let (platform, manifests) = (context.query.get("platform"), context.query.flag("manifests"));
     let inspect = context.engine().inspect_image(context.name(), platform, manifests).await?;
     Ok(body::json(StatusCode::OK, &shape::shape(context.version, Kind::ImageInspect, &inspect)))
+}
+
+pub(super) async fn attestations(context: Context) -> ApiResult<Response<Body>> {
+    let query = &context.query;
+    let platform = match query.all("platform") {
+        [] => "",
+        [platform] => platform,
+        _ => return Err(ApiError::bad_request("only one platform value is currently supported")),
+    };
+    let kinds = query.all("type").iter().map(|kind| kind.trim().to_owned()).filter(|kind| !kind.is_empty());
+    let (kinds, whole) = (kinds.collect(), query.flag("statement"));
+    let statements = context.engine().image_attestations(context.name(), platform, kinds, whole).await?;
+    Ok(body::json(StatusCode::OK, &statements))
 }
 
 pub(super) async fn history(context: Context) -> ApiResult<Response<Body>> {

@@ -58,8 +58,13 @@ pub(crate) async fn answer(
     let line = format!("{} {}", parts.method, parts.uri);
     let matched = match router::route(&parts.method, parts.uri.path()) {
         Ok(matched) => matched,
-        Err(Unroutable::Redirect(to)) => return common(redirect(&to, parts.uri.query())),
-        Err(Unroutable::Refused(error)) => return common(error.into_response()),
+        Err(unroutable) => {
+            body::forget(body);
+            return common(match unroutable {
+                Unroutable::Redirect(to) => redirect(&to, parts.uri.query()),
+                Unroutable::Refused(error) => error.into_response(),
+            });
+        }
     };
     let endpoint = matched.endpoint;
     let context = Context::new(shared, matched, parts, body, take_over);
@@ -157,6 +162,7 @@ async fn dispatch(endpoint: Endpoint, context: Context) -> ApiResult<Reply> {
         E::ImageLoad => transfer::load(context).await?,
         E::ImageInspect => images::inspect(context).await?,
         E::ImageHistory => images::history(context).await?,
+        E::ImageAttestations => images::attestations(context).await?,
         E::ImagePush => transfer::push(context).await?,
         E::ImageTag => images::tag(context).await?,
         E::ImageRemove => images::remove(context).await?,

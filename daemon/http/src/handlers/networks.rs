@@ -7,6 +7,7 @@ use crate::{
     body::{self, Body},
     context::Context,
     error::ApiResult,
+    shape::{self, Kind},
 };
 
 pub(super) async fn list(context: Context) -> ApiResult<Response<Body>> {
@@ -15,7 +16,8 @@ pub(super) async fn list(context: Context) -> ApiResult<Response<Body>> {
 }
 
 pub(super) async fn inspect(context: Context) -> ApiResult<Response<Body>> {
-    Ok(body::json(StatusCode::OK, &context.engine().inspect_network(context.name()).await?))
+    let network = context.engine().inspect_network(context.name()).await?;
+    Ok(body::json(StatusCode::OK, &shape::shape(context.version, Kind::NetworkInspect, &network)))
 }
 
 pub(super) async fn create(mut context: Context) -> ApiResult<Response<Body>> {

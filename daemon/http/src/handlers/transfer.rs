@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     body::{self, Body},
     context::Context,
-    error::ApiResult,
+    error::{ApiError, ApiResult},
     handlers::{progress, upload::BodyReader},
 };
 
@@ -92,14 +92,26 @@ pub(super) async fn load(mut context: Context) -> ApiResult<Response<Body>> {
     }))
 }
 
+/// The platform to save; none for all that there are.
+fn one_platform(context: &Context) -> ApiResult<&str> {
+    match context.query.all("platform") {
+        [] => Ok(""),
+        [platform] => Ok(platform),
+        _ => Err(ApiError::bad_request(
+            "multiple platform parameters are not supported: save each platform into an archive of its own, or name none \
+             to save all",
+        )),
+    }
+}
+
 pub(super) async fn save(context: Context) -> ApiResult<Response<Body>> {
     let names = context.query.all("names").to_vec();
-    let platform = context.query.get("platform");
+    let platform = one_platform(&context)?;
     Ok(body::stream(body::TAR, context.engine().save_images(names, platform).await?))
 }
 
 pub(super) async fn save_one(context: Context) -> ApiResult<Response<Body>> {
-    let (name, platform) = (context.name().to_owned(), context.query.get("platform"));
+    let (name, platform) = (context.name().to_owned(), one_platform(&context)?);
     Ok(body::stream(body::TAR, context.engine().save_images(vec![name], platform).await?))
 }
 

@@ -24,6 +24,8 @@ struct Plan {
     image: Image,
     untag: Vec<Reference>,
     delete: bool,
+    /// The user gave a name, not an id.
+    by_name: bool,
 }
 
 impl Images {
@@ -33,7 +35,20 @@ impl Images {
     /// [`StoreError::NoSuchImage`], [`StoreError::MultipleReferences`], [`StoreError::HasChildren`].
     pub fn remove(&self, user: &str, force: bool, prune_parents: bool) -> Result<Vec<Removed>> {
         let _removal = self.shared.removals.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = self.plan(user, force)?;
+        self.carry_out(self.plan(user, force)?, prune_parents)
+    }
+
+    /// Takes away the name that the user gave; the image stays, without a name if it was the last one.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn take_name(&self, user: &str) -> Result<Vec<Removed>> {
+        let _removal = self.shared.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = self.plan(user, true)?;
+        self.carry_out(Plan { delete: false, ..plan }, false)
+    }
+
+    fn carry_out(&self, plan: Plan, prune_parents: bool) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         for reference in &plan.untag {
             self.forget_name(reference, &plan.image.id)?;
@@ -66,13 +81,14 @@ impl Images {
         Ok(removed)
     }
 
-    /// The image that [`Self::remove`] with these arguments would delete, if it would not only untag.
+    /// The image that [`Self::remove`] with these arguments would delete, if it would not only untag, and whether `user`
+    /// is one of its names.
     ///
     /// # Errors
     /// As [`Self::remove`].
-    pub fn removal_deletes(&self, user: &str, force: bool) -> Result<Option<ImageId>> {
+    pub fn removal_deletes(&self, user: &str, force: bool) -> Result<Option<(ImageId, bool)>> {
         let plan = self.plan(user, force)?;
-        Ok(plan.delete.then_some(plan.image.id))
+        Ok(plan.delete.then_some((plan.image.id, plan.by_name)))
     }
 
     fn plan(&self, user: &str, force: bool) -> Result<Plan> {
@@ -85,7 +101,7 @@ impl Images {
             let untag = names_to_take(&image, &Reference::parse(user)?);
             let left = image.tags.len() + image.repo_digests.len() - untag.len();
             // Without a name but with children it stays, as a step of their build.
-            return Ok(Plan { image, untag, delete: left == 0 && !has_children });
+            return Ok(Plan { image, untag, delete: left == 0 && !has_children, by_name: true });
         }
         if has_children {
             return Err(StoreError::HasChildren { id });
@@ -96,7 +112,7 @@ impl Images {
             return Err(StoreError::MultipleReferences { id });
         }
         let untag = image.tags.iter().chain(&image.repo_digests).cloned().collect();
-        Ok(Plan { image, untag, delete: true })
+        Ok(Plan { image, untag, delete: true, by_name: false })
     }
 
     fn forget_name(&self, reference: &Reference, id: &ImageId) -> Result<()> {

@@ -91,7 +91,7 @@ fn rmi_untags_or_deletes_as_docker_does() {
         images.remove("one:v2", false, true).unwrap(),
         [Removed::Untagged("one:v2".into()), Removed::Untagged(gone)]
     );
-    assert_eq!(images.removal_deletes("two", false).unwrap(), Some(id.clone()));
+    assert_eq!(images.removal_deletes("two", false).unwrap(), Some((id.clone(), true)));
     let path = f.store.layers().path(&layer);
     assert!(path.exists());
     assert_eq!(
