@@ -155,6 +155,15 @@ impl Daemon {
         assert!(self.ends_within(PATIENCE), "berthd did not end on SIGTERM; {}", self.log());
     }
 
+    /// Has it end and take away everything it made, its networks too.
+    ///
+    /// # Panics
+    /// If it does not end within [`PATIENCE`].
+    pub fn shut_down(&mut self) {
+        let answer = self.ask_to_shut_down();
+        assert!(self.ends_within(PATIENCE), "berthd did not shut down: {answer:?}; {}", self.log());
+    }
+
     fn ends_within(&mut self, limit: Duration) -> bool {
         let begin = Instant::now();
         loop {

@@ -27,7 +27,7 @@ impl Drop for Small<'_> {
 #[test]
 fn what_fills_the_disk_ends_and_goes() {
     let mut daemon = Daemon::start();
-    daemon.kill();
+    daemon.shut_down();
     let root = daemon.root();
     let _small = Small::at(&root);
     daemon.start_again();
@@ -43,5 +43,6 @@ fn what_fills_the_disk_ends_and_goes() {
     });
     cli.ok(&["rm", "-f", "stays"]);
     assert_eq!(cli.ok(&["run", "--rm", "busybox", "echo", "there is room"]), "there is room");
-    daemon.terminate();
+    // Before its root goes.
+    daemon.shut_down();
 }
