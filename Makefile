@@ -8,8 +8,11 @@ BIN     := $(abspath $(TARGET))/release
 # The two binaries that stand between clone and exec are linked statically: no dynamic loader on the
 # hot path, and the shim's memory stays below a megabyte.
 STATIC  := -C target-feature=+crt-static -C relocation-model=static
-# The runtime puts its program file out of reach before the C library is set up (runtime/sys/src/entry.rs).
-ENTRY   := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=--entry=berth_entry)
+# The runtime puts its program file out of reach before the C library is set up, and does without the bounds of its
+# stack (runtime/sys/src/entry.rs).
+ENTRY_x86_64 := -C link-arg=-Wl,--entry=berth_entry \
+    -C link-arg=-Wl,--undefined=berth_no_stack_bounds,--defsym=pthread_getattr_np=berth_no_stack_bounds
+ENTRY   := $(ENTRY_$(shell uname -m))
 
 # Its pages are mapped anew for each container: size is time and memory (docs/decisions/0104).
 SMALL   := -C opt-level=s -C lto=fat -C codegen-units=1

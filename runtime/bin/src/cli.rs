@@ -127,10 +127,13 @@ pub(crate) struct CreateFlags {
 /// # Errors
 /// What clap says, help and version included.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let mut arguments = arguments.peekable();
-    let called = arguments.peek().and_then(|path| Path::new(path).file_name());
-    let name = called.map_or_else(|| "berth-runtime".to_owned(), |name| name.to_string_lossy().into_owned());
-    let matches: ArgMatches = command(&name).try_get_matches_from(arguments)?;
+    let arguments: Vec<OsString> = arguments.collect();
+    // The words of help and of errors are made only for who is to read them.
+    let matches: ArgMatches = Cli::command().try_get_matches_from(&arguments).or_else(|_| {
+        let called = arguments.first().and_then(|path| Path::new(path).file_name());
+        let name = called.map_or("berth-runtime".into(), |name| name.to_string_lossy());
+        command(&name).try_get_matches_from(&arguments)
+    })?;
     Cli::from_arg_matches(&matches)
 }
 

@@ -31,18 +31,24 @@ impl Dir {
         Ok(Self { path: path.to_owned(), controllers, held: Some(fd) })
     }
 
-    /// One that need not be there yet, not held open.
+    /// One that is not held open.
     pub(crate) fn named(path: &Path, controllers: Vec<String>) -> Self {
         Self { path: path.to_owned(), controllers, held: None }
     }
 
-    /// One that is there: held open if it is cgroup2's, which has no controllers of its own.
-    pub(crate) fn find(path: &Path, controllers: Vec<String>) -> Result<Self, CgroupError> {
+    /// One that has been made: held open if it is cgroup2's, which has no controllers of its own.
+    pub(crate) fn made(path: &Path, controllers: Vec<String>) -> Result<Self, CgroupError> {
         if controllers.is_empty() {
-            return Self::open(path, controllers);
+            Self::open(path, controllers)
+        } else {
+            Ok(Self::named(path, controllers))
         }
+    }
+
+    /// The same of one that may be gone.
+    pub(crate) fn find(path: &Path, controllers: Vec<String>) -> Result<Self, CgroupError> {
         stat(path).map_err(|errno| CgroupError::io("open", path, errno))?;
-        Ok(Self::named(path, controllers))
+        Self::made(path, controllers)
     }
 
     /// A directory in it (`.` is itself), without following links.

@@ -38,15 +38,6 @@ pub struct Cgroup {
     placeholder: Option<Placeholder>,
     /// A limit of processes too low for those that make the container: it is set when they are gone.
     postponed: Option<LinuxResources>,
-    /// What [`Self::complete`] is to do.
-    rest: Option<Rest>,
-}
-
-#[derive(Debug)]
-struct Rest {
-    plan: Plan,
-    /// The directories that were not there before.
-    made: Vec<PathBuf>,
 }
 
 /// Processes while a container is made: the placeholder, one in between that enters namespaces, and init.
@@ -59,66 +50,20 @@ impl Cgroup {
     /// # Errors
     /// A directory cannot be made, or a limit is invalid or refused.
     pub fn create(layout: &Layout, path: &Path, resources: &LinuxResources) -> Result<Self, CgroupError> {
-        let mut group = Self::begin(layout, path, resources)?;
-        match group.complete() {
-            Ok(()) => Ok(group),
-            Err(error) => {
-                group.rest.iter().for_each(|rest| tree::unmake(&rest.made));
-                Err(error)
-            }
-        }
-    }
-
-    /// Only as much of it as a process needs to be born in ([`Self::dir_fd`]): all of version 2, nothing of version 1. The
-    /// kernel takes as long for the other directories as for a process with new namespaces, so that both are made at once.
-    ///
-    /// # Errors
-    /// As [`Self::create`].
-    pub fn begin(layout: &Layout, path: &Path, resources: &LinuxResources) -> Result<Self, CgroupError> {
         let (resources, postponed) = postpone(resources);
         let plan = Plan::new(layout, path, &resources)?;
         let mut made = Vec::new();
-        let result = tree::make_birthplace(layout, path, &mut made).and_then(|()| {
-            let dirs = places(layout, path).map(|(directory, controllers)| match controllers.is_empty() {
-                true => Dir::open(&directory, controllers),
-                false => Ok(Dir::named(&directory, controllers)),
-            });
-            Ok(Self::of(layout, path, dirs.collect::<Result<_, _>>()?))
+        let result = tree::make(layout, path, &mut made).and_then(|()| {
+            let dirs =
+                places(layout, path).map(|(directory, controllers)| Dir::made(&directory, controllers));
+            let group = Self::of(layout, path, dirs.collect::<Result<_, _>>()?);
+            if group.dirs.iter().any(|dir| !made.contains(&dir.path)) {
+                group.refuse_foreign()?;
+            }
+            group.apply(&plan)?;
+            Ok(Self { postponed, ..group })
         });
-        let mut group = result.inspect_err(|_| tree::unmake(&made))?;
-        group.postponed = postponed;
-        group.rest = Some(Rest { plan, made });
-        if group.version == 2 {
-            group.complete().inspect_err(|_| group.rest.iter().for_each(|rest| tree::unmake(&rest.made)))?;
-        }
-        Ok(group)
-    }
-
-    /// Makes the rest and sets the limits, after [`Self::begin`]. After a failure [`Self::remove`] takes away what was made.
-    ///
-    /// # Errors
-    /// As [`Self::create`].
-    pub fn complete(&mut self) -> Result<(), CgroupError> {
-        let Some(mut rest) = self.rest.take() else { return Ok(()) };
-        let result = self.make_rest(&mut rest);
-        if result.is_err() {
-            self.rest = Some(rest);
-        }
-        result
-    }
-
-    fn make_rest(&self, rest: &mut Rest) -> Result<(), CgroupError> {
-        tree::make_others(&self.layout, &self.path, &mut rest.made)?;
-        if self.dirs.iter().any(|dir| !rest.made.contains(&dir.path)) {
-            self.refuse_foreign()?;
-        }
-        self.apply(&rest.plan)
-    }
-
-    /// True unless [`Self::complete`] has something to do.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.rest.is_none()
+        result.inspect_err(|_| tree::unmake(&made))
     }
 
     /// The same through systemd: a scope with these limits, and what systemd has no property for. Forks, so the caller
@@ -247,7 +192,6 @@ impl Cgroup {
             unit: None,
             placeholder: None,
             postponed: None,
-            rest: None,
         }
     }
 
@@ -535,11 +479,6 @@ impl Cgroup {
     /// # Errors
     /// Every directory that could not be removed.
     pub fn remove(self) -> Result<(), Vec<CgroupError>> {
-        if let Some(rest) = self.rest {
-            // Of directories that were there before nobody knows yet whose they are.
-            tree::unmake(&rest.made);
-            return Ok(());
-        }
         let mut errors = Vec::new();
         drop(self.placeholder);
         errors.extend(self.unit.and_then(|unit| unit.stop().err()));

@@ -14,31 +14,16 @@ const REMOVE_WAITS_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 200, 400, 600];
 
 /// Makes the directories of the cgroup `path` where they are not there yet, and lists the new ones in `made`.
 pub(crate) fn make(layout: &Layout, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-    make_birthplace(layout, path, made)?;
-    make_others(layout, path, made)
-}
-
-/// The same for cgroup2 alone, where a process is born: that must be there before it is.
-pub(crate) fn make_birthplace(
-    layout: &Layout,
-    path: &Path,
-    made: &mut Vec<PathBuf>,
-) -> Result<(), CgroupError> {
     match layout {
         Layout::V2 { mount } => make_v2(mount, &relative(path), made),
-        Layout::V1 { .. } | Layout::Hybrid { .. } => match layout.unified() {
-            Some(unified) => make_v1(unified, &relative(path), false, made),
-            None => Ok(()),
-        },
+        Layout::V1 { .. } | Layout::Hybrid { .. } => {
+            for hierarchy in layout.taking_part() {
+                let cpuset = hierarchy.controllers.iter().any(|own| own == "cpuset");
+                make_v1(&hierarchy.mount, &relative(path), cpuset, made)?;
+            }
+            layout.unified().map_or(Ok(()), |unified| make_v1(unified, &relative(path), false, made))
+        }
     }
-}
-
-/// The same for version 1, where a process moves by itself.
-pub(crate) fn make_others(layout: &Layout, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
-    layout.taking_part().try_for_each(|hierarchy| {
-        let cpuset = hierarchy.controllers.iter().any(|own| own == "cpuset");
-        make_v1(&hierarchy.mount, &relative(path), cpuset, made)
-    })
 }
 
 /// Removes the cgroup `path` where it is empty: the parent all containers of an engine shared, once the last is gone.

@@ -115,10 +115,8 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     }
     let mut cgroup = match &request.unit {
         Some(unit) => Cgroup::create_in_unit(&layout, unit, &plan.cgroup.resources)?,
-        None if !request.unprivileged => Cgroup::begin(&layout, &path, &plan.cgroup.resources)?,
-        // Only now, for the container is another one without it.
         None => match Cgroup::create(&layout, &path, &plan.cgroup.resources) {
-            Err(error) if error.is_refusal() => {
+            Err(error) if request.unprivileged && error.is_refusal() => {
                 let none = without_cgroup(&request, &layout, error)?;
                 plan = compile(&request, layout.mounts_of_caller()?, Path::new("/"))?;
                 none
@@ -145,7 +143,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     let delegated = plan.cgroup.owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
     let spawned = delegated
         .map_err(Error::from)
-        .and_then(|()| spawn(request, &plan, &mut cgroup, rdt.as_ref(), &state, observed));
+        .and_then(|()| spawn(request, &plan, &cgroup, rdt.as_ref(), &state, observed));
     let spawned = spawned.and_then(|parts| match cgroup.populated() {
         Ok(()) => Ok(parts),
         Err(error) => {
@@ -167,11 +165,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             plan,
         }),
         Err(error) => {
-            let had_hooks = cgroup.is_complete();
             let error = undone(error, cgroup, rdt);
-            if !had_hooks {
-                return Err(error);
-            }
             // What a hook has begun, a poststop hook ends (runtime.md, "Lifecycle", steps 3 to 5 and 13).
             let state = ContainerState { status: "stopped", ..state };
             let left = run_all_hooks("poststop", &plan.hooks.poststop, &state);
@@ -265,7 +259,7 @@ struct Parts {
 fn spawn(
     request: CreateRequest<'_>,
     plan: &ContainerPlan,
-    cgroup: &mut Cgroup,
+    cgroup: &Cgroup,
     rdt: Option<&Group>,
     state: &ContainerState,
     observed: Option<SeccompProgram>,
@@ -278,7 +272,7 @@ fn spawn(
         let message = "process.terminal of config.json and the given standard streams contradict each other";
         return Err(Error::Invalid(message.into()));
     }
-    let namespaces = Namespaces::open(&plan.namespaces, cgroup)?;
+    let namespaces = Namespaces::open(&plan.namespaces, cgroup.is_joined_by_birth())?;
     let idmapped = idmap::prepare(&plan.steps, !plan.id_maps.is_empty() && nix::unistd::geteuid().is_root())?;
     let (link, child_link) = protocol::link()?;
     let first_flags =
@@ -306,7 +300,6 @@ fn spawn(
     }
     // The child has them; for us an open write end would hide the end of the program's output.
     drop(request);
-    parent::complete(cgroup, &link).inspect_err(|_| parent::discard(&first))?;
     parent::put_into(cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let process = if namespaces.intermediate {
         parent::await_handover(&link, &first, rdt, trace).inspect_err(|_| parent::discard(&first))?

@@ -82,7 +82,6 @@ fn begin(start: Start<'_>) -> Result<Never, (String, Fault)> {
     process::cloexec_from(3 + request.preserve_fds)
         .at(|| "close descriptors".into())
         .map_err(named("Parent"))?;
-    namespaces.make().map_err(named("Namespaces"))?;
     join_cgroup(cgroup, link).map_err(named("Cgroup"))?;
     reset_affinity();
     if request.trace.is_some() {
@@ -181,9 +180,6 @@ pub(crate) fn join_cgroup(cgroup: &Cgroup, link: &ChildLink) -> Result<(), Fault
     }
     if cgroup.is_joined_by_birth() {
         return Ok(());
-    }
-    if !cgroup.is_complete() {
-        link.wait_for_go().at(|| "wait for the cgroup".into())?;
     }
     cgroup.join_self().map_err(|error| Fault::new(error.to_string()))
 }

@@ -5,8 +5,7 @@
 //! ```text
 //!  create(): parent stage            child: init stage
 //!  ─────────────────────             ───────────────────────────────────────────────
-//!  compile ─ cgroup2 ─ clone3 ─────▶ new namespaces
-//!            └ other cgroups ──────▶ join cgroups and namespaces ─ for step in plan.steps { run(step) }
+//!  compile ─ cgroup ─ clone3 ──────▶ namespaces ─ for step in plan.steps { run(step) }
 //!  serve(): maps, hooks, console ◀──▶ protocol.rs
 //!  CreatedContainer::start() ──────▶ gate ─ startContainer hooks ─ execve
 //! ```

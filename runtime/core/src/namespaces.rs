@@ -3,17 +3,12 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use berth_cgroup::Cgroup;
 use berth_spec::{NamespaceKind, NamespacePlan, TimeOffset};
 use berth_sys::Errno;
 use berth_sys::clone::CloneFlags;
 use berth_sys::ns;
 
 use crate::error::{Context, Error, Fault};
-
-/// What the kernel takes most of its time for. The others hold only from birth on, or everything else belongs to them.
-const SLOW: CloneFlags =
-    CloneFlags::NEWNS.or(CloneFlags::NEWUTS).or(CloneFlags::NEWIPC).or(CloneFlags::NEWNET);
 
 /// A namespace to enter.
 #[derive(Debug)]
@@ -27,8 +22,6 @@ pub(crate) struct Join {
 pub(crate) struct Namespaces {
     /// For clone3.
     pub(crate) born_in: CloneFlags,
-    /// Those that the child makes itself, while the parent makes the groups that it is to join then.
-    pub(crate) made_meanwhile: CloneFlags,
     /// To enter, in order.
     pub(crate) joins: Vec<Join>,
     /// The cgroup namespace is made only once the child sits in its cgroup (version 1: it moves there itself).
@@ -42,8 +35,8 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Opens what is to be joined.
-    pub(crate) fn open(plan: &NamespacePlan, cgroup: &Cgroup) -> Result<Self, Error> {
+    /// Opens what is to be joined. `born_in_cgroup` tells that clone3 puts the child into its cgroup.
+    pub(crate) fn open(plan: &NamespacePlan, born_in_cgroup: bool) -> Result<Self, Error> {
         let joins = plan.join.iter().map(|join| {
             let file = File::open(&join.path).map_err(|e| Error::io("open namespace", &join.path, e))?;
             let fd = OwnedFd::from(file);
@@ -59,7 +52,7 @@ impl Namespaces {
         });
         let joins = joins.collect::<Result<Vec<_>, Error>>()?;
         let mut born_in = CloneFlags::from_bits_retain(plan.create);
-        let late_cgroup = plan.creates(NamespaceKind::Cgroup) && !cgroup.is_joined_by_birth();
+        let late_cgroup = plan.creates(NamespaceKind::Cgroup) && !born_in_cgroup;
         if late_cgroup {
             born_in = born_in.without(CloneFlags::NEWCGROUP);
         }
@@ -67,21 +60,7 @@ impl Namespaces {
         let intermediate = joins.iter().any(|join| early(join.kind))
             || (plan.creates(NamespaceKind::User) && !joins.is_empty())
             || !plan.time_offsets.is_empty();
-        let made_meanwhile = match intermediate || cgroup.is_complete() {
-            true => CloneFlags::empty(),
-            false => born_in.intersection(SLOW),
-        };
-        born_in = born_in.without(made_meanwhile);
-        let time_offsets = plan.time_offsets.clone();
-        Ok(Self { born_in, made_meanwhile, joins, late_cgroup, intermediate, time_offsets })
-    }
-
-    /// Makes those that the child was not born in.
-    pub(crate) fn make(&self) -> Result<(), Fault> {
-        if self.made_meanwhile.is_empty() {
-            return Ok(());
-        }
-        ns::unshare(self.made_meanwhile).at(|| "unshare the new namespaces".into())
+        Ok(Self { born_in, joins, late_cgroup, intermediate, time_offsets: plan.time_offsets.clone() })
     }
 
     /// Enters what is to be joined.

@@ -70,15 +70,6 @@ pub(crate) struct Process {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// Makes what the cgroup still lacks, for which a child that has just been forked waits.
-pub(crate) fn complete(cgroup: &mut Cgroup, link: &ParentLink) -> Result<(), Error> {
-    if cgroup.is_complete() {
-        return Ok(());
-    }
-    cgroup.complete()?;
-    link.go()
-}
-
 /// Has systemd put a child that has just been forked into its cgroup, where it cannot be born there.
 pub(crate) fn put_into(cgroup: &Cgroup, link: &ParentLink, child: &Process) -> Result<(), Error> {
     if cgroup.is_joined_by_request() {

@@ -2,9 +2,7 @@
 //!
 //! ```text
 //!  parent                                    child
-//!    │ clone3 ─────────────────────────────────▶│ makes namespaces
-//!    │ Go ─────────────────────────────────────▶│ only if the parent makes cgroups meanwhile
-//!    │                                          │ joins cgroup and namespaces
+//!    │ clone3 ─────────────────────────────────▶│ joins cgroup and namespaces
 //!    │◀──────────────── Forked(pid) + pidfd ────│ only from a process in between (exec, joined pid namespace)
 //!    │ Go ─────────────────────────────────────▶│ to the one that goes on
 //!    │◀──────────────── NamespacesReady ────────│ only if the parent has steps to do (id maps, …)

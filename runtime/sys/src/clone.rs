@@ -61,16 +61,6 @@ impl CloneFlags {
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
-    /// What is in either; `|` for constants.
-    #[must_use]
-    pub const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-    /// What is in both.
-    #[must_use]
-    pub const fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
     /// `self` without `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
@@ -81,7 +71,7 @@ impl CloneFlags {
 impl BitOr for CloneFlags {
     type Output = Self;
     fn bitor(self, other: Self) -> Self {
-        self.or(other)
+        Self(self.0 | other.0)
     }
 }
 

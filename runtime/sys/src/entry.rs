@@ -11,7 +11,11 @@
 //!                  └─ open_tree, mount_setattr, execveat ── failed ─────┘
 //! ```
 //!
-//! Nothing here may call the C library or be compiled to a call of it (`memcpy` and its like are resolved later): no
+//! For the same program [`berth_no_stack_bounds`] stands in for `pthread_getattr_np` (`--defsym`). The standard library asks it
+//! for the bounds of the main thread's stack, to have words for an overflow, and the C library reads the whole of
+//! `/proc/self/maps` for the answer: 0.1 ms of each start. Without an answer an overflow is a plain SIGSEGV.
+//!
+//! Nothing before `_start` may call the C library or be compiled to a call of it (`memcpy` and its like are resolved later): no
 //! copies, no comparisons of slices, no panics.
 
 use std::arch::{asm, global_asm};
@@ -50,6 +54,13 @@ global_asm!(
     "jmp _start",
     early = sym early,
 );
+
+/// pthread_getattr_np(3) that knows nothing, which a caller has to expect.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+extern "C" fn berth_no_stack_bounds(_: libc::pthread_t, _: *mut libc::pthread_attr_t) -> libc::c_int {
+    libc::ENOSYS
+}
 
 /// Returns if there is nothing to do, or if it cannot be done.
 ///
