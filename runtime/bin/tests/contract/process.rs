@@ -72,6 +72,20 @@ fn streams_environment_and_directory() {
 }
 
 #[test]
+fn a_directory_closed_to_the_user_is_entered_all_the_same() {
+    let mut case = Case::new(&["/bin/sh", "-c", "pwd; grep CapEff /proc/self/status; ls . || sleep 100"]);
+    let closed = case.rootfs().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    case.config["process"]["cwd"] = json!("/closed");
+    case.config["process"]["user"] = json!({ "uid": 1234, "gid": 99 });
+    case.call_detached(&["run", "-d"]).ok();
+    let said = case.call(&["exec"], &["/bin/sh", "-c", "pwd; grep CapEff /proc/self/status; ls . 2>&1"]);
+    assert!(said.out.starts_with("/closed\nCapEff:\t0000000000000000\n"), "{said:?}");
+    assert!(said.out.contains("Permission denied"), "the capability that opened it is gone: {said:?}");
+}
+
+#[test]
 fn home_comes_from_the_passwd_file() {
     let mut case =
         Case::script("echo $HOME; id -u; id -g; id -G; umask; touch /tmp/mine; stat -c %u:%g /tmp/mine");

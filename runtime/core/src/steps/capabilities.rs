@@ -47,3 +47,14 @@ pub(super) fn set(plan: &CapabilityPlan) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+/// Does it with all permitted capabilities in effect. Between the change of user and [`set`] none are.
+pub(super) fn with_permitted<T>(act: impl FnOnce() -> T) -> Result<T, Fault> {
+    let read = |which| caps::read(None, which).map_err(failed("effective"));
+    let (permitted, effective) = (read(CapSet::Permitted)?, read(CapSet::Effective)?);
+    let apply = |set| caps::set(None, CapSet::Effective, set).map_err(failed("effective"));
+    apply(&permitted)?;
+    let done = act();
+    apply(&effective)?;
+    Ok(done)
+}

@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
 
+use super::capabilities;
 use super::root::{is_null, standard_streams};
 use crate::error::{Context, FailureKind, Fault};
 
@@ -53,9 +54,14 @@ fn own_streams(plan: &UserPlan) {
     }
 }
 
-/// Enters the working directory, as the user.
+/// Enters the working directory, as the user, or by the capabilities that are not given up yet: images have a WORKDIR
+/// that is closed to their USER, and runc and crun enter it.
 pub(super) fn working_directory(path: &Path) -> Result<(), Fault> {
-    chdir(path).map_err(|errno| {
+    let entered = match chdir(path) {
+        Err(Errno::EACCES) => capabilities::with_permitted(|| chdir(path))?,
+        other => other,
+    };
+    entered.map_err(|errno| {
         let kind = match errno {
             Errno::ENOENT => FailureKind::NotFound,
             Errno::EACCES => FailureKind::PermissionDenied,
