@@ -2,10 +2,10 @@
 
 use std::io;
 
+use berth_spec::accounts::{self, AccountError, Login, number};
+
 use crate::rootdir::RootDir;
 
-/// The largest user or group that can be asked for, as docker has it.
-const MAX_ID: u32 = i32::MAX.cast_unsigned();
 /// More of a passwd file is not read.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -18,80 +18,34 @@ pub(crate) struct User {
     pub(crate) home: Option<String>,
 }
 
-/// The files of one root.
+/// The accounts of one root.
 #[derive(Debug, Default)]
-pub(crate) struct Accounts {
-    passwd: String,
-    group: String,
-}
+pub(crate) struct Accounts(accounts::Accounts);
 
 impl Accounts {
     pub(crate) fn read(root: &RootDir) -> io::Result<Self> {
-        Ok(Self {
-            passwd: root.read_small("etc/passwd", MAX_FILE)?.unwrap_or_default(),
-            group: root.read_small("etc/group", MAX_FILE)?.unwrap_or_default(),
-        })
-    }
-
-    /// Name, uid, gid, home.
-    fn users(&self) -> impl Iterator<Item = (&str, u32, u32, &str)> {
-        self.passwd.lines().filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-            Some((name, uid, gid, fields.nth(1).unwrap_or("")))
-        })
-    }
-
-    /// Name, gid, members.
-    fn groups(&self) -> impl Iterator<Item = (&str, u32, &str)> {
-        self.group.lines().filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            let gid = fields.nth(1)?.parse().ok()?;
-            Some((name, gid, fields.next().unwrap_or("")))
-        })
-    }
-
-    fn gid(&self, group: &str) -> Result<u32, String> {
-        if let Some(gid) = number(group)? {
-            return Ok(gid);
-        }
-        let named = self.groups().find(|(name, ..)| *name == group);
-        named
-            .map(|(_, gid, _)| gid)
-            .ok_or_else(|| format!("unable to find group {group}: no matching entries in group file"))
+        let file = |path| Ok::<_, io::Error>(root.read_small(path, MAX_FILE)?.unwrap_or_default());
+        Ok(Self(accounts::Accounts::new(file("etc/passwd")?, file("etc/group")?)))
     }
 
     /// Who a process of `USER` runs as. Its own group is always one of its supplementary groups, too.
     pub(crate) fn process(&self, spec: &str) -> Result<User, String> {
-        if spec.is_empty() {
-            let home = self.users().find(|(_, uid, ..)| *uid == 0).map(|(.., home)| home.to_owned());
-            return Ok(User { uid: 0, gid: 0, groups: vec![0], home: home.filter(|home| !home.is_empty()) });
-        }
+        let told = |error: AccountError| error.to_string();
         let (name, group) = match spec.split_once(':') {
             Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
             None => (spec, None),
         };
-        let name = if name.is_empty() { "0" } else { name };
-        let number = number(name)?;
-        let known = self.users().find(|(login, uid, ..)| number.map_or(*login == name, |id| *uid == id));
-        let (uid, gid, home, login) = match (known, number) {
-            (Some((login, uid, gid, home)), _) => (uid, gid, Some(home.to_owned()), Some(login)),
-            (None, Some(uid)) => (uid, 0, None, None),
-            (None, None) => {
-                return Err(format!("unable to find user {name}: no matching entries in passwd file"));
-            }
-        };
-        let home = home.filter(|home| !home.is_empty());
+        let Login { uid, gid, home, groups } =
+            self.0.login(if name.is_empty() { "0" } else { name }).map_err(told)?;
+        if spec.is_empty() {
+            return Ok(User { uid: 0, gid: 0, groups: vec![0], home });
+        }
         if let Some(group) = group {
-            let gid = self.gid(group)?;
+            let gid = self.0.gid(group).map_err(told)?;
             return Ok(User { uid, gid, groups: vec![gid], home });
         }
-        let member = |members: &str| login.is_some_and(|login| members.split(',').any(|m| m == login));
-        let others = self.groups().filter(|(_, other, members)| *other != gid && member(members));
-        let groups = [gid].into_iter().chain(others.map(|(_, gid, _)| gid)).collect();
-        Ok(User { uid, gid, groups, home })
+        let others = groups.into_iter().filter(|other| *other != gid);
+        Ok(User { uid, gid, groups: [gid].into_iter().chain(others).collect(), home })
     }
 
     /// Who `--chown` names: a number alone is also the group, a name brings its group.
@@ -104,8 +58,8 @@ impl Accounts {
             Some(uid) => (uid, uid),
             None if name.is_empty() => (0, 0),
             None => {
-                let named = self.users().find(|(login, ..)| *login == name);
-                named.map(|(_, uid, gid, _)| (uid, gid)).ok_or_else(|| {
+                let named = self.0.login(name).map(|login| (login.uid, login.gid));
+                named.map_err(|_| {
                     format!("invalid user index: --chown={spec}: there is no user {name} in the image's /etc/passwd; add it before, or use its number")
                 })?
             }
@@ -113,7 +67,7 @@ impl Accounts {
         let gid = match group {
             None => own_gid,
             Some("") => 0,
-            Some(group) => self.gid(group).map_err(|_| {
+            Some(group) => self.0.gid(group).map_err(|_| {
                 format!("--chown={spec}: there is no group {group} in the image's /etc/group; add it before, or use its number")
             })?,
         };
@@ -121,24 +75,15 @@ impl Accounts {
     }
 }
 
-/// Digits are a number, always: an image could have an account of that name which is root's.
-fn number(text: &str) -> Result<Option<u32>, String> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(None);
-    }
-    let number = text.parse().ok().filter(|number| *number <= MAX_ID);
-    number.map(Some).ok_or_else(|| format!("uids and gids must be in range 0-{MAX_ID}: {text} is not"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn accounts() -> Accounts {
-        Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:100:101::/home/app:/bin/sh\nbroken\n".into(),
-            group: "root:x:0:\napp:x:101:\nextra:x:200:app,other\n".into(),
-        }
+        Accounts(accounts::Accounts::new(
+            "root:x:0:0:root:/root:/bin/sh\napp:x:100:101::/home/app:/bin/sh\nbroken\n".into(),
+            "root:x:0:\napp:x:101:\nextra:x:200:app,other\n".into(),
+        ))
     }
 
     #[test]
@@ -166,20 +111,6 @@ mod tests {
         assert_eq!(owner("app:"), Ok((100, 0)));
         assert_eq!(owner(":extra"), Ok((0, 200)));
         assert!(owner("nobody").is_err() && owner("0:nogroup").is_err());
-    }
-
-    /// CVE-2016-3697, CVE-2026-46680: the image has accounts whose names are numbers.
-    #[test]
-    fn a_number_is_no_name() {
-        let passwd = "1000:x:0:0::/root:\n4294967296:x:0:0::/root:\n".into();
-        let hostile = Accounts { passwd, group: "1000:x:0:\n".into() };
-        let user = hostile.process("1000:1000").unwrap();
-        assert_eq!((user.uid, user.gid), (1000, 1000));
-        assert_eq!(hostile.process("1000").unwrap().uid, 1000);
-        assert_eq!(hostile.owner("1000:1000"), Ok((1000, 1000)));
-        for out_of_range in ["4294967296", "2147483648", "0:4294967296"] {
-            assert!(hostile.process(out_of_range).is_err(), "{out_of_range}");
-            assert!(hostile.owner(out_of_range).is_err(), "{out_of_range}");
-        }
+        assert!(owner("2147483648").unwrap_err().contains("must be in range"));
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Absent on purpose: I/O, `unsafe`, the order of anything that is not in [`ContainerPlan::steps`].
 
+pub mod accounts;
 pub mod compile;
 pub mod defaults;
 mod error;
