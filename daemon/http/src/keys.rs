@@ -84,6 +84,8 @@ fn known(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
     use serde_json::json;
 
     use super::*;
@@ -107,5 +109,86 @@ mod tests {
         });
         assert_eq!(request, meant);
         assert!(!make_known(&mut request));
+    }
+    /// What requests are read as; what they are made of is found.
+    const REQUESTS: [&str; 8] = [
+        "CreateRequest",
+        "UpdateRequest",
+        "ExecConfig",
+        "ExecStartRequest",
+        "NetworkCreateRequest",
+        "NetworkConnectRequest",
+        "NetworkDisconnectRequest",
+        "VolumeCreateRequest",
+    ];
+
+    /// The text of all types, with what is in the directories of a module.
+    fn types_of(directory: &Path) -> String {
+        let mut text = String::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            text += &if path.is_dir() { types_of(&path) } else { fs::read_to_string(&path).unwrap() };
+        }
+        text
+    }
+
+    /// The declaration of a type: its fields, and those of the `strings` and `flatten` behind them.
+    fn declaration<'a>(types: &'a str, name: &str) -> Option<&'a str> {
+        let start = types.find(&format!("pub struct {name} {{"))?;
+        let indent = types[..start].rsplit('\n').next()?;
+        // The next declaration's comment, or the end of the macro.
+        let length =
+            types[start..].find(&format!("\n\n{indent}")).or_else(|| types[start..].find("\n}\n"))?;
+        Some(&types[start..start + length])
+    }
+
+    /// The fields of a type on the wire, and of those that its fields have.
+    fn fields(types: &str, name: &str, found: &mut BTreeSet<String>, seen: &mut BTreeSet<String>) {
+        if !seen.insert(name.to_owned()) {
+            return;
+        }
+        let mut below = |kind: &str, found: &mut BTreeSet<String>| {
+            let kinds = kind.split(|c: char| !c.is_alphanumeric()).filter(|kind| !kind.is_empty());
+            kinds.for_each(|kind| fields(types, kind, found, seen));
+        };
+        let alias = format!("pub type {name} = ");
+        if let Some(at) = types.find(&alias) {
+            below(types[at + alias.len()..].lines().next().unwrap_or_default(), found);
+        }
+        let Some(declaration) = declaration(types, name) else { return };
+        let (mut renamed, mut flattened) = (None, false);
+        for line in declaration.lines().map(str::trim) {
+            flattened |= line.starts_with("flatten {");
+            if let Some((_, rest)) = line.split_once("rename = \"") {
+                renamed = rest.split('"').next();
+            }
+            let field = line.strip_prefix("pub ").and_then(|line| line.split_once(": "));
+            let Some((field, kind)) = field else { continue };
+            let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+            let pascal = || field.split('_').map(capital).collect();
+            let on_the_wire = renamed.take().map_or_else(pascal, str::to_owned);
+            if !flattened {
+                found.insert(on_the_wire);
+            }
+            below(kind, found);
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_request_is_known() {
+        let types = types_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/src"));
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        for request in REQUESTS {
+            assert!(declaration(&types, request).is_some(), "{request}");
+            fields(&types, request, &mut found, &mut seen);
+        }
+        for far in ["CpusetCpus", "HostPort", "Subpath", "IPv4Address", "StartInterval", "Cmd", "Resources"] {
+            assert_eq!(found.contains(far), far != "Resources", "{far}");
+        }
+        let known: BTreeSet<String> = KNOWN.iter().map(|&name| name.to_owned()).collect();
+        let forgotten: Vec<&String> = found.difference(&known).collect();
+        assert!(forgotten.is_empty(), "in a request, but not in KNOWN: {forgotten:?}");
+        let gone: Vec<&String> = known.difference(&found).collect();
+        assert!(gone.is_empty(), "in KNOWN, but in no request: {gone:?}");
     }
 }
