@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use berth_buildkit::BuildKit;
 use berth_engine::Engine;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::mpsc,
@@ -56,7 +57,18 @@ impl Listener {
 async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
     let (socket, _) = listener.accept().await?;
     socket.set_nodelay(true)?;
+    keep_alive(&socket)?;
     Ok(socket)
+}
+
+/// Has the kernel ask whether the client is still there: one whose host has gone never says so, and its connection (of an
+/// attach, of events) would stay for ever. The numbers are those of Go's listeners, which docker has.
+fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &15)?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &15)?;
+    setsockopt(socket, sockopt::TcpKeepCount, &9)?;
+    Ok(())
 }
 
 /// A connection, before the other side has said who it is.
@@ -147,5 +159,23 @@ impl Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_whose_host_has_gone_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, accept_tcp(&listener));
+        let accepted = accepted.unwrap();
+        assert!(getsockopt(&accepted, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&accepted, sockopt::TcpKeepIdle).unwrap(), 15);
+        drop(client);
     }
 }

@@ -26,12 +26,11 @@ impl Locks {
         // Under root lie other users' files with their own modes: nobody else may pass. In the run root lies the
         // socket that a group may use.
         make_directory(root, 0o710)?;
+        // Before the run root is made: who is refused leaves nothing there.
+        let root = lock(&root.join("root.lock"))?;
         make_directory(run_root, 0o711)?;
-        let locks = Self {
-            _root: lock(&root.join("root.lock"))?,
-            _run_root: lock(&run_root.join("berthd.lock"))?,
-            pidfile: pidfile.to_owned(),
-        };
+        let run_root = lock(&run_root.join("berthd.lock"))?;
+        let locks = Self { _root: root, _run_root: run_root, pidfile: pidfile.to_owned() };
         fs::write(pidfile, format!("{}\n", std::process::id()))
             .with_context(|| format!("writing {}", pidfile.display()))?;
         Ok(locks)
@@ -47,6 +46,10 @@ impl Drop for Locks {
 }
 
 fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
+    // What mkdir(2) says of it, "File exists", tells nobody what to do.
+    if let Some(other) = path.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
+        bail!("making the directory {}: {} is no directory", path.display(), other.display());
+    }
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.with_context(|| format!("making the directory {}", path.display()))
 }
@@ -82,8 +85,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{}\n", std::process::id()));
         let error = Locks::take(&root, &dir.path().join("other"), &pidfile).unwrap_err().to_string();
         assert!(error.starts_with("another berthd uses"), "{error}");
+        assert!(!dir.path().join("other").exists(), "who is refused leaves nothing");
         drop(first);
         assert!(!pidfile.exists());
         Locks::take(&root, &run, &pidfile).unwrap();
+    }
+    #[test]
+    fn a_file_in_the_place_of_a_root_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for root in [file.clone(), file.join("below")] {
+            let error = format!("{:#}", Locks::take(&root, dir.path(), &file).unwrap_err());
+            assert!(error.ends_with(&format!("{} is no directory", file.display())), "{error}");
+        }
     }
 }

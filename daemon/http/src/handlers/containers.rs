@@ -119,7 +119,10 @@ pub(super) async fn resize(context: Context) -> ApiResult<Response<Body>> {
 
 /// `h` and `w` of a resize.
 pub(super) fn window_size(context: &Context) -> ApiResult<(u16, u16)> {
-    let side = |key| context.query.number(key).map(|side| side.unwrap_or(0));
+    let side = |key| {
+        let missing = || ApiError::bad_request("strconv.Atoi: parsing \"\": invalid syntax");
+        context.query.number(key)?.ok_or_else(missing)
+    };
     Ok((side("h")?, side("w")?))
 }
 
