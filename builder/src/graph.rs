@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_dockerfile_parser::expand::Lexer;
 use berth_dockerfile_parser::instruction::{Instruction, Kind};
 use berth_dockerfile_parser::{LineRange, Program, Stage, program};
+use berth_oci::Reference;
 
 /// What a stage stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +110,25 @@ pub(crate) fn mount_sources(raw: &str) -> impl Iterator<Item = &str> {
     raw.split(',').filter_map(|field| field.strip_prefix("from=")).filter(|from| !from.is_empty())
 }
 
+/// Which of the variables in a base's name have no value, as the end of a message; empty if all have one.
+fn unset(text: &str, globals: &BTreeMap<String, String>) -> String {
+    let name = |rest: &str| {
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        rest[..length].to_owned()
+    };
+    let names = text.split('$').skip(1).map(name);
+    let unset: Vec<String> =
+        names.filter(|name| !name.is_empty() && globals.get(name).is_none_or(String::is_empty)).collect();
+    match unset.as_slice() {
+        [] => String::new(),
+        [first, ..] => format!(
+            ": {} has no value here: give it one by `ARG {first}=...` before the first FROM or by --build-arg",
+            unset.join(", ")
+        ),
+    }
+}
+
 impl Graph {
     /// # Errors
     /// On an unknown target, an unusable base name or a reference to a later stage.
@@ -123,8 +143,9 @@ impl Graph {
         for (i, stage) in stages.iter().enumerate() {
             let fail = |message: String| GraphError { message, lines: Some(stage.lines) };
             let base = lexer.word(&stage.base.text, globals).map_err(|e| fail(e.to_string()))?;
+            let text = &stage.base.text;
             if base.is_empty() {
-                return Err(fail(format!("base name ({}) should not be blank", stage.base.text)));
+                return Err(fail(format!("base name ({text}) should not be blank{}", unset(text, globals))));
             }
             let platform = match &stage.platform {
                 None => None,
@@ -140,6 +161,12 @@ impl Graph {
             let base = match earlier {
                 Some(earlier) => Base::Stage(earlier),
                 None if base == "scratch" => Base::Scratch,
+                None if !unset(text, globals).is_empty() && Reference::parse(&base).is_err() => {
+                    let why = unset(text, globals);
+                    return Err(fail(format!(
+                        "failed to parse stage name {base:?}: invalid reference format{why}"
+                    )));
+                }
                 None => Base::Image(base),
             };
             nodes.push(Node { base, platform });
@@ -250,6 +277,15 @@ mod tests {
             "cannot copy from stage \"y\", it needs to be defined before current stage \"x\""
         );
         assert!(graph(THREE, Some("nope")).unwrap_err().contains("it has one, two, four"));
-        assert_eq!(graph("FROM $X\n", None).unwrap_err(), "base name ($X) should not be blank");
+        let why = "has no value here: give it one by `ARG X=...` before the first FROM or by --build-arg";
+        assert_eq!(
+            graph("FROM $X\n", None).unwrap_err(),
+            format!("base name ($X) should not be blank: X {why}")
+        );
+        assert_eq!(
+            graph("FROM box:${X}\n", None).unwrap_err(),
+            format!("failed to parse stage name \"box:\": invalid reference format: X {why}")
+        );
+        assert!(graph("FROM box:${X:-1}\n", None).is_ok());
     }
 }
