@@ -68,6 +68,7 @@ impl ContainerFilter {
             return Err(EngineError::invalid(format!("invalid filter '{key}'")));
         }
         statuses(filters)?;
+        port_filters(filters)?;
         boolean(filters, "is-task")?;
         let names = filters.get("name").iter().map(|text| {
             Regex::new(text)
@@ -177,6 +178,17 @@ impl ContainerFilter {
         };
         Ok(any("publish", &published)? && any("expose", &exposed)?)
     }
+}
+
+/// A port that cannot be read is a mistake whether or not any container has ports.
+fn port_filters(filters: &Filters) -> Result<()> {
+    for key in ["publish", "expose"] {
+        for text in filters.get(key) {
+            ports::check_filter(text)
+                .map_err(|error| error.context(format!("error while looking up for {key} {text}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn statuses(filters: &Filters) -> Result<()> {

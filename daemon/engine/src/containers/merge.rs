@@ -38,12 +38,13 @@ pub(crate) fn merge(mut user: ContainerConfig, image: &ImageConfig) -> Result<Co
     if user.working_dir.is_empty() {
         user.working_dir = preset.working_dir;
     }
-    if preset.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()) {
-        let volumes = user.volumes.get_or_insert_default();
-        for path in preset.volumes.iter().flatten() {
-            volumes.entry(path.0.clone()).or_insert(Empty);
-        }
-    }
+    // An empty map of the user's is none, as for docker: what is shown is then the image's.
+    let asked = user.volumes.take().unwrap_or_default();
+    let preset_volumes = preset.volumes.map(|volumes| volumes.into_iter().map(|(path, _)| (path, Empty)));
+    user.volumes = match preset_volumes {
+        Some(preset) => Some(preset.chain(asked).collect()),
+        None => Some(asked).filter(|volumes| !volumes.is_empty()),
+    };
     if user.stop_signal.is_empty() {
         user.stop_signal = preset.stop_signal.unwrap_or_default();
     }
@@ -105,6 +106,10 @@ mod tests {
         assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("app", "/srv"));
         assert_eq!(config.stop_signal, "SIGINT");
         assert!(config.volumes.unwrap().contains_key("/data"));
+        let bare: ContainerConfig = serde_json::from_str(r#"{"Cmd":["x"],"Volumes":{}}"#).unwrap();
+        let json =
+            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{}}"#;
+        assert_eq!(merge(bare, &ImageConfig::parse(json.as_bytes()).unwrap()).unwrap().volumes, None);
         assert!(config.exposed_ports.contains_key("80/tcp"));
     }
 

@@ -165,12 +165,21 @@ pub(crate) fn is_exposed(port: &str, filter: &str) -> Result<bool> {
     port_filter(filter, number, protocol)
 }
 
+/// Whether a `publish` or `expose` filter can be read.
+pub(crate) fn check_filter(filter: &str) -> Result<()> {
+    meant_by(filter).map(drop)
+}
+
 fn port_filter(filter: &str, number: u16, protocol: Protocol) -> Result<bool> {
+    let (range, wanted) = meant_by(filter)?;
+    Ok(wanted == protocol && range.contains(&number))
+}
+
+fn meant_by(filter: &str) -> Result<(RangeInclusive<u16>, Protocol)> {
     let (range, wanted) = filter.split_once('/').unwrap_or((filter, "tcp"));
     let wanted: Protocol = wanted.parse().map_err(EngineError::invalid)?;
     let invalid = || EngineError::invalid(format!("invalid port specification: {filter:?}"));
-    let range = parse_host_port(range)?.ok_or_else(invalid)?;
-    Ok(wanted == protocol && range.contains(&number))
+    Ok((parse_host_port(range)?.ok_or_else(invalid)?, wanted))
 }
 
 #[cfg(test)]

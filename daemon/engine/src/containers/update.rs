@@ -28,7 +28,7 @@ impl Engine {
                 |error: EngineError| error.context(format!("Cannot update container {}", container.id));
             let mut host = container.definition().host.clone();
             validate::resources(&request.resources, &engine.facts)?;
-            let lifted = merge(&mut host.resources, &request.resources)?;
+            let lifted = merge(&mut host.resources, &request.resources).map_err(failed)?;
             validate::resources(&host.resources, &engine.facts)?;
             let mut policy = request.restart_policy;
             if !policy.name.is_empty() {
@@ -108,7 +108,9 @@ fn merge(old: &mut Resources, new: &Resources) -> Result<Throttles<Vec<ThrottleD
             "Conflicting options: CPU Quota/Period cannot be updated as NanoCPUs has already been set",
         ));
     }
-    if new.memory != 0 && new.memory_swap == 0 && old.memory_swap > 0 && new.memory > old.memory_swap {
+    // Without a limit so far (zero) there would be one of memory and none of swap, which nobody has asked for. Swap that
+    // somebody has made unlimited stays so.
+    if new.memory != 0 && new.memory_swap == 0 && old.memory_swap >= 0 && new.memory > old.memory_swap {
         return Err(EngineError::invalid(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
         ));
@@ -152,7 +154,13 @@ mod tests {
 
     #[test]
     fn only_what_is_given_changes() {
-        let mut old = Resources { memory: 100, cpu_shares: 7, pids_limit: Some(5), ..Resources::default() };
+        let mut old = Resources {
+            memory: 100,
+            memory_swap: 200,
+            cpu_shares: 7,
+            pids_limit: Some(5),
+            ..Resources::default()
+        };
         merge(&mut old, &Resources { memory: 200, ..Resources::default() }).unwrap();
         assert_eq!((old.memory, old.cpu_shares, old.pids_limit), (200, 7, Some(5)));
         merge(&mut old, &Resources { pids_limit: Some(-1), ..Resources::default() }).unwrap();
@@ -180,7 +188,11 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let mut old = Resources { memory_swap: 100, memory: 50, ..Resources::default() };
-        assert!(merge(&mut old, &Resources { memory: 200, ..Resources::default() }).is_err());
+        let more = Resources { memory: 200, ..Resources::default() };
+        assert!(merge(&mut old, &more).is_err());
+        assert!(merge(&mut Resources::default(), &more).is_err());
+        let mut unlimited = Resources { memory_swap: -1, memory: 50, ..Resources::default() };
+        assert!(merge(&mut unlimited, &more).is_ok());
         let mut old = Resources { cpu_quota: 100, ..Resources::default() };
         assert!(merge(&mut old, &Resources { nano_cpus: 1, ..Resources::default() }).is_err());
     }
