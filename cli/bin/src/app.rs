@@ -179,6 +179,9 @@ enum VolumeGroup {
 enum SystemGroup {
     Check(system::Check),
     Df(df::Df),
+    // As docker hides it: it is typed by programs (`ssh HOST berth system dial-stdio`).
+    #[command(hide = true)]
+    DialStdio(system::DialStdio),
     Events(events::Events),
     Info(info::Info),
     Prune(prune::System),
@@ -259,6 +262,7 @@ impl App {
             Command::System(command) => match command {
                 SystemGroup::Check(args) => system::check(session, args).await,
                 SystemGroup::Df(args) => df::run(session, args).await,
+                SystemGroup::DialStdio(_) => system::dial_stdio(session).await,
                 SystemGroup::Events(args) => events::run(session, args).await,
                 SystemGroup::Info(args) => info::run(session, args).await,
                 SystemGroup::Prune(args) => prune::system(session, args).await,

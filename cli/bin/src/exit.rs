@@ -50,8 +50,18 @@ pub(crate) struct Failure {
     pub(crate) code: u8,
 }
 
-/// An error as the user reads it. The engine's own words are marked as such, as docker's CLI does.
+/// An error as the user reads it. The engine's own words are marked as such, as docker's CLI does. What they quote (of a
+/// Dockerfile, of a registry's answer) does not reach the terminal as a command to it.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
+    let harmless = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    said(error).chars().map(harmless).collect()
+}
+
+fn said(error: &anyhow::Error) -> String {
     if error.is::<Failure>() {
         return error.to_string();
     }
@@ -77,13 +87,19 @@ fn without_stations(message: &str) -> String {
     }
 }
 
-/// Tells the user of an error, on standard error. A reader that has gone away (`berth logs | head`) is none.
-pub(crate) fn tell(error: &anyhow::Error) {
+/// Whether the reader of our output has gone away (`berth logs | head`), which is no failure.
+pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
     let gone = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     };
+    // A pipe to the engine that breaks is one.
+    error.downcast_ref::<berth_client::Error>().is_none() && error.chain().any(gone)
+}
+
+/// Tells the user of an error, on standard error.
+pub(crate) fn tell(error: &anyhow::Error) {
     let text = describe(error);
-    if !error.chain().any(gone) && !text.is_empty() {
+    if !is_unread(error) && !text.is_empty() {
         eprintln!("{}", text.trim_end());
     }
 }
@@ -112,6 +128,22 @@ mod tests {
         assert_eq!(of_start_failure("exec: \"x\": executable file not found in $PATH"), 127);
         assert_eq!(of_start_failure("exec: \"/etc\": is a directory"), 126);
         assert_eq!(of_start_failure("no space left"), 125);
+    }
+
+    #[test]
+    fn an_output_that_nobody_reads_is_no_failure() {
+        let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert!(is_unread(&anyhow::Error::new(broken()).context("cannot write to standard output")));
+        assert!(!is_unread(&anyhow::Error::new(std::io::Error::from(std::io::ErrorKind::NotFound))));
+    }
+
+    #[test]
+    fn what_an_error_quotes_is_no_command_to_the_terminal() {
+        let error = berth_client::Error::InBand {
+            message: "unknown: \u{1b}[2JRUM\r\n\tè\u{9b}".to_owned(),
+            code: None,
+        };
+        assert_eq!(describe(&error.into()), "unknown: \\u{1b}[2JRUM\\r\n\tè\\u{9b}");
     }
 
     #[test]

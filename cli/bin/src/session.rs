@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use berth_client::{Client, Host, Trust};
 use clap::Args;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::contexts::{DEFAULT, Store};
 use crate::{autostart, credentials};
@@ -14,7 +15,7 @@ use crate::{autostart, credentials};
 pub(crate) struct Wanted {
     /// Engine to talk to: unix:///path/of/socket or tcp://host:port [env: BERTH_HOST]
     #[arg(short = 'H', long, value_name = "ADDRESS")]
-    host: Option<String>,
+    host: Vec<String>,
     /// Engine to talk to, by its name (see `berth context`) [env: BERTH_CONTEXT]
     #[arg(long, value_name = "NAME", conflicts_with = "host")]
     context: Option<String>,
@@ -62,7 +63,11 @@ impl Session {
     pub(crate) fn new(wanted: &Wanted) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let named = wanted.context.clone().filter(|name| !name.is_empty());
-        let host = wanted.host.clone().filter(|host| !host.is_empty());
+        let host = match wanted.host.as_slice() {
+            [] => None,
+            [host] => Some(host.clone()).filter(|host| !host.is_empty()),
+            _ => bail!("specify only one -H: a command is for one engine"),
+        };
         let host = host.or_else(|| variable("BERTH_HOST").filter(|_| named.is_none()));
         if let Some(host) = host {
             let mut host: Host = host.parse()?;
@@ -111,5 +116,30 @@ impl Session {
     /// A client for it if it runs.
     pub(crate) async fn client_if_running(&self) -> berth_client::Result<Client> {
         Client::connect(self.host.clone()).await
+    }
+    /// A connection to it of which nothing is known, once it answers.
+    pub(crate) async fn dial(&self) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+        self.client().await?;
+        Ok(berth_client::dial(&self.host).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_for_one_engine() {
+        let wanted = |host: &[&str]| Wanted {
+            host: host.iter().map(|&host| host.to_owned()).collect(),
+            context: None,
+            tlsverify: false,
+            tlscacert: None,
+            tlscert: None,
+            tlskey: None,
+        };
+        assert_eq!(Session::new(&wanted(&["unix:///a"])).expect("an engine").address(), "unix:///a");
+        let error = Session::new(&wanted(&["unix:///a", "unix:///b"])).unwrap_err().to_string();
+        assert!(error.starts_with("specify only one -H"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{Host, tls, upload::RequestBody};
+use crate::{Error, Host, Result, tls, upload::RequestBody};
 
 /// The socket to a daemon.
 #[derive(Debug)]
@@ -81,4 +81,12 @@ pub(crate) async fn open(host: &Host) -> io::Result<SendRequest<RequestBody>> {
         connection.with_upgrades().await.ok();
     });
     Ok(sender)
+}
+
+/// Both ways the bytes of a connection to a daemon, for who speaks HTTP over it himself.
+///
+/// # Errors
+/// When nobody answers there.
+pub async fn dial(host: &Host) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+    Socket::connect(host).await.map_err(|source| Error::Connect { host: host.to_string(), source })
 }

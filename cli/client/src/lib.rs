@@ -28,6 +28,7 @@ mod upload;
 mod volumes;
 
 pub use berth_api as api;
+pub use connection::dial;
 pub use containers::Wait;
 pub use error::{Error, Result};
 pub use hijack::{HijackReader, HijackWriter, Hijacked};

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::ps::short;
+use super::{ps::short, tree};
 use crate::exit::Exit;
 use crate::flags::filter;
 use crate::output::list::{Column, Style, asks_for, render};
@@ -35,6 +35,9 @@ pub(crate) struct Images {
     /// Only the ids
     #[arg(short, long)]
     quiet: bool,
+    /// Show the platforms of each image below it
+    #[arg(long, conflicts_with_all = ["digests", "format", "quiet"])]
+    tree: bool,
     /// Only images of this name
     #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
@@ -52,7 +55,7 @@ const HEADINGS: &[Column] =
     &[("DIGEST", "Digest"), ("CREATED AT", "CreatedAt"), ("CONTAINERS", "Containers")];
 
 /// What docker shows where there is no name, tag or digest.
-const NONE: &str = "<none>";
+pub(super) const NONE: &str = "<none>";
 
 pub(crate) async fn run(session: &Session, args: Images) -> Result<Exit> {
     let client = session.client().await?;
@@ -60,8 +63,13 @@ pub(crate) async fn run(session: &Session, args: Images) -> Result<Exit> {
     if let Some(name) = args.name {
         filters.add("reference", name);
     }
-    let options = ListImages { all: args.all, filters, digests: args.digests, ..ListImages::default() };
+    let (all, digests, manifests) = (args.all, args.digests, args.tree);
+    let options = ListImages { all, filters, digests, manifests, ..ListImages::default() };
     let images = client.image_list(&options).await?;
+    if args.tree {
+        print!("{}", tree::table(&images, args.no_trunc));
+        return Ok(Exit::Success);
+    }
     let digests = args.digests || args.format.as_ref().is_some_and(|format| format.contains(".Digest"));
     let dated = asks_for(args.format.as_deref(), "CreatedAt");
     let rows: Vec<Value> =
@@ -96,7 +104,7 @@ fn rows(image: &ImageSummary, whole: bool, digests: bool, dated: bool) -> Vec<Va
     names(image, digests).into_iter().map(row).collect()
 }
 
-fn names(image: &ImageSummary, digests: bool) -> Vec<(&str, &str, &str)> {
+pub(super) fn names(image: &ImageSummary, digests: bool) -> Vec<(&str, &str, &str)> {
     let known: Vec<(&str, &str)> = image
         .repo_digests
         .iter()

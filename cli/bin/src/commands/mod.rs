@@ -43,6 +43,7 @@ pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod top;
+pub(crate) mod tree;
 pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod volume;

@@ -8,7 +8,7 @@ use berth_client::{Client, Error};
 use clap::Args;
 
 use super::create::{self, ImageAndWords};
-use crate::exit::{Exit, Failure, describe, of_start_failure};
+use crate::exit::{Exit, Failure, describe, is_unread, of_start_failure};
 use crate::flags::container::ContainerFlags;
 use crate::session::Session;
 use crate::streams::{detach, pump, signals, terminal};
@@ -45,6 +45,7 @@ pub(crate) async fn run(session: &Session, args: Run) -> Result<Exit> {
     // Everything before the program runs is a failure of ours: 125, unless the engine's words say otherwise.
     execute(session, args).await.map_err(|error| match error.downcast::<Failure>() {
         Ok(failure) => failure.into(),
+        Err(error) if is_unread(&error) => error,
         Err(error) => {
             Failure { code: of_start_failure(&start_words(&error)), message: describe(&error) }.into()
         }

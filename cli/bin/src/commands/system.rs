@@ -1,8 +1,9 @@
-//! `berth system check` and `shutdown`.
+//! `berth system check`, `shutdown` and `dial-stdio`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use berth_api::options::CheckStore;
 use clap::Args;
+use tokio::io::{AsyncWriteExt, copy, split, stdin, stdout};
 
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
@@ -25,6 +26,10 @@ pub(crate) struct Shutdown {
     #[arg(long)]
     containers: bool,
 }
+
+/// Pass what is read to the engine, and what it answers on: for clients that reach this host by other ways than its sockets
+#[derive(Debug, Args)]
+pub(crate) struct DialStdio {}
 
 pub(crate) async fn check(session: &Session, args: Check) -> Result<Exit> {
     let options = CheckStore { repair: args.repair, quick: args.quick };
@@ -54,5 +59,25 @@ pub(crate) async fn shutdown(session: &Session, args: Shutdown) -> Result<Exit> 
         other => other?,
     };
     client.shutdown(args.containers).await?;
+    Ok(Exit::Success)
+}
+
+pub(crate) async fn dial_stdio(session: &Session) -> Result<Exit> {
+    let (mut answers, mut requests) = split(session.dial().await?);
+    let ask = async {
+        copy(&mut stdin(), &mut requests).await.context("passing the requests on")?;
+        // The answer to the last one is still to come.
+        requests.shutdown().await.context("ending the requests")?;
+        std::future::pending::<Result<()>>().await
+    };
+    let tell = async {
+        let mut out = stdout();
+        copy(&mut answers, &mut out).await.context("passing the answers on")?;
+        out.flush().await.context("passing the answers on")
+    };
+    tokio::select! {
+        asked = ask => asked?,
+        told = tell => told?,
+    }
     Ok(Exit::Success)
 }

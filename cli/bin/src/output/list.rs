@@ -125,19 +125,47 @@ pub(crate) fn asks_for(format: Option<&str>, field: &str) -> bool {
 /// What a template that cannot be parsed is to docker.
 const NO_TEMPLATE: u8 = 64;
 
-/// Renders one thing: `--format`, or pretty JSON in a list as `inspect` shows it.
-pub(crate) fn render_one(format: &str, value: &Value) -> Result<String> {
-    if format == "json" {
-        return Ok(value.to_string());
+/// How things that are shown one by one are to be shown, understood before the first of them is there.
+#[derive(Debug)]
+pub(crate) enum OneFormat {
+    /// As JSON, on a line.
+    Json,
+    /// As the user's template says.
+    Template(Template),
+}
+
+impl OneFormat {
+    /// A `--format`.
+    pub(crate) fn parse(format: &str) -> Result<Self> {
+        if matches!(format, "json" | "{{json .}}" | "{{ json . }}") {
+            return Ok(Self::Json);
+        }
+        Ok(Self::Template(Template::parse(&unescape(format)).map_err(|error| failure(error, NO_TEMPLATE))?))
     }
-    let failure = |error: TemplateError, code| match error {
+
+    /// One thing.
+    pub(crate) fn render(&self, value: &Value) -> Result<String> {
+        match self {
+            Self::Json => Ok(value.to_string()),
+            Self::Template(template) => {
+                Ok(template.render(value, Of::Thing).map_err(|error| failure(error, 1))?)
+            }
+        }
+    }
+}
+
+fn failure(error: TemplateError, code: u8) -> Failure {
+    match error {
         TemplateError::Parse { what, .. } => {
             Failure { message: format!("template parsing error: template: :1: {what}"), code }
         }
         other => Failure { message: format!("template parsing error: {other}"), code },
-    };
-    let template = Template::parse(&unescape(format)).map_err(|error| failure(error, NO_TEMPLATE))?;
-    Ok(template.render(value, Of::Thing).map_err(|error| failure(error, 1))?)
+    }
+}
+
+/// Renders one thing: `--format`, or pretty JSON in a list as `inspect` shows it.
+pub(crate) fn render_one(format: &str, value: &Value) -> Result<String> {
+    OneFormat::parse(format)?.render(value)
 }
 
 /// A shell user writes `\t` and `\n`.
