@@ -140,8 +140,8 @@ mod tests {
         let start = types.find(&format!("pub struct {name} {{"))?;
         let indent = types[..start].rsplit('\n').next()?;
         // The next declaration's comment, or the end of the macro.
-        let length =
-            types[start..].find(&format!("\n\n{indent}")).or_else(|| types[start..].find("\n}\n"))?;
+        let ends = [format!("\n\n{indent}"), "\n}\n".to_owned()];
+        let length = ends.iter().filter_map(|end| types[start..].find(end)).min()?;
         Some(&types[start..start + length])
     }
 
