@@ -41,8 +41,9 @@ macro_rules! endpoints {
             since: ApiVersion::new(1, $minor),
         },)*];
     };
-    // Several rows may name one endpoint in a row (GET and HEAD of ping): keep the first.
+    // Several rows may name one endpoint in a row (GET and HEAD of ping, both of docker's spellings): keep the first.
     (@enum [$($done:ident)*] Ping Ping $($rest:ident)*) => { endpoints!(@enum [$($done)*] Ping $($rest)*); };
+    (@enum [$($done:ident)*] NetworkList NetworkList $($rest:ident)*) => { endpoints!(@enum [$($done)*] NetworkList $($rest)*); };
     (@enum [$($done:ident)*] PluginAdd PluginAdd $($rest:ident)*) => { endpoints!(@enum [$($done)*] PluginAdd $($rest)*); };
     (@enum [$($done:ident)*] Plugin Plugin $($rest:ident)*) => { endpoints!(@enum [$($done)*] Plugin $($rest)*); };
     (@enum [$($done:ident)*] Swarm Swarm $($rest:ident)*) => { endpoints!(@enum [$($done)*] Swarm $($rest)*); };
@@ -116,6 +117,7 @@ endpoints! {
     Post   "/build/cancel"                       BuildCancel         39;
 
     Get    "/networks"                           NetworkList         24;
+    Get    "/networks/"                          NetworkList         24;
     Post   "/networks/create"                    NetworkCreate       24;
     Post   "/networks/prune"                     NetworkPrune        25;
     Get    "/networks/{id:.*}"                   NetworkInspect      24;
@@ -242,6 +244,7 @@ mod tests {
         assert_eq!(find(Method::Get, "/containers/x/json"), Some((Endpoint::ContainerInspect, vec!["x"])));
         assert_eq!(find(Method::Get, "/containers/x/y/json"), None);
         assert_eq!(find(Method::Get, "/containers/json/"), None);
+        assert_eq!(find(Method::Get, "/networks/"), Some((Endpoint::NetworkList, vec![])));
         assert_eq!(find(Method::Post, "/_ping"), None);
         assert_eq!(find(Method::Head, "/_ping"), Some((Endpoint::Ping, vec![])));
     }

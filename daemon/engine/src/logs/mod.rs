@@ -103,9 +103,7 @@ impl Engine {
         let start = start.map_err(|error| EngineError::io("read the log", &path, error))?;
         let reader = Reader::new(path.clone(), start, end)
             .map_err(|error| EngineError::io("open the log", &path, error))?;
-        let status = container.watch();
-        let running = status.borrow().phase.is_alive();
-        let follow = (options.follow && running).then_some(status);
+        let follow = if options.follow { Run::of(container.watch()) } else { None };
         tokio::spawn(async move {
             if let Err(error) = copy(reader, &options, follow, &sender).await {
                 // That the client has gone is no concern of ours.
@@ -113,6 +111,30 @@ impl Engine {
             }
         });
         Ok(LogStream { items, tty })
+    }
+}
+
+/// The run whose log is followed.
+struct Run {
+    status: watch::Receiver<Status>,
+    /// Ends before its own.
+    ends: u64,
+}
+
+impl Run {
+    /// The present run, if there is one. That it goes on and which it is are one look: an end in between would never be
+    /// told.
+    fn of(status: watch::Receiver<Status>) -> Option<Self> {
+        let now = status.borrow();
+        let ends = now.phase.is_alive().then_some(now.ends);
+        drop(now);
+        ends.map(|ends| Self { status, ends })
+    }
+
+    /// Whether it is over, as of now.
+    fn is_over(&mut self) -> bool {
+        let now = self.status.borrow_and_update();
+        now.ends > self.ends || now.removed
     }
 }
 
@@ -141,19 +163,17 @@ fn judge(entry: &Entry, options: &Logs) -> Verdict {
 async fn copy(
     mut reader: Reader,
     options: &Logs,
-    follow: Option<watch::Receiver<Status>>,
+    follow: Option<Run>,
     sender: &mpsc::Sender<Result<LogItem>>,
 ) -> std::io::Result<()> {
-    let Some(mut status) = follow else {
+    let Some(mut run) = follow else {
         copy_rest(&mut reader, options, sender).await?;
         return Ok(());
     };
-    let ends = status.borrow().ends;
-    let over = |status: &Status| status.ends > ends || status.removed;
     let mut pause = SHORT_PAUSE;
     loop {
         // Looked at before reading: a log is complete when its container's end is told.
-        let last = over(&status.borrow_and_update());
+        let last = run.is_over();
         let Some(copied) = copy_rest(&mut reader, options, sender).await? else { return Ok(()) };
         if last || sender.is_closed() || options.until.is_some_and(|until| Timestamp::now() > until) {
             return Ok(());
@@ -161,7 +181,7 @@ async fn copy(
         pause = if copied > 0 { SHORT_PAUSE } else { (pause * 2).min(LONG_PAUSE) };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            changed = status.changed() => if changed.is_err() { return Ok(()) },
+            changed = run.status.changed() => if changed.is_err() { return Ok(()) },
             () = sender.closed() => return Ok(()),
         }
     }
@@ -191,5 +211,32 @@ async fn copy_rest(
             Step::Again => tokio::task::yield_now().await,
             Step::End => return Ok(Some(copied)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(phase: &str, ends: u64) -> Status {
+        serde_json::from_value(serde_json::json!({"phase": phase, "ends": ends})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ends_before_its_follower_is_scheduled_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "{\"log\":\"a\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T02:56:14Z\"}\n")
+            .unwrap();
+        let start = tail::oldest(&path).unwrap();
+        let (change, now) = watch::channel(status("running", 3));
+        let run = Run::of(now);
+        change.send(status("exited", 4)).unwrap();
+        let (sender, mut items) = mpsc::channel(8);
+        let options = Logs { follow: true, stdout: true, ..Logs::default() };
+        let copied = copy(Reader::new(path, start, None).unwrap(), &options, run, &sender);
+        tokio::time::timeout(Duration::from_secs(10), copied).await.expect("it ends").unwrap();
+        assert_eq!(items.recv().await.unwrap().unwrap().1, "a\n");
+        assert!(Run::of(change.subscribe()).is_none());
     }
 }
