@@ -5,13 +5,20 @@ use std::sync::Arc;
 use berth_api::ApiVersion;
 use berth_buildkit::BuildKit;
 use berth_engine::Engine;
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{body, error::ApiResult, query::Query, router::Match, server::ShutdownMode, takeover::TakeOver};
+use crate::{
+    body,
+    error::ApiResult,
+    query::Query,
+    router::{self, Match},
+    server::ShutdownMode,
+    takeover::TakeOver,
+};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -43,6 +50,8 @@ impl Context {
         take_over: TakeOver,
     ) -> Self {
         let Match { version, variables, .. } = matched;
+        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let version = router::readable(version, user_agent.unwrap_or_default());
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         Self { shared, version, variables, query, headers: parts.headers, take_over, body: Some(body) }
     }

@@ -85,6 +85,13 @@ fn split_version(path: &str) -> Result<(ApiVersion, &str), ApiError> {
     Ok((version, rest))
 }
 
+/// The version as this client can read it: docker-compose 1 asks for the newest that the daemon says it has, and takes the
+/// answers for those of the one it was made for.
+pub(crate) fn readable(version: ApiVersion, user_agent: &str) -> ApiVersion {
+    const OF_COMPOSE_1: ApiVersion = ApiVersion::new(1, 38);
+    if user_agent.starts_with("docker-compose/1.") { version.min(OF_COMPOSE_1) } else { version }
+}
+
 /// The path without doubled slashes.
 fn clean(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
@@ -121,6 +128,14 @@ mod tests {
         let too_old = "client version 1.10 is too old. Minimum supported API version is 1.24, \
                        please upgrade your client to a newer version";
         assert_eq!(refusal(Method::GET, "/v1.10/info"), (400, too_old.to_owned(), true));
+    }
+
+    #[test]
+    fn docker_compose_1_is_answered_as_it_reads() {
+        let compose = "docker-compose/1.29.2 docker-py/5.0.3 Linux/6.18";
+        assert_eq!(readable(ApiVersion::MAX, compose), ApiVersion::new(1, 38));
+        assert_eq!(readable(ApiVersion::MIN, compose), ApiVersion::MIN);
+        assert_eq!(readable(ApiVersion::MAX, "docker-sdk-python/5.0.3"), ApiVersion::MAX);
     }
 
     #[test]

@@ -88,6 +88,8 @@ static ROWS: &[Row] = &[
     row(ImageInspect, Before(44), "", Copy { from: "Size", to: "VirtualSize" }),
     row(ImageInspect, Before(45), "", Add(&["Container"], r#""""#)),
     row(ImageInspect, Before(45), "", Add(&["ContainerConfig"], "null")),
+    // docker-compose 1 looks there for the volumes.
+    row(ImageInspect, Before(41), "", Copy { from: "Config", to: "ContainerConfig" }),
     row(ImageInspect, Before(48), "", Remove(&["Descriptor"])),
     row(ImageInspect, From(50), "Config", Remove(CONTAINER_ONLY)),
     row(ImageInspect, Before(52), "Config", Add(&["OnBuild"], "null")),
@@ -401,6 +403,7 @@ mod tests {
         let old = shape(V(41), ImageInspect, &image);
         assert_eq!(old["Config"]["Hostname"], "");
         assert_eq!((&old["Container"], &old["ContainerConfig"]), (&json!(""), &Value::Null));
+        assert_eq!(shape(V(40), ImageInspect, &image)["ContainerConfig"]["Env"], json!([]));
     }
 
     #[test]
