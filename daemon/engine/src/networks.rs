@@ -102,7 +102,7 @@ fn parse_pool(config: &IpamConfig) -> Result<IpamPool> {
     let aux_addresses = aux
         .map(|(name, text)| Ok((name.clone(), address("auxiliary address", text)?)))
         .collect::<Result<_>>()?;
-    Ok(IpamPool { subnet, ip_range, gateway, aux_addresses })
+    Ok(IpamPool { subnet, ip_range, gateway, aux_addresses, asked_for: true })
 }
 
 fn parse_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {

@@ -135,6 +135,15 @@ pub enum NetworkError {
         /// Container or role that has it.
         owner: String,
     },
+    /// A fixed address where the engine chose the subnet, which may be another one after the network is made anew.
+    #[error(
+        "invalid config for network {network}: invalid endpoint settings:\nuser specified IP address is supported only when \
+         connecting to networks with user configured subnets"
+    )]
+    AddressUnplanned {
+        /// Name of the network.
+        network: String,
+    },
     /// The fixed address lies outside.
     #[error("no configured subnet contains IP address {address} (network {network}: {pool})")]
     AddressOutside {
@@ -331,6 +340,7 @@ impl NetworkError {
             | Self::NoTemplate(_)
             | Self::InvalidOption { .. }
             | Self::InvalidPool(_)
+            | Self::AddressUnplanned { .. }
             | Self::AddressOutside { .. }
             | Self::InvalidMac(_)
             | Self::NoFamily { .. }

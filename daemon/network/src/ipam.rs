@@ -144,6 +144,7 @@ mod tests {
             ip_range: None,
             gateway: None,
             aux_addresses: BTreeMap::new(),
+            asked_for: true,
         }
     }
 

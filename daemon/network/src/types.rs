@@ -112,6 +112,10 @@ pub struct IpamPool {
     /// Addresses never given out, by name.
     #[serde(default)]
     pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// Somebody asked for this subnet: only there a container can ask for its address. Records of before the question have
+    /// no answer, and stay as they were.
+    #[serde(default = "yes")]
+    pub asked_for: bool,
 }
 
 /// A network to be made.
@@ -216,6 +220,7 @@ impl Network {
         let network = self.name.clone();
         match pool {
             None => Err(NetworkError::NoFamily { network, address }),
+            Some(pool) if !pool.asked_for => Err(NetworkError::AddressUnplanned { network }),
             Some(pool) if !ipam::is_host(pool.subnet, address) => {
                 Err(NetworkError::AddressOutside { address, network, pool: pool.subnet })
             }
@@ -427,5 +432,26 @@ impl Endpoint {
     pub(crate) fn ways_out(&self) -> Vec<WayOut> {
         let taken = [(false, self.default_route), (true, self.default_ipv6_route)];
         taken.into_iter().filter(|(_, taken)| *taken).filter_map(|(ipv6, _)| self.way_out(ipv6)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixed_address_needs_a_subnet_that_was_asked_for() {
+        let record = r#"{"id":"i","name":"n","driver":"bridge","created":"2026-01-01T00:00:00Z","internal":false,"attachable":false,
+            "enable_ipv6":false,"options":{},"labels":{},"bridge":"br","ipam":{"pools":[{"subnet":"10.0.0.0/24","ip_range":null,
+            "gateway":null}],"options":null}}"#;
+        let mut network: Network = serde_json::from_str(record).unwrap();
+        let address = "10.0.0.9".parse().unwrap();
+        assert!(network.check_address(address).is_ok(), "a record of before the question");
+        network.ipam.pools[0].asked_for = false;
+        let error = network.check_address(address).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidParameter);
+        assert!(error.to_string().ends_with("user configured subnets"), "{error}");
+        let kept: Network = serde_json::from_str(&serde_json::to_string(&network).unwrap()).unwrap();
+        assert!(!kept.ipam.pools[0].asked_for);
     }
 }

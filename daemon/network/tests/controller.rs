@@ -18,6 +18,7 @@ fn spec(name: &str, subnet: &str) -> NetworkSpec {
         ip_range: None,
         gateway: None,
         aux_addresses: Default::default(),
+        asked_for: true,
     };
     NetworkSpec { ipam: IpamConfig { pools: vec![pool], options: None }, ..NetworkSpec::bridge(name) }
 }

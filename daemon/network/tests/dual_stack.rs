@@ -21,6 +21,7 @@ fn pool(subnet: &str) -> IpamPool {
         ip_range: None,
         gateway: None,
         aux_addresses: Default::default(),
+        asked_for: true,
     }
 }
 

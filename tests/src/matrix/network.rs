@@ -261,3 +261,20 @@ pub fn isolation(f: &Fixture) {
     f.cli.ok(&["rm", "-f", "left", "inner", "mute"]);
     f.cli.ok(&["network", "rm", "left", "inner", "mute"]);
 }
+
+/// An address of one's own needs a subnet of one's own: the engine's choice may be another one tomorrow.
+pub fn fixed_addresses(f: &Fixture) {
+    let words = "user specified IP address is supported only when connecting to networks with user configured subnets";
+    f.cli.ok(&["network", "create", "chosen"]);
+    let subnet = f.cli.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "chosen"]);
+    let address = format!("{}.77", subnet.rsplit_once('.').expect("a subnet").0);
+    f.cli
+        .run(&["run", "--rm", "--network", "chosen", "--ip", &address, "busybox", "true"])
+        .expect_code(125)
+        .expect_text(words);
+    f.cli.ok(&["run", "-d", "--name", "guest", "busybox", "sleep", "100"]);
+    f.cli.run(&["network", "connect", "--ip", &address, "chosen", "guest"]).expect_code(1).expect_text(words);
+    f.cli.ok(&["network", "connect", "chosen", "guest"]);
+    f.cli.ok(&["network", "create", "--subnet", "10.219.0.0/24", "asked"]);
+    f.cli.ok(&["network", "connect", "--ip", "10.219.0.9", "asked", "guest"]);
+}

@@ -67,7 +67,13 @@ impl Books {
             let (mut ipam, mut bridge, mut options) = (IpamConfig::default(), String::new(), BTreeMap::new());
             if driver == Driver::Bridge {
                 let subnet = ipam::choose_subnet(&self.taken(host, false)?)?;
-                let pool = IpamPool { subnet, ip_range: None, gateway: None, aux_addresses: BTreeMap::new() };
+                let pool = IpamPool {
+                    subnet,
+                    ip_range: None,
+                    gateway: None,
+                    aux_addresses: BTreeMap::new(),
+                    asked_for: false,
+                };
                 ipam.pools.push(ipam::complete(pool)?);
                 default_bridge.clone_into(&mut bridge);
                 options = BridgeOptions::of_default_bridge(default_bridge);

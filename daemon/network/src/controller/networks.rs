@@ -206,8 +206,13 @@ impl NetworkController {
             }
             ipam::check_free(pool.subnet, &taken)?;
         }
-        let chosen =
-            |subnet| IpamPool { subnet, ip_range: None, gateway: None, aux_addresses: BTreeMap::new() };
+        let chosen = |subnet| IpamPool {
+            subnet,
+            ip_range: None,
+            gateway: None,
+            aux_addresses: BTreeMap::new(),
+            asked_for: false,
+        };
         if no_ipv4 {
             pools.insert(0, chosen(ipam::choose_subnet(&books.taken(host, false)?)?));
         }
