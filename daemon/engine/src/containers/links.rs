@@ -83,9 +83,11 @@ fn environment(alias: &str, path: &str, address: IpAddr, other: &Definition) -> 
 }
 
 impl Engine {
-    /// The links of a container that is to be created; only the default bridge has them.
+    /// The links of a container that is to be created. Only the default bridge has them; without a network, or with another's,
+    /// they mean nothing, but must lead somewhere. On a network with names that is asked when the name is.
     pub(super) fn resolve_links(&self, network: &str, wanted: Option<&Vec<String>>) -> Result<Vec<Link>> {
-        if network != BRIDGE {
+        let shared = network.starts_with("container:");
+        if !shared && !matches!(network, BRIDGE | "host" | "none") {
             return Ok(Vec::new());
         }
         let link = |text: &String| -> Result<Link> {
@@ -96,7 +98,8 @@ impl Engine {
             })?;
             Ok(Link { to: other.id.clone(), alias: alias.to_owned() })
         };
-        wanted.into_iter().flatten().map(link).collect()
+        let links: Vec<Link> = wanted.into_iter().flatten().map(link).collect::<Result<_>>()?;
+        Ok(if network == BRIDGE { links } else { Vec::new() })
     }
 
     /// Links whose other end still exists.
