@@ -10,6 +10,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    culprit,
     error::{ApiError, ApiResult},
     keys,
 };
@@ -151,13 +152,28 @@ fn check_content_type(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<()> {
 
 /// One JSON value, as Go's decoder would judge it, whatever the case of its fields' names.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
-    let value = parse_as_written(bytes)?;
+    let value = parse_as_written(bytes).map_err(|error| {
+        let mut fields = serde_json::from_slice(bytes).unwrap_or_default();
+        wrong_field::<T>(bytes.len(), &mut fields).unwrap_or(error)
+    })?;
     let mut fields: serde_json::Value = parse_as_written(bytes)?;
     match keys::make_known(&mut fields) {
-        true => serde_json::from_value(fields)
-            .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}"))),
+        true => T::deserialize(&fields).map_err(|error| {
+            wrong_field::<T>(bytes.len(), &mut fields)
+                .unwrap_or_else(|| ApiError::bad_request(format!("invalid JSON: {error}")))
+        }),
         false => Ok(value),
     }
+}
+
+/// The failure that names the field at fault. Large bodies are not searched.
+fn wrong_field<T: DeserializeOwned>(length: usize, fields: &mut serde_json::Value) -> Option<ApiError> {
+    const MOST: usize = 64 << 10;
+    if length > MOST {
+        return None;
+    }
+    let (field, why) = culprit::find::<T>(fields)?;
+    Some(ApiError::bad_request(format!("invalid JSON: {field}: {why}")))
 }
 
 fn parse_as_written<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {

@@ -16,6 +16,7 @@
 mod body;
 mod connection;
 mod context;
+mod culprit;
 mod error;
 mod handlers;
 mod keys;
