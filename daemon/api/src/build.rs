@@ -72,6 +72,8 @@ pub struct BuildOptions {
     pub ulimits: Vec<crate::container::Ulimit>,
     /// Security options.
     pub security_opt: Vec<String>,
+    /// Isolation technology; of no choice on Linux.
+    pub isolation: String,
 }
 
 wire! {

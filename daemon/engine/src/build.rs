@@ -274,7 +274,14 @@ pub(crate) fn request(options: BuildOptions, context: Context) -> Result<BuildRe
     }
     unsupported(options.squash, "squash")?;
     unsupported(!options.outputs.is_empty(), "outputs")?;
-    unsupported(!options.security_opt.is_empty(), "securityopt")?;
+    if !options.security_opt.is_empty() {
+        return Err(EngineError::invalid(
+            "The daemon on this platform does not support setting security options on build",
+        ));
+    }
+    if !options.isolation.is_empty() && !options.isolation.eq_ignore_ascii_case("default") {
+        return Err(EngineError::invalid(format!("unsupported isolation: {:?}", options.isolation)));
+    }
     let ulimits = crate::spec::resources::ulimits(Some(&options.ulimits))?;
     let tags = options.tags.iter().map(|tag| Ok(Reference::parse(tag)?)).collect::<Result<Vec<_>>>()?;
     let number = |value: i64| (value != 0).then_some(value);
@@ -349,6 +356,13 @@ mod tests {
     fn what_is_not_supported_is_named() {
         let error = parse(BuildOptions { squash: true, ..BuildOptions::default() }).unwrap_err();
         assert!(error.message().contains("squash"));
+        let error =
+            parse(BuildOptions { isolation: "hyperv".into(), ..BuildOptions::default() }).unwrap_err();
+        assert_eq!(error.message(), "unsupported isolation: \"hyperv\"");
+        assert!(parse(BuildOptions { isolation: "default".into(), ..BuildOptions::default() }).is_ok());
+        let error =
+            parse(BuildOptions { security_opt: vec!["a".into()], ..BuildOptions::default() }).unwrap_err();
+        assert!(error.message().contains("security options on build"), "{error}");
         let error = parse(BuildOptions { remote: "foo".into(), ..BuildOptions::default() }).unwrap_err();
         assert_eq!(error.message(), "remoteURL (foo) could not be recognized as URL");
         assert!(parse(BuildOptions { tags: vec!["BAD".into()], ..BuildOptions::default() }).is_err());

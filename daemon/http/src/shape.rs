@@ -304,6 +304,9 @@ pub(crate) fn lift_create(version: ApiVersion, request: &mut CreateRequest) -> A
     if !version.at_least(41) && host.cgroupns_mode.is_empty() {
         host.cgroupns_mode = "host".to_owned();
     }
+    if version.at_least(42) {
+        host.resources.kernel_memory = 0;
+    }
     if !version.at_least(43) {
         host.annotations = None;
     }
@@ -329,10 +332,13 @@ pub(crate) fn lift_create(version: ApiVersion, request: &mut CreateRequest) -> A
 
 /// Before 1.55 an update left the limits of single devices alone, whatever it said of them.
 pub(crate) fn lift_update(version: ApiVersion, request: &mut UpdateRequest) {
+    let limits = &mut request.resources;
+    if version.at_least(42) {
+        limits.kernel_memory = 0;
+    }
     if version.at_least(55) {
         return;
     }
-    let limits = &mut request.resources;
     limits.blkio_weight_device = None;
     for throttle in [
         &mut limits.blkio_device_read_bps,
@@ -460,6 +466,19 @@ mod tests {
         lift_create(V(39), &mut request).unwrap();
         let host = request.host_config.unwrap();
         assert_eq!((host.ipc_mode.as_str(), host.cgroupns_mode.as_str()), ("shareable", "host"));
+    }
+
+    #[test]
+    fn kernel_memory_is_a_thing_of_the_past() {
+        let asked: CreateRequest = serde_json::from_str(r#"{"HostConfig":{"KernelMemory":1}}"#).unwrap();
+        for (version, left) in [(41, 1), (42, 0)] {
+            let mut request = asked.clone();
+            lift_create(V(version), &mut request).unwrap();
+            assert_eq!(request.host_config.unwrap().resources.kernel_memory, left);
+            let mut update: UpdateRequest = serde_json::from_str(r#"{"KernelMemory":1}"#).unwrap();
+            lift_update(V(version), &mut update);
+            assert_eq!(update.resources.kernel_memory, left);
+        }
     }
 }
 

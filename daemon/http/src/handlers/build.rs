@@ -64,6 +64,7 @@ fn options(query: &Query) -> ApiResult<BuildOptions> {
         build_id: text("buildid"),
         ulimits: query.json("ulimits")?,
         security_opt: query.all("securityopt").to_vec(),
+        isolation: text("isolation"),
     })
 }
 
