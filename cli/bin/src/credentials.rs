@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
@@ -34,6 +35,31 @@ pub(crate) fn for_build() -> Result<RegistryAuths> {
     read()?.auths.into_iter().map(|(host, auth)| Ok((host, decoded(auth)?))).collect()
 }
 
+/// All logins that there are: those of the file, of the helpers for single registries, and of the one for the rest.
+pub(crate) fn all() -> Result<RegistryAuths> {
+    let config = read()?;
+    let mut all = RegistryAuths::new();
+    let mut keep = |registry: String, login: AuthConfig| {
+        if login != AuthConfig::default() {
+            all.insert(registry, login);
+        }
+    };
+    if !config.creds_store.is_empty() {
+        for registry in listed_by_helper(&config.creds_store)? {
+            let login = ask_helper(&config.creds_store, &registry)?;
+            keep(registry, login);
+        }
+    }
+    for (registry, login) in config.auths {
+        keep(registry, decoded(login)?);
+    }
+    for (registry, helper) in config.cred_helpers {
+        let login = ask_helper(&helper, &registry)?;
+        keep(registry, login);
+    }
+    Ok(all)
+}
+
 /// The credentials for the registry of `image`, if we know any.
 pub(crate) fn for_image(image: &str) -> Result<Option<AuthConfig>> {
     choose(read()?, image, ask_helper)
@@ -51,7 +77,9 @@ fn choose(
     let repository = format!("{}/{path}", bare(host));
     let length = |key: &String| {
         let key = bare(key);
-        let fits = repository.strip_prefix(key).is_some_and(|rest| rest.starts_with(['/', ':', '@']));
+        let fits = repository
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']));
         fits.then_some(key.len())
     };
     let helper =
@@ -76,8 +104,19 @@ fn bare(key: &str) -> &str {
     key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2")
 }
 
+/// The directory that `--config` names.
+static GIVEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Takes another directory for docker's configuration than the environment says. Only the first counts.
+pub(crate) fn use_directory(dir: PathBuf) {
+    GIVEN.set(dir).ok();
+}
+
 /// Docker's own configuration.
 pub(crate) fn directory() -> Result<PathBuf> {
+    if let Some(dir) = GIVEN.get() {
+        return Ok(dir.clone());
+    }
     let dir = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let dir = dir.or_else(|| std::env::home_dir().map(|home| home.join(".docker")));
     dir.context("there is no home directory for docker's configuration; set DOCKER_CONFIG")
@@ -202,6 +241,14 @@ fn ask_helper(helper: &str, host: &str) -> Result<AuthConfig> {
     } else {
         AuthConfig { username: answer.username, password: answer.secret, ..AuthConfig::default() }
     })
+}
+
+/// The registries that a helper has logins for (`docker-credential-<helper> list`).
+fn listed_by_helper(helper: &str) -> Result<Vec<String>> {
+    let output = run_helper(helper, "list", "")?;
+    let all: BTreeMap<String, String> = serde_json::from_slice(&output)
+        .with_context(|| format!("the list of docker-credential-{helper} is not understood"))?;
+    Ok(all.into_keys().collect())
 }
 
 /// Runs a credential helper; what it prints.

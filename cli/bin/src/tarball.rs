@@ -3,15 +3,20 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use berth_client::Upload;
 use berth_dockerfile_parser::ignore::{DirState, Matcher};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::stream;
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::output::copied::Count;
 
 /// Bytes that are collected before they are sent.
 const PIECE: usize = 64 * 1024;
@@ -26,13 +31,17 @@ pub(crate) enum Owners {
 }
 
 /// The other end of a body that is being sent.
-pub(crate) struct Pipe(mpsc::Sender<io::Result<Bytes>>);
+pub(crate) struct Pipe {
+    to: mpsc::Sender<io::Result<Bytes>>,
+    sent: Count,
+}
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        let sent = self.to.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
         // The daemon has answered before it read everything.
         sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes.len())
     }
 
@@ -43,20 +52,82 @@ impl Write for Pipe {
 
 /// An archive that a thread makes.
 #[derive(Debug)]
-pub(crate) struct Making(JoinHandle<Result<()>>);
+pub(crate) struct Making {
+    task: JoinHandle<Result<()>>,
+    sent: Count,
+}
 
 /// What writes into the archive.
-pub(crate) type Archive = Builder<io::BufWriter<Pipe>>;
+pub(crate) type Archive = Builder<Body>;
+
+/// How an archive goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// As it is.
+    Plain,
+    /// Compressed.
+    Gzip,
+}
+
+/// The bytes of an archive, on their way into the pipe.
+pub(crate) enum Body {
+    Plain(io::BufWriter<Pipe>),
+    Gzip(Box<GzEncoder<io::BufWriter<Pipe>>>),
+}
+
+impl Body {
+    fn new(packing: Packing, pipe: Pipe) -> Self {
+        let pipe = io::BufWriter::with_capacity(PIECE, pipe);
+        match packing {
+            Packing::Plain => Self::Plain(pipe),
+            Packing::Gzip => Self::Gzip(Box::new(GzEncoder::new(pipe, Compression::default()))),
+        }
+    }
+
+    /// Sends what is left.
+    fn end(self) -> io::Result<()> {
+        match self {
+            Self::Plain(mut pipe) => pipe.flush(),
+            Self::Gzip(encoder) => encoder.finish()?.flush(),
+        }
+    }
+}
+
+impl Write for Body {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(pipe) => pipe.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(pipe) => pipe.flush(),
+            Self::Gzip(encoder) => encoder.flush(),
+        }
+    }
+}
 
 /// Starts to make an archive, and gives the body that carries it.
 pub(crate) fn make(fill: impl FnOnce(&mut Archive) -> Result<()> + Send + 'static) -> (Upload, Making) {
-    let (sender, mut receiver) = mpsc::channel(4);
+    pack(Packing::Plain, fill)
+}
+
+/// The same, maybe compressed.
+pub(crate) fn pack(
+    packing: Packing,
+    fill: impl FnOnce(&mut Archive) -> Result<()> + Send + 'static,
+) -> (Upload, Making) {
+    let (to, mut receiver) = mpsc::channel(4);
+    let sent = Count::default();
+    let pipe = Pipe { to, sent: Count::clone(&sent) };
     let task = tokio::task::spawn_blocking(move || {
-        let broken = sender.clone();
-        let mut builder = Builder::new(io::BufWriter::with_capacity(PIECE, Pipe(sender)));
+        let broken = pipe.to.clone();
+        let mut builder = Builder::new(Body::new(packing, pipe));
         let made = fill(&mut builder)
             .and_then(|()| builder.into_inner().context("cannot end the archive"))
-            .and_then(|mut out| out.flush().context("cannot end the archive"));
+            .and_then(|out| out.end().context("cannot end the archive"));
         if made.is_err() {
             // Half an archive must not look like a whole one. A daemon that is gone needs no telling.
             broken.blocking_send(Err(io::ErrorKind::InvalidData.into())).ok();
@@ -64,17 +135,22 @@ pub(crate) fn make(fill: impl FnOnce(&mut Archive) -> Result<()> + Send + 'stati
         made
     });
     let upload = Upload::from_stream(stream::poll_fn(move |cx| receiver.poll_recv(cx)));
-    (upload, Making(task))
+    (upload, Making { task, sent })
 }
 
 impl Making {
+    /// The bytes that have gone so far.
+    pub(crate) fn sent(&self) -> Count {
+        Count::clone(&self.sent)
+    }
+
     /// What came of it, given what the daemon answered: a mistake of ours explains the daemon's complaint.
     pub(crate) async fn judge<T>(self, answer: berth_client::Result<T>) -> Result<T> {
         match answer {
             Ok(value) => Ok(value),
             Err(error @ berth_client::Error::Daemon { .. }) => Err(error.into()),
             Err(error) => {
-                let made = self.0.await.context("the archive's thread broke down")?;
+                let made = self.task.await.context("the archive's thread broke down")?;
                 let of_pipe = |e: &anyhow::Error| {
                     e.chain().any(|c| {
                         c.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)

@@ -79,6 +79,7 @@ fn build_query(options: &BuildOptions) -> Query {
         .text("cgroupparent", &options.cgroup_parent)
         .nonzero("shmsize", options.shm_size)
         .flag("squash", options.squash)
+        .text("isolation", &options.isolation)
         .text("networkmode", &options.network_mode)
         .text("platform", &options.platform)
         .text("target", &options.target)

@@ -64,9 +64,9 @@ impl Client {
         self.fetch(Call::get(at(image, "/json"), &Query::new())).await
     }
 
-    /// How an image was made.
-    pub async fn image_history(&self, image: &str) -> Result<Vec<HistoryItem>> {
-        self.fetch(Call::get(at(image, "/history"), &Query::new())).await
+    /// How an image was made; of a platform's, if one is named (as JSON).
+    pub async fn image_history(&self, image: &str, platform: &str) -> Result<Vec<HistoryItem>> {
+        self.fetch(Call::get(at(image, "/history"), &Query::new().text("platform", platform))).await
     }
 
     /// Pulls an image. A failure after the start comes within the stream.
@@ -116,8 +116,9 @@ impl Client {
     }
 
     /// Removes a name, and the image with its last one.
-    pub async fn image_remove(&self, image: &str, options: RemoveImage) -> Result<Vec<ImageDeleteItem>> {
+    pub async fn image_remove(&self, image: &str, options: &RemoveImage) -> Result<Vec<ImageDeleteItem>> {
         let query = Query::new().flag("force", options.force).flag("noprune", options.no_prune);
+        let query = options.platforms.iter().fold(query, |query, one| query.with("platforms", one));
         self.fetch(Call::delete(at(image, ""), &query)).await
     }
 
@@ -132,15 +133,22 @@ impl Client {
         self.fetch(Call::get("/images/search", &query)).await
     }
 
-    /// Images as a tar archive.
-    pub async fn image_save(&self, images: &[String]) -> Result<ByteStream> {
+    /// Images as a tar archive; those of these platforms (as JSON), if any are named.
+    pub async fn image_save(&self, images: &[String], platforms: &[String]) -> Result<ByteStream> {
         let query = images.iter().fold(Query::new(), |query, image| query.with("names", image));
+        let query = platforms.iter().fold(query, |query, one| query.with("platform", one));
         Ok(ByteStream::new(self.send(Call::get("/images/get", &query)).await?))
     }
 
-    /// Loads images from a tar archive.
-    pub async fn image_load(&self, quiet: bool, tar: Upload) -> Result<JsonStream<ProgressMessage>> {
+    /// Loads images from a tar archive; those of these platforms (as JSON), if any are named.
+    pub async fn image_load(
+        &self,
+        quiet: bool,
+        platforms: &[String],
+        tar: Upload,
+    ) -> Result<JsonStream<ProgressMessage>> {
         let query = Query::new().with("quiet", if quiet { "1" } else { "0" });
+        let query = platforms.iter().fold(query, |query, one| query.with("platform", one));
         let call = Call::post("/images/load", &query).upload("application/x-tar", tar);
         Ok(JsonStream::new(self.send(call).await?))
     }

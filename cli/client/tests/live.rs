@@ -98,7 +98,7 @@ async fn a_daemon_does_what_clients_expect() {
     running(&client).await;
     files(&client).await;
     volumes(&client).await;
-    client.image_remove(IMAGE, RemoveImage::default()).await.unwrap();
+    client.image_remove(IMAGE, &RemoveImage::default()).await.unwrap();
     let left = client.image_inspect(IMAGE).await.unwrap_err();
     assert!(left.is_not_found());
     // dockerd 20.10 says it twice.
@@ -123,9 +123,9 @@ async fn images(client: &Client) {
     let listed = client.image_list(&ListImages { filters, ..Default::default() }).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].repo_tags, [IMAGE]);
-    assert_eq!(client.image_history(IMAGE).await.unwrap().len(), 1);
+    assert_eq!(client.image_history(IMAGE, "").await.unwrap().len(), 1);
     client.image_tag(IMAGE, "berth-live-test", "2").await.unwrap();
-    let removed = client.image_remove("berth-live-test:2", RemoveImage::default()).await.unwrap();
+    let removed = client.image_remove("berth-live-test:2", &RemoveImage::default()).await.unwrap();
     assert_eq!(removed[0].untagged, "berth-live-test:2");
 }
 

@@ -169,12 +169,14 @@ pub struct ListImages {
 }
 
 /// Query of `DELETE /images/{name}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RemoveImage {
     /// Whether to remove an image that stopped containers use, or that has several tags.
     pub force: bool,
     /// Whether to keep untagged parents.
     pub no_prune: bool,
+    /// Only if it is of one of these platforms, each as JSON (API 1.50).
+    pub platforms: Vec<String>,
 }
 
 /// Query and body of `POST /commit`.

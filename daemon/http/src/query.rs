@@ -34,6 +34,18 @@ impl Query {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// Texts that are repeated, or given as one JSON list: its items, as JSON where they are no texts.
+    pub(crate) fn list(&self, key: &str) -> Vec<String> {
+        let items = |text: &String| match serde_json::from_str::<Vec<serde_json::Value>>(text) {
+            Ok(items) => items
+                .iter()
+                .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+                .collect(),
+            Err(_) => vec![text.clone()],
+        };
+        self.all(key).iter().filter(|text| !text.is_empty()).flat_map(items).collect()
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
@@ -113,6 +125,16 @@ mod tests {
         assert_eq!(query.number::<i64>("n").unwrap(), Some(5));
         let error = query.number::<i64>("limit").unwrap_err();
         assert_eq!(error.message(), r#"strconv.Atoi: parsing "abc": invalid syntax"#);
+    }
+
+    #[test]
+    fn lists_are_repeated_or_json() {
+        let query = Query::parse(
+            "p=%7B%22os%22:%22linux%22%7D&p=linux/arm64&q=%5B%7B%22os%22:%22linux%22%7D,%22a%22%5D&r=",
+        );
+        assert_eq!(query.list("p"), [r#"{"os":"linux"}"#, "linux/arm64"]);
+        assert_eq!(query.list("q"), [r#"{"os":"linux"}"#, "a"]);
+        assert!(query.list("r").is_empty() && query.list("s").is_empty());
     }
 
     #[test]

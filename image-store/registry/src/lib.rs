@@ -117,6 +117,20 @@ impl Registry {
         Push { transport, store, reference, image, credentials, options, listener }.run().await
     }
 
+    /// The tags of a repository, in the registry's order.
+    ///
+    /// # Errors
+    /// In Docker's words; see [`RegistryError`].
+    pub async fn tags(
+        &self,
+        repository: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Vec<String>, RegistryError> {
+        let session = Session::open(&self.transport, repository, credentials, false, &[])?;
+        let tags = session.tags().await;
+        tags.map_err(|failure| failure.while_pulling(repository, *credentials == Credentials::Anonymous))
+    }
+
     /// What the registry says about the reference (`/distribution/{name}/json`).
     ///
     /// # Errors

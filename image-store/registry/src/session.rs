@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_oci::{Descriptor, Digest, MAX_DOCUMENT, Platform, Reference, media_type};
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -22,6 +22,11 @@ use crate::hosts::{Capability, Host};
 use crate::retry::Patience;
 use crate::transport::Transport;
 use crate::types::{Credentials, RegistryConfig};
+
+/// Tags that are asked for at once.
+const PAGE: usize = 1000;
+/// More tags than anybody wants at once.
+const MOST_TAGS: usize = 100_000;
 
 const ACCEPTED: &str = concat!(
     "application/vnd.oci.image.index.v1+json, ",
@@ -162,7 +167,8 @@ impl<'a> Session<'a> {
             let mut url = format!("{}/{}/{path}", server.host.base, self.repository);
             if !server.host.origin {
                 // containerd's way to tell a cache for several registries which one is meant.
-                url.push_str(&format!("?ns={}", self.registry));
+                let sign = if path.contains('?') { '&' } else { '?' };
+                url.push_str(&format!("{sign}ns={}", self.registry));
             }
             let request = || dress(server.http.request(method.clone(), &url));
             if able.peek().is_none() {
@@ -295,6 +301,34 @@ impl<'a> Session<'a> {
         // Not Response::content_length(): that is the length of the body, which HEAD does not have.
         let size = header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok()).unwrap_or_default();
         Ok(digest.map(|digest| Descriptor::new(content_type(&response).unwrap_or_default(), digest, size)))
+    }
+
+    /// The tags of the repository. A registry gives them in pages, of which a link tells that there is a further one.
+    pub(crate) async fn tags(&self) -> Result<Vec<String>, Failure> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let after = all.last().map(|last| format!("&last={last}")).unwrap_or_default();
+            let path = format!("tags/list?n={PAGE}{after}");
+            let (_, response) = self.ask(Capability::Resolve, Method::GET, &path, |r| r).await?;
+            let more = response.headers().contains_key(LINK);
+            let bytes = limited(response, MAX_DOCUMENT).await?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|error| Failure::Protocol(format!("the list of tags is not understood: {error}")))?;
+            let page = page.tags.unwrap_or_default();
+            // A page that brings nothing on would come for ever.
+            let further = more && page.last().is_some_and(|last| all.last() != Some(last));
+            all.extend(page);
+            if !further {
+                return Ok(all);
+            }
+            if all.len() > MOST_TAGS {
+                return Err(Failure::Protocol(format!("the repository has more than {MOST_TAGS} tags")));
+            }
+        }
     }
 
     /// Opens a blob from an offset on. The bytes are not verified here.

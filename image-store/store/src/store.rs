@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_oci::{ImageConfig, ImageId, Reference};
+use berth_oci::{ImageConfig, ImageId, Platform, Reference};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::archive::{LoadEvent, Loaded};
@@ -143,8 +143,21 @@ impl Store {
     /// # Errors
     /// If the archive is damaged or hostile; nothing stays behind.
     pub fn load(&self, from: impl Read + Send, progress: &(dyn Fn(LoadEvent) + Sync)) -> Result<Vec<Loaded>> {
+        self.load_platforms(from, &[], progress)
+    }
+
+    /// The same, of these platforms alone, if any are named.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; [`StoreError::Archive`] when no image of the archive is for one of them.
+    pub fn load_platforms(
+        &self,
+        from: impl Read + Send,
+        platforms: &[Platform],
+        progress: &(dyn Fn(LoadEvent) + Sync),
+    ) -> Result<Vec<Loaded>> {
         let lease = self.lease();
-        let loaded = archive::load(self, from, progress);
+        let loaded = archive::load(self, from, platforms, progress);
         let touched = lease.touched();
         drop(lease);
         // Blobs that no image took (also after a failure) go at once.

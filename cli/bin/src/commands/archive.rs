@@ -4,13 +4,18 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use berth_api::ApiVersion;
 use berth_client::Upload;
 use clap::Args;
 
 use crate::exit::Exit;
+use crate::flags::platform;
 use crate::output::progress::{self, Show};
 use crate::session::Session;
 use crate::tarball;
+
+/// Since when engines save and load single platforms.
+const SINCE: ApiVersion = ApiVersion::new(1, 48);
 
 /// Write images to an archive
 #[derive(Debug, Args)]
@@ -18,6 +23,9 @@ pub(crate) struct Save {
     /// File, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// These platforms alone: os/architecture[/variant]
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<String>,
     /// Images
     #[arg(required = true)]
     images: Vec<String>,
@@ -32,6 +40,9 @@ pub(crate) struct Load {
     /// Do not show progress
     #[arg(short, long)]
     quiet: bool,
+    /// These platforms alone: os/architecture[/variant]
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<String>,
 }
 
 /// Write the file system of a container to an archive
@@ -54,7 +65,9 @@ fn check(output: Option<&PathBuf>) -> Result<()> {
 
 pub(crate) async fn save(session: &Session, args: Save) -> Result<Exit> {
     check(args.output.as_ref())?;
-    let stream = session.client().await?.image_save(&args.images).await?;
+    let client = session.client().await?;
+    let platforms = platform::for_engine(&client, &args.platform, SINCE).await?;
+    let stream = client.image_save(&args.images, &platforms).await?;
     tarball::save(stream, args.output.as_ref()).await?;
     Ok(Exit::Success)
 }
@@ -64,9 +77,10 @@ pub(crate) async fn load(session: &Session, args: Load) -> Result<Exit> {
         bail!("requested load from stdin, but stdin is empty; use -i FILE");
     }
     let client = session.client().await?;
+    let platforms = platform::for_engine(&client, &args.platform, SINCE).await?;
     let upload = upload(args.input.as_ref()).await?;
     let quiet = args.quiet || !std::io::stdout().is_terminal();
-    progress::show(client.image_load(quiet, upload).await?, Show::All).await?;
+    progress::show(client.image_load(quiet, &platforms, upload).await?, Show::All).await?;
     Ok(Exit::Success)
 }
 

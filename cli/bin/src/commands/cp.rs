@@ -1,8 +1,10 @@
 //! `berth cp`: files into and out of containers, with the rules of cp(1) for what the target is.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::future::Future;
+use std::io::{self, ErrorKind, IsTerminal as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use berth_api::archive::PathStat;
@@ -12,6 +14,7 @@ use berth_dockerfile_parser::ignore::Matcher;
 use clap::Args;
 
 use crate::exit::Exit;
+use crate::output::copied::{self, Count};
 use crate::session::Session;
 use crate::tarball::{self, Owners, Tree};
 
@@ -24,10 +27,36 @@ pub(crate) struct Cp {
     /// Follow a link that is the source
     #[arg(short = 'L', long)]
     follow_link: bool,
+    /// Do not tell what was copied, which is told on a terminal alone unless it is asked for (=false)
+    #[arg(
+        short,
+        long,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        value_name = "BOOL"
+    )]
+    quiet: Option<bool>,
     /// Source: container:path, a path, or - for an archive on standard input
     source: String,
     /// Target: container:path, a path, or - for an archive on standard output
     target: String,
+}
+
+impl Cp {
+    /// Does a copy, and tells of it if that is wanted.
+    async fn told(
+        &self,
+        doing: &str,
+        count: &Count,
+        target: &str,
+        copy: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        match self.quiet.unwrap_or_else(|| !io::stdout().is_terminal()) {
+            true => copy.await,
+            false => copied::told(doing, count, target, copy).await,
+        }
+    }
 }
 
 /// Bits of Go's `os.FileMode`.
@@ -133,7 +162,10 @@ async fn copy_in(client: &Client, args: &Cp, container: &str, path: &str) -> Res
         }
         Ok(())
     });
-    making.judge(client.container_archive_put(container, &put(&dir), upload).await).await
+    let count = making.sent();
+    let copy =
+        async { making.judge(client.container_archive_put(container, &put(&dir), upload).await).await };
+    args.told("Copying to container", &count, &format!("{container}:{}", target.display()), copy).await
 }
 
 /// What is copied from this machine.
@@ -200,10 +232,29 @@ async fn copy_out(client: &Client, args: &Cp, container: &str, path: &str) -> Re
     // Where a link leads is where the file goes, as with cp(1).
     let target = if found.is_some() { target.canonicalize().context("cannot copy")? } else { target };
     let into = found.is_some_and(|to| to.is_dir());
-    let reader = tarball::reader(stream);
-    tokio::task::spawn_blocking(move || unpack(reader, &target, into, content))
-        .await
-        .context("the archive's thread broke down")?
+    let count = Count::default();
+    let reader = Counting { reader: tarball::reader(stream), count: Count::clone(&count) };
+    let copy = async {
+        tokio::task::spawn_blocking(move || unpack(reader, &target, into, content))
+            .await
+            .context("the archive's thread broke down")?
+    };
+    let shown = std::path::absolute(&args.target)?;
+    args.told("Copying from container", &count, &shown.to_string_lossy(), copy).await
+}
+
+/// A reader that counts.
+struct Counting<R> {
+    reader: R,
+    count: Count,
+}
+
+impl<R: io::Read> io::Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        self.count.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
 }
 
 /// Unpacks beside the target and then moves in place, so that nothing in the archive can lead anywhere else.

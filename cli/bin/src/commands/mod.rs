@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 
 use crate::exit::{Exit, Failure};
 
+mod api_socket;
 pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod build;

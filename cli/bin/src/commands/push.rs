@@ -7,6 +7,8 @@ use clap::Args;
 use super::pull::split;
 use crate::credentials;
 use crate::exit::Exit;
+use crate::flags::content_trust::ContentTrust;
+use crate::flags::platform;
 use crate::output::progress::{self, Show};
 use crate::session::Session;
 
@@ -27,6 +29,8 @@ pub(crate) struct Push {
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
 }
 
 pub(crate) async fn run(session: &Session, args: Push) -> Result<Exit> {
@@ -36,11 +40,7 @@ pub(crate) async fn run(session: &Session, args: Push) -> Result<Exit> {
         false => split(&args.image),
     };
     let auth = credentials::for_image(&args.image)?;
-    let platform = match args.platform.as_str() {
-        "" => String::new(),
-        // The API has it as JSON.
-        text => serde_json::to_string(&berth_oci::Platform::parse(text)?)?,
-    };
+    let platform = platform::json(&args.platform)?;
     let options = options::Push { platform, compression: args.compression };
     let answer = client.image_push(name, tag, &options, auth.as_ref()).await?;
     progress::show(answer, if args.quiet { Show::Quiet } else { Show::All }).await?;

@@ -7,7 +7,7 @@ use berth_api::options::{Attach, WaitCondition};
 use berth_client::{Client, Error};
 use clap::Args;
 
-use super::create::{self, ImageAndWords};
+use super::create::{self, Attached, ImageAndWords};
 use crate::exit::{Exit, Failure, describe, is_unread, of_start_failure};
 use crate::flags::container::ContainerFlags;
 use crate::session::Session;
@@ -20,9 +20,8 @@ pub(crate) struct Run {
     /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
-    /// Attach to these streams only: stdin, stdout, stderr
-    #[arg(short, long, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr"])]
-    attach: Vec<String>,
+    #[command(flatten)]
+    attach: Attached,
     /// Keys that leave the container running
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
@@ -79,12 +78,8 @@ async fn execute(session: &Session, args: Run) -> Result<Exit> {
     // Before an engine is started for it: a mistake in the command line needs none.
     let mut request = args.target.request(&args.flags)?;
     let client = session.client().await?;
-    let chosen = |name: &str| args.attach.iter().any(|stream| stream == name);
-    let streams = Streams {
-        stdin: !args.detach && if args.attach.is_empty() { interactive } else { chosen("stdin") },
-        stdout: !args.detach && (args.attach.is_empty() || chosen("stdout")),
-        stderr: !args.detach && (args.attach.is_empty() || chosen("stderr")),
-    };
+    let [stdin, stdout, stderr] = args.attach.streams(interactive).map(|chosen| chosen && !args.detach);
+    let streams = Streams { stdin, stdout, stderr };
     let config = &mut request.config;
     config.attach_stdin = streams.stdin;
     config.attach_stdout = streams.stdout;
@@ -93,7 +88,7 @@ async fn execute(session: &Session, args: Run) -> Result<Exit> {
     if tty && let (Some((rows, columns)), Some(host)) = (terminal::size(), &mut request.host_config) {
         host.console_size = [rows, columns];
     }
-    let id = create::create(&client, &args.flags, &request, args.quiet).await?;
+    let id = create::create(&client, &args.flags, request, args.quiet).await?;
     if args.detach {
         client.container_start(&id, "").await?;
         println!("{id}");

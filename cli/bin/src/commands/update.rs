@@ -34,6 +34,12 @@ pub(crate) struct Update {
     /// Processor time per period in microseconds
     #[arg(long, allow_negative_numbers = true)]
     cpu_quota: Option<i64>,
+    /// Real-time scheduler period in microseconds
+    #[arg(long)]
+    cpu_rt_period: Option<i64>,
+    /// Real-time processor time per period in microseconds
+    #[arg(long)]
+    cpu_rt_runtime: Option<i64>,
     /// Processors that may be used: 0-3, 0,1
     #[arg(long, default_value = "")]
     cpuset_cpus: String,
@@ -66,6 +72,8 @@ pub(crate) async fn run(session: &Session, args: Update) -> Result<Exit> {
             cpu_shares: args.cpu_shares.unwrap_or(0),
             cpu_period: args.cpu_period.unwrap_or(0),
             cpu_quota: args.cpu_quota.unwrap_or(0),
+            cpu_realtime_period: args.cpu_rt_period.unwrap_or(0),
+            cpu_realtime_runtime: args.cpu_rt_runtime.unwrap_or(0),
             cpuset_cpus: args.cpuset_cpus,
             cpuset_mems: args.cpuset_mems,
             pids_limit: args.pids_limit,

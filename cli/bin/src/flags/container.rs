@@ -7,6 +7,7 @@ use berth_api::container::{ContainerConfig, CreateRequest, HealthConfig, HostCon
 use berth_api::network::{EndpointSettings, NetworkingConfig};
 use clap::Args;
 
+use super::content_trust::ContentTrust;
 use super::mount::{Volume, mount, volume};
 use super::{environment, network, port, resources};
 use crate::output::units;
@@ -83,6 +84,11 @@ pub(crate) struct ContainerFlags {
     /// OCI runtime
     #[arg(long)]
     runtime: Option<String>,
+    /// Give the container the engine's socket as /var/run/docker.sock, and our logins to registries
+    #[arg(long)]
+    pub(crate) use_api_socket: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     #[command(flatten)]
     storage: StorageFlags,
     #[command(flatten)]
@@ -189,6 +195,9 @@ struct LimitFlags {
     /// Soft memory limit
     #[arg(long, value_name = "BYTES", value_parser = units::parse_memory)]
     memory_reservation: Option<i64>,
+    /// Limit of kernel memory; the engine ignores it, as docker's does: Linux has it no longer
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_memory)]
+    kernel_memory: Option<i64>,
     /// Swappiness, 0 to 100
     #[arg(long, allow_negative_numbers = true)]
     memory_swappiness: Option<i64>,
@@ -293,6 +302,9 @@ struct SecurityFlags {
     /// cgroup namespace: host, private
     #[arg(long)]
     cgroupns: Option<String>,
+    /// Isolation technology: on Linux there is `default` alone
+    #[arg(long, value_name = "TECHNOLOGY")]
+    isolation: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -387,6 +399,7 @@ fn host_config(flags: &ContainerFlags) -> Result<HostConfig> {
         cap_add: some(security.cap_add.clone()),
         cap_drop: some(security.cap_drop.clone()),
         cgroupns_mode: security.cgroupns.clone().unwrap_or_default(),
+        isolation: security.isolation.clone().unwrap_or_default(),
         dns: some(network.dns.clone()),
         dns_options: some(network.dns_option.clone()),
         dns_search: some(network.dns_search.clone()),
@@ -429,6 +442,7 @@ fn limits(flags: &LimitFlags, security: &SecurityFlags) -> Result<Resources> {
     Ok(Resources {
         cpu_shares: flags.cpu_shares.unwrap_or(0),
         memory: flags.memory.unwrap_or(0),
+        kernel_memory: flags.kernel_memory.unwrap_or(0),
         nano_cpus: flags.cpus.unwrap_or(0),
         cgroup_parent: flags.cgroup_parent.clone().unwrap_or_default(),
         blkio_weight: flags.blkio_weight.unwrap_or(0),
@@ -536,4 +550,31 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 
 fn map<K, V>(map: std::collections::BTreeMap<K, V>) -> Option<std::collections::BTreeMap<K, V>> {
     (!map.is_empty()).then_some(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+
+    fn parsed(words: &str) -> Result<CreateRequest> {
+        let command = ContainerFlags::augment_args(
+            clap::Command::new("run").no_binary_name(true).disable_help_flag(true),
+        );
+        let matches = command.try_get_matches_from(words.split_whitespace())?;
+        request(&ContainerFlags::from_arg_matches(&matches)?, "busybox", &[])
+    }
+
+    #[test]
+    fn flags_that_mean_little_go_to_the_engine() {
+        let host = parsed("--kernel-memory 64m --isolation hyperv --disable-content-trust")
+            .unwrap()
+            .host_config
+            .unwrap();
+        assert_eq!((host.resources.kernel_memory, host.isolation.as_str()), (64 << 20, "hyperv"));
+        assert!(parsed("--disable-content-trust=true").is_ok());
+        let error = parsed("--disable-content-trust=false").unwrap_err().to_string();
+        assert!(error.contains("Notary"), "{error}");
+    }
 }

@@ -95,7 +95,7 @@ impl Engine {
         let removals = images.into_iter().map(async |image| {
             let what = format!("Image {image}");
             self.working(&what, "Removing");
-            match self.act(self.client.image_remove(&image, RemoveImage::default())).await {
+            match self.act(self.client.image_remove(&image, &RemoveImage::default())).await {
                 Ok(_) => self.done(&what, "Removed"),
                 Err(error) if error.is_not_found() => {
                     self.done(&what, "Warning: No resource found to remove")

@@ -98,6 +98,13 @@ impl Engine {
         Ok(image)
     }
 
+    /// The same for any of several platforms, or for none in particular.
+    pub(crate) fn image_for_any(&self, name: &str, platforms: &[String]) -> Result<Image> {
+        let Some((last, others)) = platforms.split_last() else { return self.image_for(name, "") };
+        let found = others.iter().find_map(|one| self.image_for(name, one).ok());
+        found.map_or_else(|| self.image_for(name, last), Ok)
+    }
+
     pub(crate) fn image_event(&self, action: &str, id: &str, name: &str) {
         let mut attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         if let Ok(id) = Digest::parse(id)

@@ -28,6 +28,9 @@ impl Engine {
             engine
                 .blocking(move |engine| {
                     let images = engine.store.images();
+                    if !options.platforms.is_empty() {
+                        engine.image_for_any(&name, &options.platforms)?;
+                    }
                     let deletes = images.removal_deletes(&name, options.force)?;
                     let removed = match deletes {
                         Some((id, by_name)) if engine.must_stay(&name, by_name, &id, options.force)? => {

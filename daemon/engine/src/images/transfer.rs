@@ -8,8 +8,8 @@ use berth_api::image::DistributionInspect;
 use berth_api::options::{Import, Push};
 use berth_api::progress::ProgressMessage;
 use berth_api::registry::{AuthConfig, AuthResponse};
-use berth_oci::{ImageConfig, Reference};
-use berth_registry::{Event, LayerState, PushOptions};
+use berth_oci::{ImageConfig, Platform, Reference};
+use berth_registry::{Credentials, Event, LayerState, PushOptions};
 use berth_store::{Compression, LoadEvent};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ pub(crate) fn funnel(progress: Progress) -> (Filler<ProgressMessage>, tokio::tas
 }
 
 impl Engine {
-    /// Pulls an image.
+    /// Pulls an image; of a name without a tag all that the repository has.
     ///
     /// # Errors
     /// A bad name; what the registry says; cancellation.
@@ -85,13 +85,39 @@ impl Engine {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<()> {
-        let reference = named(image, tag)?;
         let platform = platform(platform_text)?;
         let credentials = credentials(&auth);
+        let name = Reference::parse_name(image)?;
+        if !tag.is_empty() || name.tag().is_some() || name.digest().is_some() {
+            return self.pull_one(&named(image, tag)?, &platform, &credentials, progress, cancel).await;
+        }
+        let tags = tokio::select! {
+            tags = self.registry.tags(&name, &credentials) => tags?,
+            () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
+        };
+        if tags.is_empty() {
+            let name = name.familiar_name();
+            return Err(EngineError::not_found(format!("the repository {name} has no tags")));
+        }
+        for tag in tags {
+            let one = name.with_tag(&tag)?;
+            self.pull_one(&one, &platform, &credentials, progress.clone(), cancel.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn pull_one(
+        self: &Arc<Self>,
+        reference: &Reference,
+        platform: &Platform,
+        credentials: &Credentials,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<()> {
         let (tell, pump) = funnel(progress);
         let pull = self
             .registry
-            .pull(&reference, &platform, &credentials, move |event: Event| tell.put(message(event)));
+            .pull(reference, platform, credentials, move |event: Event| tell.put(message(event)));
         let pulled = tokio::select! {
             pulled = pull => pulled,
             () = cancel.cancelled() => return Err(EngineError::internal("context canceled")),
@@ -229,17 +255,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Loads images from an archive of `docker save`.
+    /// Loads images from an archive of `docker save`: those of these platforms, if any are named.
     ///
     /// # Errors
-    /// A damaged or hostile archive; nothing of it stays.
+    /// A damaged or hostile archive, or one without an image of these platforms; nothing of it stays.
     pub async fn load_images(
         self: &Arc<Self>,
         tar: impl Read + Send + 'static,
         quiet: bool,
+        platforms: Vec<String>,
         progress: Progress,
         _cancel: CancellationToken,
     ) -> Result<()> {
+        let platforms = platforms.iter().map(|text| platform(text)).collect::<Result<Vec<_>>>()?;
         let (tell, pump) = funnel(progress.clone());
         let engine = Arc::clone(self);
         let loaded = self.detached(async move {
@@ -250,7 +278,7 @@ impl Engine {
                             tell.put(load_message(event));
                         }
                     };
-                    Ok(engine.store.load(tar, &show)?)
+                    Ok(engine.store.load_platforms(tar, &platforms, &show)?)
                 })
                 .await
         });
@@ -276,13 +304,17 @@ impl Engine {
     /// An archive with these images.
     ///
     /// # Errors
-    /// When one of them is not there, or is for another platform than the one given.
-    pub async fn save_images(self: &Arc<Self>, names: Vec<String>, platform: &str) -> Result<ByteStream> {
+    /// When one of them is not there, or is for none of the platforms given.
+    pub async fn save_images(
+        self: &Arc<Self>,
+        names: Vec<String>,
+        platforms: &[String],
+    ) -> Result<ByteStream> {
         for name in &names {
             // A repository's name alone means all its tags, which need not include `latest`.
             let known = self.store.images().resolve(name).is_ok();
             if known || !self.is_repository(name)? {
-                self.image_for(name, platform)?;
+                self.image_for_any(name, platforms)?;
             }
         }
         for name in &names {

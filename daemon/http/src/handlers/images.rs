@@ -65,7 +65,11 @@ pub(super) async fn tag(context: Context) -> ApiResult<Response<Body>> {
 
 pub(super) async fn remove(context: Context) -> ApiResult<Response<Body>> {
     let query = &context.query;
-    let options = RemoveImage { force: query.flag("force"), no_prune: query.flag("noprune") };
+    let platforms = match context.version.at_least(50) {
+        true => query.list("platforms"),
+        false => Vec::new(),
+    };
+    let options = RemoveImage { force: query.flag("force"), no_prune: query.flag("noprune"), platforms };
     Ok(body::json(StatusCode::OK, &context.engine().remove_image(context.name(), options).await?))
 }
 

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     body::{self, Body},
     context::Context,
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     handlers::{progress, upload::BodyReader},
 };
 
@@ -84,35 +84,24 @@ pub(super) async fn push(mut context: Context) -> ApiResult<Response<Body>> {
 
 pub(super) async fn load(mut context: Context) -> ApiResult<Response<Body>> {
     let quiet = context.query.flag("quiet");
+    let platforms = context.query.list("platform");
     let tar = BodyReader::new(context.take_body());
     let engine = context.engine().clone();
     // As docker: what is wrong with the archive is told in the stream.
     Ok(progress::run_in_band(|messages, cancel| async move {
-        engine.load_images(tar, quiet, messages, cancel).await
+        engine.load_images(tar, quiet, platforms, messages, cancel).await
     }))
-}
-
-/// The platform to save; none for all that there are.
-fn one_platform(context: &Context) -> ApiResult<&str> {
-    match context.query.all("platform") {
-        [] => Ok(""),
-        [platform] => Ok(platform),
-        _ => Err(ApiError::bad_request(
-            "multiple platform parameters are not supported: save each platform into an archive of its own, or name none \
-             to save all",
-        )),
-    }
 }
 
 pub(super) async fn save(context: Context) -> ApiResult<Response<Body>> {
     let names = context.query.all("names").to_vec();
-    let platform = one_platform(&context)?;
-    Ok(body::stream(body::TAR, context.engine().save_images(names, platform).await?))
+    let platforms = context.query.list("platform");
+    Ok(body::stream(body::TAR, context.engine().save_images(names, &platforms).await?))
 }
 
 pub(super) async fn save_one(context: Context) -> ApiResult<Response<Body>> {
-    let (name, platform) = (context.name().to_owned(), one_platform(&context)?);
-    Ok(body::stream(body::TAR, context.engine().save_images(vec![name], platform).await?))
+    let (name, platforms) = (context.name().to_owned(), context.query.list("platform"));
+    Ok(body::stream(body::TAR, context.engine().save_images(vec![name], &platforms).await?))
 }
 
 #[cfg(test)]

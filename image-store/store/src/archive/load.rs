@@ -77,14 +77,29 @@ struct Entry {
 pub(crate) fn load(
     store: &Store,
     from: impl Read + Send,
+    platforms: &[Platform],
     progress: &(dyn Fn(LoadEvent) + Sync),
 ) -> Result<Vec<Loaded>> {
     let spool = Spool::read(store, from)?;
     let entries = entries(store, &spool)?;
     let pending = match spool.document("manifest.json") {
-        Some(bytes) => from_items(store, &spool, bytes, &entries)?,
-        None => from_entries(store, &spool, entries)?,
+        Some(bytes) if platforms.is_empty() => from_items(store, &spool, bytes, &entries)?,
+        // manifest.json has one image for each name; what else an index holds, index.json leads to.
+        Some(bytes) => {
+            let mut pending = from_items(store, &spool, bytes, &entries)?;
+            pending.retain(|image| is_for(&image.config, platforms));
+            let more = from_entries(store, &spool, entries, platforms)?;
+            let new = |image: &Pending| pending.iter().all(|known| known.id != image.id);
+            let more: Vec<Pending> = more.into_iter().filter(new).collect();
+            pending.extend(more);
+            pending
+        }
+        None => from_entries(store, &spool, entries, platforms)?,
     };
+    if pending.is_empty() && !platforms.is_empty() {
+        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        return Err(StoreError::Archive(format!("the archive holds no image for {}", wanted.join(", "))));
+    }
     if pending.is_empty() {
         return Err(StoreError::Archive(
             "the archive holds no image: it has neither a manifest.json (docker save) nor an index.json with an \
@@ -131,11 +146,47 @@ fn from_items(store: &Store, spool: &Spool, bytes: &[u8], entries: &[Entry]) -> 
     Ok(pending)
 }
 
-/// Images of index.json, one for each entry; several names of one image are joined.
-fn from_entries(store: &Store, spool: &Spool, entries: Vec<Entry>) -> Result<Vec<Pending>> {
+/// Whether an image of this configuration is for one of the platforms.
+fn is_for(config: &[u8], platforms: &[Platform]) -> bool {
+    let offered = ImageConfig::parse(config).map(|config| config.platform());
+    offered.is_ok_and(|offered| platforms.iter().any(|wanted| wanted.matches(&offered)))
+}
+
+/// The images that are meant by an entry: the one for this machine, or all for the platforms that are named. The first of
+/// them has the names.
+fn meant(store: &Store, entry: Entry, platforms: &[Platform]) -> Result<Vec<(Found, Vec<Reference>)>> {
+    let Entry { images, references } = entry;
+    let mut meant = Vec::new();
+    for found in images {
+        if platforms.is_empty() {
+            return Ok(vec![(found, references)]);
+        }
+        // A configuration that is not in the archive is of an image that is not.
+        let config = &found.manifest.config.digest;
+        if !store.content().contains(config) {
+            continue;
+        }
+        if is_for(&store.content().read(config, MAX_DOCUMENT as u64)?, platforms) {
+            let names = if meant.is_empty() { references.clone() } else { Vec::new() };
+            meant.push((found, names));
+        }
+    }
+    Ok(meant)
+}
+
+/// Images of index.json, those that each entry means; several names of one image are joined.
+fn from_entries(
+    store: &Store,
+    spool: &Spool,
+    entries: Vec<Entry>,
+    platforms: &[Platform],
+) -> Result<Vec<Pending>> {
     let mut pending: Vec<Pending> = Vec::new();
-    for Entry { images, references } in entries {
-        let Some(Found { descriptor, manifest, index }) = images.into_iter().next() else { continue };
+    let mut all = Vec::new();
+    for entry in entries {
+        all.extend(meant(store, entry, platforms)?);
+    }
+    for (Found { descriptor, manifest, index }, references) in all {
         if let Some(known) = pending.iter_mut().find(|p| p.id == manifest.config.digest) {
             known.references.extend(references);
             continue;

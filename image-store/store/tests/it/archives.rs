@@ -186,3 +186,33 @@ fn an_image_of_another_platform_keeps_its_manifest_and_its_index() {
         assert!(g.store.check(CheckOptions { deep: true, repair: false }).unwrap().problems.is_empty());
     }
 }
+
+#[test]
+fn of_an_archive_the_platforms_that_are_named_are_loaded() {
+    let f = Fixture::new();
+    let theirs: Platform = "linux/s390x".parse().unwrap();
+    let ours = Platform::host();
+    let here = f.image(&[Tar::default().file("a", "here").end()], Compression::Gzip);
+    let there = f.image_for(&theirs, &[Tar::default().file("a", "there").end()], Compression::Gzip);
+    indexed(&f, &[(&here, &ours.to_string()), (&there, "linux/s390x")], None);
+    f.store.images().tag(&reference("both:1"), &here).unwrap();
+    let mut archive = Vec::new();
+    f.store.save(&["both:1"], &mut archive).unwrap();
+    for (platforms, expected) in [
+        (vec![], vec![(&here, true)]),
+        (vec![ours.clone()], vec![(&here, true)]),
+        (vec![theirs.clone()], vec![(&there, true)]),
+        (vec![theirs.clone(), ours.clone()], vec![(&here, true), (&there, false)]),
+    ] {
+        let g = Fixture::new();
+        let loaded = g.store.load_platforms(&archive[..], &platforms, &|_| {}).unwrap();
+        let loaded: Vec<_> = loaded.iter().map(|image| (&image.id, !image.references.is_empty())).collect();
+        assert_eq!(loaded, expected, "{platforms:?}");
+        assert_eq!(g.store.images().resolve("both:1").unwrap().id, *expected[0].0);
+    }
+    let g = Fixture::new();
+    let other = ["linux/riscv64".parse().unwrap()];
+    let error = g.store.load_platforms(&archive[..], &other, &|_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "the archive holds no image for linux/riscv64");
+    assert!(g.store.images().list(true).unwrap().is_empty());
+}

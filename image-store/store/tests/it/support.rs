@@ -54,7 +54,17 @@ impl Fixture {
 
     /// An image as a pull leaves it: compressed blobs, config, manifest.
     pub(crate) fn image(&self, layers: &[Vec<u8>], compression: Compression) -> ImageId {
-        let mut config = ImageConfig::new(&Platform::host());
+        self.image_for(&Platform::host(), layers, compression)
+    }
+
+    /// The same of another platform.
+    pub(crate) fn image_for(
+        &self,
+        platform: &Platform,
+        layers: &[Vec<u8>],
+        compression: Compression,
+    ) -> ImageId {
+        let mut config = ImageConfig::new(platform);
         let mut descriptors = Vec::new();
         for tar in layers {
             let blob = compress(tar, compression);

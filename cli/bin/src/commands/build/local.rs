@@ -87,7 +87,7 @@ pub(super) async fn run(client: &Client, args: &Build) -> Result<Option<Exit>> {
     }
     let (context, dockerfile, dockerfile_text) = source(args, &mut handed)?;
     let outputs = options::outputs(&more.output, more.push, &mut handed)?;
-    let mut build_options = super::options(args);
+    let mut build_options = super::options(args)?;
     build_options.tags.extend(outputs.names);
     build_options.dockerfile = dockerfile;
     let name = match args.tag.first() {

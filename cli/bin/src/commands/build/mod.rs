@@ -2,6 +2,7 @@
 //! packed as an archive, as docker does it.
 
 pub(crate) mod check;
+mod classic;
 pub(super) mod local;
 pub(super) mod options;
 mod show;
@@ -26,7 +27,7 @@ use crate::flags::environment;
 use crate::output::progress::{self, Show};
 use crate::output::units;
 use crate::session::Session;
-use crate::tarball::{self, Archive, Making, Owners, Tree};
+use crate::tarball::{self, Archive, Making, Owners, Packing, Tree};
 
 /// Build an image of a Dockerfile
 #[derive(Debug, Args)]
@@ -104,6 +105,8 @@ pub(crate) struct Build {
     #[arg(long, default_value = "")]
     cgroup_parent: String,
     #[command(flatten)]
+    classic: classic::Classic,
+    #[command(flatten)]
     more: local::More,
     /// Directory, URL, or - for a Dockerfile or an archive on standard input
     context: String,
@@ -126,7 +129,7 @@ pub(crate) async fn run(session: &Session, args: Build) -> Result<Exit> {
         return Ok(exit);
     }
     let context = context(&args).await?;
-    let options = BuildOptions { dockerfile: context.dockerfile, remote: context.remote, ..options(&args) };
+    let options = BuildOptions { dockerfile: context.dockerfile, remote: context.remote, ..options(&args)? };
     let stream = begin(&client, &options, context.upload, context.making).await?;
     let id =
         if args.quiet { quietly(stream).await? } else { id_of(&progress::show(stream, Show::All).await?) };
@@ -141,11 +144,11 @@ pub(crate) async fn run(session: &Session, args: Build) -> Result<Exit> {
 }
 
 /// What both ways have in common.
-fn options(args: &Build) -> BuildOptions {
+fn options(args: &Build) -> Result<BuildOptions> {
     const PERIOD: i64 = 100_000;
     const NANO: i64 = 1_000_000_000;
     let quota = args.cpus.map(|nano| nano * (PERIOD / 1000) / (NANO / 1000)).or(args.cpu_quota);
-    BuildOptions {
+    args.classic.apply(BuildOptions {
         tags: args.tag.clone(),
         extra_hosts: args.add_host.iter().map(|line| line.replacen('=', ":", 1)).collect(),
         quiet: args.quiet,
@@ -168,7 +171,7 @@ fn options(args: &Build) -> BuildOptions {
         platform: args.platform.clone(),
         target: args.target.clone(),
         ..BuildOptions::default()
-    }
+    })
 }
 
 async fn begin(
@@ -197,7 +200,7 @@ pub(crate) async fn of_context(
         let (upload, remote) = (Upload::empty(), context.to_owned());
         Sent { upload, making: None, dockerfile: dockerfile.unwrap_or_default(), remote }
     } else {
-        of_directory(Path::new(context), file, given)?
+        of_directory(Path::new(context), file, given, Packing::Plain)?
     };
     let options = BuildOptions { dockerfile: sent.dockerfile, remote: sent.remote, ..options };
     begin(client, &options, sent.upload, sent.making).await
@@ -242,11 +245,12 @@ pub(crate) async fn quietly(mut stream: JsonStream<ProgressMessage>) -> Result<O
 
 async fn context(args: &Build) -> Result<Sent> {
     let (file, path) = (args.file.as_deref(), args.context.as_str());
+    let packing = if args.classic.compress { Packing::Gzip } else { Packing::Plain };
     if path == "-" {
         if file == Some(Path::new("-")) {
             bail!("invalid argument: can't use stdin for both build context and dockerfile");
         }
-        return from_stdin(file).await;
+        return from_stdin(file, packing).await;
     }
     if is_remote(path) {
         let dockerfile = file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
@@ -260,11 +264,11 @@ async fn context(args: &Build) -> Result<Sent> {
         }
         _ => None,
     };
-    of_directory(Path::new(path), file, given)
+    of_directory(Path::new(path), file, given, packing)
 }
 
 /// An archive goes on as it comes; anything else is a Dockerfile.
-async fn from_stdin(file: Option<&Path>) -> Result<Sent> {
+async fn from_stdin(file: Option<&Path>, packing: Packing) -> Result<Sent> {
     let mut stdin = tokio::io::stdin();
     let mut head = Vec::new();
     (&mut stdin).take(512).read_to_end(&mut head).await.context("cannot read standard input")?;
@@ -274,7 +278,8 @@ async fn from_stdin(file: Option<&Path>) -> Result<Sent> {
         return Ok(Sent { upload, making: None, dockerfile, remote: String::new() });
     }
     stdin.read_to_end(&mut head).await.context("cannot read standard input")?;
-    let (upload, making) = tarball::make(move |archive| tarball::append_bytes(archive, "Dockerfile", &head));
+    let (upload, making) =
+        tarball::pack(packing, move |archive| tarball::append_bytes(archive, "Dockerfile", &head));
     Ok(Sent { upload, making: Some(making), dockerfile: String::new(), remote: String::new() })
 }
 
@@ -286,7 +291,7 @@ fn is_archive(head: &[u8]) -> bool {
 
 /// The context in a directory. A Dockerfile from elsewhere goes in under a name of its own, which the engine is told
 /// to leave out of the context again.
-fn of_directory(dir: &Path, file: Option<&Path>, given: Option<Vec<u8>>) -> Result<Sent> {
+fn of_directory(dir: &Path, file: Option<&Path>, given: Option<Vec<u8>>, packing: Packing) -> Result<Sent> {
     let root = dir
         .canonicalize()
         .with_context(|| format!("unable to prepare context: path {:?} not found", dir.display()))?;
@@ -312,7 +317,7 @@ fn of_directory(dir: &Path, file: Option<&Path>, given: Option<Vec<u8>>) -> Resu
     let ignore =
         Matcher::new(&patterns).map_err(|error| anyhow!("error checking context: .dockerignore: {error}"))?;
     let dockerfile = extra.as_ref().map_or(inside.unwrap_or_default(), |(name, _)| name.clone());
-    let (upload, making) = tarball::make(move |archive| {
+    let (upload, making) = tarball::pack(packing, move |archive| {
         if let Some((name, text)) = &extra {
             own_dockerfile(archive, name, text, ignore_text.as_deref())?;
         }
