@@ -17,8 +17,17 @@ use crate::session::{Session, Wanted};
 
 /// Berth, a container engine
 #[derive(Debug, Parser)]
-#[command(name = "berth", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(
+    name = "berth",
+    version,
+    propagate_version = false,
+    disable_version_flag = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct App {
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(flatten)]
     engine: Wanted,
     #[command(subcommand)]
@@ -343,10 +352,32 @@ mod tests {
             "berth create --name n busybox cat",
             "berth stop -t -1 c",
             "berth top c -o pid",
+            "berth -D -l debug -c far --config /d --tls ps",
+            "berth create -a STDIN -a stdout --kernel-memory 64m --use-api-socket busybox",
+            "berth cp -q a c:/b",
+            "berth pull -a busybox",
+            "berth history -H=false --platform linux/arm64 busybox",
+            "berth save --platform linux/arm64,linux/amd64 busybox",
+            "berth load --platform linux/arm64",
+            "berth rmi --platform linux/arm64 --platform linux/amd64 busybox",
+            "berth update --cpu-rt-period 1000000 --cpu-rt-runtime 1000 c",
+            "berth build --ulimit nofile=1:2 --compress --squash --security-opt a --isolation default .",
+            "berth push --disable-content-trust=true busybox",
         ] {
             assert!(App::try_parse_from(words.split(' ')).is_ok(), "{words}");
         }
-        assert!(App::try_parse_from(["berth", "nosuch"]).is_err());
+        for words in [
+            "berth nosuch",
+            "berth create -a nosuch busybox",
+            "berth -l loud ps",
+            "berth pull --disable-content-trust=false busybox",
+        ] {
+            assert!(App::try_parse_from(words.split(' ')).is_err(), "{words}");
+        }
+        for word in ["-v", "-V", "--version"] {
+            let error = App::try_parse_from(["berth", word]).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayVersion, "{word}");
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/berth/berth.sock";
 /// How long a new engine may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Starts `berthd` in the background and waits until it listens at `socket`.
-pub(crate) fn start(socket: &Path) -> Result<()> {
+/// Starts `berthd` in the background and waits until it listens at `socket`; says so if it is to be `told`.
+pub(crate) fn start(socket: &Path, told: bool) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!(
             "Cannot connect to the engine at unix://{}: it is not running, and only root can start it. \
@@ -28,7 +28,13 @@ pub(crate) fn start(socket: &Path) -> Result<()> {
     let log_path = run.join("berthd.log");
     let log =
         std::fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
-    eprintln!("berth: no engine is running; starting {} (log: {})", program.display(), log_path.display());
+    if told {
+        eprintln!(
+            "berth: no engine is running; starting {} (log: {})",
+            program.display(),
+            log_path.display()
+        );
+    }
     let mut child = Command::new(&program)
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot share the log file")?)

@@ -36,7 +36,7 @@ pub use host::Host;
 pub use images::PullOptions;
 pub use local_build::LocalMessages;
 pub use ping::{Ping, SPOKEN};
-pub use request::{Client, Json};
+pub use request::{Client, Json, Listener};
 pub use streams::{ByteStream, JsonStream, OutputStream};
 pub use tls::Trust;
 pub use upload::Upload;

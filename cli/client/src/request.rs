@@ -1,6 +1,6 @@
 //! The client: requests, connections kept for reuse, version, errors.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use berth_api::{ApiVersion, ErrorBody};
 use bytes::Bytes;
@@ -24,8 +24,12 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
+/// Who is told of each request, in a line.
+pub type Listener = fn(fmt::Arguments<'_>);
+
 struct Shared {
     host: Host,
+    listener: Option<Listener>,
     version: OnceCell<ApiVersion>,
     idle: Mutex<Vec<SendRequest<RequestBody>>>,
 }
@@ -118,7 +122,7 @@ impl Client {
     /// A client of the daemon at this address. Nothing is sent before the first request.
     #[must_use]
     pub fn new(host: Host) -> Self {
-        Self { shared: Arc::new(Shared { host, version: OnceCell::new(), idle: Mutex::default() }) }
+        Self::made(host, OnceCell::new(), None)
     }
 
     /// A client of the daemon at this address, connected to it. Nothing is sent before the first request.
@@ -126,17 +130,32 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`] if nobody listens there.
     pub async fn connect(host: Host) -> Result<Self> {
-        let client = Self::new(host);
-        let sender = client.dial().await?;
-        client.keep(sender).await;
-        Ok(client)
+        Self::new(host).connected().await
+    }
+
+    /// The same, where somebody is told of each request.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_told(host: Host, listener: Listener) -> Result<Self> {
+        Self::made(host, OnceCell::new(), Some(listener)).connected().await
+    }
+
+    async fn connected(self) -> Result<Self> {
+        let sender = self.dial().await?;
+        self.keep(sender).await;
+        Ok(self)
+    }
+
+    fn made(host: Host, version: OnceCell<ApiVersion>, listener: Option<Listener>) -> Self {
+        Self { shared: Arc::new(Shared { host, listener, version, idle: Mutex::default() }) }
     }
 
     /// A client that speaks this version without asking first.
     #[must_use]
     pub fn with_version(host: Host, version: ApiVersion) -> Self {
         let version = OnceCell::new_with(Some(version));
-        Self { shared: Arc::new(Shared { host, version, idle: Mutex::default() }) }
+        Self::made(host, version, None)
     }
 
     /// The daemon's address.
@@ -293,6 +312,7 @@ impl Client {
 
     async fn exchange(&self, call: Call, version: Option<ApiVersion>) -> Result<Answer> {
         let operation = call.operation();
+        let begin = Instant::now();
         let mut sender = self.sender().await?;
         let uri = version.map_or_else(|| call.path.clone(), |version| format!("/v{version}{}", call.path));
         let mut request = Request::builder().method(call.method).uri(uri).header(header::HOST, "localhost");
@@ -315,6 +335,13 @@ impl Client {
             },
             Ok(response) => Ok(response),
         };
+        if let Some(tell) = self.shared.listener {
+            let time = begin.elapsed();
+            match &sent {
+                Ok(response) => tell(format_args!("{operation}: {} in {time:.1?}", response.status())),
+                Err(error) => tell(format_args!("{operation}: {error} after {time:.1?}")),
+            }
+        }
         match sent {
             Ok(response) => Ok(Answer { operation, response, sender }),
             Err(source) => Err(Error::Transport { operation, source }),

@@ -101,6 +101,18 @@ pub fn options(f: &Fixture) {
     f.cli.ok(&["build", "-t", "staged", "--target", "one", "--label", "l=v", "-f", &file, &dir]);
     let said = f.cli.ok(&["inspect", "--format", "{{json .Config.Env}}{{.Config.Labels.l}}", "staged"]);
     assert!(said.contains("STAGE=one") && said.ends_with('v'), "{said}");
+    let limits = "FROM busybox\nRUN test \"$(ulimit -n)\" = 77\n";
+    let dir = write(f, &[("Dockerfile", limits)]);
+    f.cli.ok(&["build", "--ulimit", "nofile=77:77", "--compress", "--isolation", "default", &dir]);
+    for (flags, text) in [
+        (&["--isolation", "hyperv"][..], "unsupported isolation"),
+        (&["--security-opt", "no-new-privileges"], "does not support setting security options on build"),
+        (&["--squash"], "squash"),
+    ] {
+        let run = f.cli.run(&[&["build"], flags, &[dir.as_str()]].concat());
+        assert_ne!(run.code, 0, "{flags:?}");
+        drop(run.expect_text(text));
+    }
 }
 
 /// A Dockerfile on standard input needs no context.

@@ -112,6 +112,10 @@ pub fn run_pulls_what_is_missing(f: &Fixture) {
 pub fn history(f: &Fixture) {
     let shown = f.cli.ok(&["history", "--format", "{{.Comment}}", "busybox"]);
     assert!(shown.contains("Imported from -"), "{shown}");
+    let plain = f.cli.ok(&["history", "--human=false", "--format", "{{.Size}} {{.CreatedSince}}", "busybox"]);
+    let (size, at) = plain.split_once(' ').expect("two words");
+    assert!(size.parse::<u64>().is_ok_and(|bytes| bytes > 0) && at.contains('T'), "{plain}");
+    assert!(f.cli.ok(&["history", "-H=false", "busybox"]).contains("CREATED AT"));
 }
 
 /// Filters of `images` and `image prune`.
@@ -231,4 +235,74 @@ pub fn search(f: &Fixture) {
         .run(&["search", "--limit", "101", &term])
         .expect_code(1)
         .expect_text("outside the range of [1, 100]");
+}
+
+/// `pull -a` brings all tags of a repository.
+pub fn pull_all_tags(f: &Fixture) {
+    let registry = Registry::start();
+    let names = ["v1", "v2"].map(|tag| registry.name(&format!("team/box:{tag}")));
+    for name in &names {
+        f.cli.ok(&["tag", "busybox", name]);
+        f.cli.ok(&["push", name]);
+        f.cli.ok(&["rmi", name]);
+    }
+    let repository = registry.name("team/box");
+    f.cli.run(&["pull", "-a", &repository]).expect_code(0).expect_text("Downloaded newer image");
+    names.iter().for_each(|name| drop(f.cli.ok(&["image", "inspect", name])));
+    f.cli.run(&["pull", "-a", &names[0]]).expect_code(1).expect_text("tag can't be used with --all-tags/-a");
+    f.cli.run(&["pull", "-a", &registry.name("nosuch")]).expect_code(1);
+}
+
+/// `--platform` of `history`, `save`, `load` and `rmi`: an image of another platform is not meant.
+pub fn one_platform(f: &Fixture) {
+    let archive = f.scratch.join("platform.tar");
+    let archive = archive.to_str().expect("utf-8");
+    let host = f.cli.ok(&["version", "-f", "{{.Server.Os}}/{{.Server.Arch}}"]);
+    let other = if host.ends_with("s390x") { "linux/riscv64" } else { "linux/s390x" };
+    f.cli.ok(&["history", "--platform", &host, "busybox"]);
+    f.cli
+        .run(&["history", "--platform", other, "busybox"])
+        .expect_code(1)
+        .expect_text("does not match the specified platform");
+    f.cli
+        .run(&["save", "--platform", other, "-o", archive, "busybox"])
+        .expect_code(1)
+        .expect_text("specified platform");
+    f.cli.ok(&["save", "--platform", &host, "-o", archive, "busybox"]);
+    f.cli.run(&["rmi", "--platform", other, "busybox"]).expect_code(1).expect_text("specified platform");
+    f.cli
+        .run(&["rmi", "--platform", &host, "busybox"])
+        .expect_code(0)
+        .expect_text("Untagged: busybox:latest");
+    f.cli.run(&["load", "--platform", other, "-i", archive]).expect_code(1).expect_text("holds no image for");
+    assert_eq!(f.cli.ok(&["images", "-q"]), "");
+    f.cli
+        .run(&["load", "--platform", &host, "-i", archive])
+        .expect_code(0)
+        .expect_text("Loaded image: busybox:latest");
+    if f.cli.frontend() == crate::cli::Frontend::Berth {
+        // Any of several will do; docker's command line takes one.
+        f.cli.ok(&["save", "--platform", &format!("{other},{host}"), "-o", archive, "busybox"]);
+        f.cli.ok(&["load", "--platform", &host, "--platform", other, "-i", archive]);
+        f.cli.ok(&["rmi", "--platform", other, "--platform", &host, "busybox"]);
+    }
+}
+
+/// The flags before a command.
+pub fn global_flags(f: &Fixture) {
+    let quiet = f.cli.run(&["-l", "error", "images", "-q"]).expect_code(0).stderr;
+    assert_eq!(quiet, "");
+    f.cli.run(&["-l", "loud", "images"]).expect_text("loud");
+    let config = f.scratch.join("config");
+    let config = config.to_str().expect("utf-8");
+    f.cli.ok(&["--config", config, "context", "create", "far", "--docker", "host=tcp://127.0.0.1:1"]);
+    let listed = |args: &[&str]| f.cli.ok(&[args, &["context", "ls", "--format", "{{.Name}}"]].concat());
+    assert!(listed(&["--config", config]).contains("far") && !listed(&[]).contains("far"));
+    if f.cli.frontend() == crate::cli::Frontend::Berth {
+        for flags in [&["-D"][..], &["--log-level", "debug"]] {
+            let told = f.cli.run(&[flags, &["images", "-q"]].concat()).expect_code(0).stderr;
+            assert!(told.contains("GET /images/json: 200 OK"), "{told}");
+        }
+        assert!(f.cli.ok(&["-D", "info"]).contains("Debug Mode: true"));
+    }
 }

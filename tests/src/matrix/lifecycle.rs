@@ -204,3 +204,19 @@ pub fn events(f: &Fixture) {
         f.cli.eventually(action, |cli| cli.ok(&since).lines().any(|line| line == action));
     }
 }
+
+/// `create -a` notes down which streams are attached.
+pub fn create_attached(f: &Fixture) {
+    let streams = |name: &str, flags: &[&str]| {
+        f.cli.ok(&[&["create", "--name", name], flags, &["busybox", "true"]].concat());
+        let format =
+            "{{.Config.AttachStdin}} {{.Config.AttachStdout}} {{.Config.AttachStderr}} {{.Config.StdinOnce}}";
+        f.cli.ok(&["inspect", "-f", format, name])
+    };
+    assert_eq!(streams("plain", &[]), "false true true false");
+    assert_eq!(streams("open", &["-i"]), "true true true true");
+    assert_eq!(streams("out", &["-a", "stdout"]), "false true false false");
+    assert_eq!(streams("one", &["-i", "-a", "STDERR"]), "true false true true");
+    assert_eq!(streams("two", &["-i", "-a", "stdin", "-a", "stdout"]), "true true false true");
+    f.cli.run(&["create", "-a", "nosuch", "busybox", "true"]).expect_code(125);
+}

@@ -109,6 +109,7 @@ pub const ROWS: &[Row] = &[
         Prints("cat /proc/sys/kernel/domainname", "example.org"),
     ),
     row("entrypoint", &["--entrypoint", "/bin/sh"], Inspects("{{.Config.Entrypoint}}", "[/bin/sh]")),
+    row("disable-content-trust", &["--disable-content-trust"], Prints("echo ran", "ran")),
     row("env", &["-e", "A=1", "-e", "A=2"], Prints("echo $A", "2")),
     row("expose", &["--expose", "81/udp"], Inspects("{{json .Config.ExposedPorts}}", "{\"81/udp\":{}}")),
     row("gpus", &["--gpus", "all"], Refused(125, "could not select device driver")),
@@ -148,6 +149,14 @@ pub const ROWS: &[Row] = &[
     ),
     row("ipc", &["--ipc", "none"], Prints("grep -c /dev/shm /proc/mounts || true", "0")),
     row("ipc", &["--ipc", "bogus"], Refused(125, "IPC mode")),
+    row("isolation", &["--isolation", "default"], Prints("echo ran", "ran")),
+    ours(
+        "isolation",
+        &["--isolation", "hyperv"],
+        Refused(125, "invalid isolation"),
+        "says it in other words",
+    ),
+    ours("kernel-memory", &["--kernel-memory", "64m"], Prints("echo ran", "ran"), "warns of it"),
     row("label", &["-l", "a=b", "-l", "c"], Inspects("{{json .Config.Labels}}", "{\"a\":\"b\",\"c\":\"\"}")),
     row("log-driver", &["--log-driver", "none"], Inspects("{{.HostConfig.LogConfig.Type}}", "none")),
     row("log-driver", &["--log-driver", "bogus"], Refused(125, "bogus")),
@@ -336,14 +345,11 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("rm", "run::foreground_streams_and_exit_codes"),
     ("volumes-from", "run::failures_to_start"),
     ("help", "the client's"),
-    ("use-api-socket", "the client's: it mounts the engine's socket"),
-    ("disable-content-trust", "the client's: Docker's own trust service"),
-    ("kernel-memory", "has left the kernel"),
+    ("use-api-socket", "options::api_socket"),
     ("cpu-count", "Windows only"),
     ("cpu-percent", "Windows only"),
     ("io-maxbandwidth", "Windows only"),
     ("io-maxiops", "Windows only"),
-    ("isolation", "Windows only"),
 ];
 
 /// Runs every row.
@@ -485,6 +491,12 @@ pub fn links(f: &Fixture) {
         .run(&["run", "--rm", "--link", "nosuch:x", "busybox", "true"])
         .expect_code(125)
         .expect_text("nosuch");
+    // Also where links mean nothing.
+    f.cli
+        .run(&["run", "--rm", "--network", "none", "--link", "nosuch:x", "busybox", "true"])
+        .expect_code(125)
+        .expect_text("could not get container for nosuch");
+    f.cli.ok(&["run", "--rm", "--network", "none", "--link", "db:x", "busybox", "true"]);
     f.cli.ok(&["stop", "-t", "0", "db"]);
     f.cli
         .run(&["run", "--rm", "--link", "db", "busybox", "true"])
@@ -546,6 +558,22 @@ pub fn shared_namespaces(f: &Fixture) {
         .expect_text("non-shareable IPC");
     f.cli.ok(&["rm", "-f", "donor"]);
     f.cli.run(&["run", "--rm", "--pid", "container:donor", "busybox", "true"]).expect_code(125);
+}
+
+/// `--use-api-socket`: the engine and the logins of the client are at hand in the container.
+pub fn api_socket(f: &Fixture) {
+    let config = f.scratch.join("config");
+    std::fs::create_dir(&config).expect("a directory");
+    let auths = r#"{"auths":{"r.example":{"auth":"dTpw"}}}"#;
+    std::fs::write(config.join("config.json"), auths).expect("write the configuration");
+    let config = config.to_str().expect("utf-8");
+    let script = "test -S /var/run/docker.sock && cat $DOCKER_CONFIG/config.json";
+    let run = ["--config", config, "run", "--rm", "--use-api-socket", "busybox", "sh", "-c", script];
+    let seen: String = f.cli.ok(&run).split_whitespace().collect();
+    assert_eq!(seen, auths);
+    let own = ["--config", config, "run", "--rm", "--use-api-socket", "-e", "DOCKER_CONFIG=/own", "busybox"];
+    // Who has a configuration of his own gets no logins.
+    f.cli.ok(&[&own[..], &["test", "!", "-e", "/run/secrets/docker"]].concat());
 }
 
 /// A limit on processes can be lifted again.

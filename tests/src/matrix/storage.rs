@@ -84,6 +84,22 @@ pub fn copy(f: &Fixture) {
     f.cli.ok(&["cp", "porter:/etc/passwd", back]);
     assert!(std::fs::read_to_string(back).expect("read").starts_with("root:x:0:0"));
     f.cli.run(&["cp", "porter:/no/such", back]).expect_code(1);
+    // What was copied is told on a terminal, or where it is asked for.
+    f.cli
+        .run(&["cp", "--quiet=false", file, "porter:/tmp/in"])
+        .expect_code(0)
+        .expect_text("Successfully copied");
+    f.cli
+        .run(&["cp", "--quiet=false", "porter:/tmp/in", back])
+        .expect_code(0)
+        .expect_text("Successfully copied");
+    f.cli
+        .run_on_terminal(&["cp", file, "porter:/tmp/in"], b"")
+        .expect_code(0)
+        .expect_text("Successfully copied");
+    let quiet = f.cli.run_on_terminal(&["cp", "-q", file, "porter:/tmp/in"], b"").success();
+    assert!(!quiet.contains("copied"), "{quiet}");
+    assert_eq!(f.cli.run(&["cp", file, "porter:/tmp/in"]).stderr, "");
     // The files that the engine makes are there before the first start, and after the end.
     f.cli.ok(&["create", "--name", "fresh", "-h", "box", "busybox", "true"]);
     f.cli.ok(&["cp", "fresh:/etc/hostname", back]);

@@ -24,14 +24,15 @@ pub(crate) async fn run(session: &Session, args: Info) -> Result<Exit> {
             println!("{}", render_one(format, &serde_json::to_value(&info)?)?);
             return Ok(Exit::Success);
         }
-        None => show(&info),
+        None => show(session, &info),
     }
     info.warnings.iter().flatten().for_each(|warning| eprintln!("{warning}"));
     Ok(Exit::Success)
 }
 
-fn show(info: &SystemInfo) {
-    println!("Client:\n Version: {}\n\nServer:", env!("CARGO_PKG_VERSION"));
+fn show(session: &Session, info: &SystemInfo) {
+    println!("Client:\n Version: {}", env!("CARGO_PKG_VERSION"));
+    println!(" Context: {}\n Debug Mode: {}\n\nServer:", session.context(), session.debug());
     println!(" Containers: {}", info.containers);
     println!("  Running: {}", info.containers_running);
     println!("  Paused: {}", info.containers_paused);
