@@ -105,7 +105,7 @@ pub fn options(f: &Fixture) {
     let dir = write(f, &[("Dockerfile", limits)]);
     f.cli.ok(&["build", "--ulimit", "nofile=77:77", "--compress", "--isolation", "default", &dir]);
     for (flags, text) in [
-        (&["--isolation", "hyperv"][..], "unsupported isolation"),
+        (&["--isolation", "hyperv"][..], "nsupported isolation"),
         (&["--security-opt", "no-new-privileges"], "does not support setting security options on build"),
         (&["--squash"], "squash"),
     ] {
