@@ -201,9 +201,12 @@ fn apply(edit: &Edit, object: &mut Map<String, Value>) {
     }
 }
 
-/// Until 1.44 a container's short id and host name stood among its aliases on networks of users: docker-compose 1 joins
-/// a container anew where it misses them.
+/// Until 1.44 a container's short id and host name stood among its aliases on networks of users, once it had started:
+/// docker-compose 1 joins a container anew where it misses them, and gives a new one its links by that.
 fn names_among_aliases(container: &mut Map<String, Value>) {
+    if container.get("State").is_some_and(|state| state["Status"] == "created") {
+        return;
+    }
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let id: String = text(container.get("Id")).chars().take(12).collect();
     let hostname = text(container.get("Config").and_then(|config| config.get("Hostname")));
@@ -431,16 +434,20 @@ mod tests {
 
     #[test]
     fn names_stood_among_the_aliases() {
-        let inspect = json!({
+        let mut inspect = json!({
             "Id": "0123456789abcdef",
+            "State": {"Status": "running"},
             "Config": {"Hostname": "h1"},
             "NetworkSettings": {"Networks": {"bridge": {"Aliases": null}, "mine": {"Aliases": ["web"]}, "none": {}}},
         });
-        let networks =
-            |version| shape(version, ContainerInspect, &inspect)["NetworkSettings"]["Networks"].clone();
-        assert_eq!(networks(V(44))["mine"]["Aliases"], json!(["web", "0123456789ab", "h1"]));
-        assert_eq!(networks(V(44))["bridge"]["Aliases"], Value::Null);
-        assert_eq!(networks(V(45))["mine"]["Aliases"], json!(["web"]));
+        let networks = |inspect: &Value, version| {
+            shape(version, ContainerInspect, inspect)["NetworkSettings"]["Networks"].clone()
+        };
+        assert_eq!(networks(&inspect, V(44))["mine"]["Aliases"], json!(["web", "0123456789ab", "h1"]));
+        assert_eq!(networks(&inspect, V(44))["bridge"]["Aliases"], Value::Null);
+        assert_eq!(networks(&inspect, V(45))["mine"]["Aliases"], json!(["web"]));
+        inspect["State"]["Status"] = json!("created");
+        assert_eq!(networks(&inspect, V(44))["mine"]["Aliases"], json!(["web"]));
     }
 
     #[test]
