@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_dockerfile_parser::expand::Lexer;
+use berth_dockerfile_parser::expand::{Expanded, Lexer};
 use berth_dockerfile_parser::instruction::{Instruction, Kind};
 use berth_dockerfile_parser::{LineRange, Program, Stage, program};
 use berth_oci::Reference;
@@ -111,15 +111,9 @@ pub(crate) fn mount_sources(raw: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Which of the variables in a base's name have no value, as the end of a message; empty if all have one.
-fn unset(text: &str, globals: &BTreeMap<String, String>) -> String {
-    let name = |rest: &str| {
-        let rest = rest.strip_prefix('{').unwrap_or(rest);
-        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        rest[..length].to_owned()
-    };
-    let names = text.split('$').skip(1).map(name);
-    let unset: Vec<String> =
-        names.filter(|name| !name.is_empty() && globals.get(name).is_none_or(String::is_empty)).collect();
+fn unset(base: &Expanded, globals: &BTreeMap<String, String>) -> String {
+    let empty = base.matched.iter().filter(|name| globals.get(*name).is_none_or(String::is_empty));
+    let unset: Vec<&str> = base.unmatched.iter().chain(empty).map(String::as_str).collect();
     match unset.as_slice() {
         [] => String::new(),
         [first, ..] => format!(
@@ -142,10 +136,12 @@ impl Graph {
         let mut nodes: Vec<Node> = Vec::new();
         for (i, stage) in stages.iter().enumerate() {
             let fail = |message: String| GraphError { message, lines: Some(stage.lines) };
-            let base = lexer.word(&stage.base.text, globals).map_err(|e| fail(e.to_string()))?;
-            let text = &stage.base.text;
+            let named = lexer.expand(&stage.base.text, globals).map_err(|e| fail(e.to_string()))?;
+            let why = unset(&named, globals);
+            let base = named.text;
             if base.is_empty() {
-                return Err(fail(format!("base name ({text}) should not be blank{}", unset(text, globals))));
+                let text = &stage.base.text;
+                return Err(fail(format!("base name ({text}) should not be blank{why}")));
             }
             let platform = match &stage.platform {
                 None => None,
@@ -161,8 +157,7 @@ impl Graph {
             let base = match earlier {
                 Some(earlier) => Base::Stage(earlier),
                 None if base == "scratch" => Base::Scratch,
-                None if !unset(text, globals).is_empty() && Reference::parse(&base).is_err() => {
-                    let why = unset(text, globals);
+                None if !why.is_empty() && Reference::parse(&base).is_err() => {
                     return Err(fail(format!(
                         "failed to parse stage name {base:?}: invalid reference format{why}"
                     )));

@@ -113,6 +113,7 @@ mod tests {
         assert_eq!(request, meant);
         assert!(!make_known(&mut request));
     }
+
     /// What requests are read as; what they are made of is found.
     const REQUESTS: [&str; 8] = [
         "CreateRequest",

@@ -90,6 +90,7 @@ mod tests {
         assert!(!pidfile.exists());
         Locks::take(&root, &run, &pidfile).unwrap();
     }
+
     #[test]
     fn a_file_in_the_place_of_a_root_is_told_of() {
         let dir = tempfile::tempdir().unwrap();
