@@ -44,8 +44,6 @@ impl Bundle {
         if let Some(process) = spec.process_mut() {
             activation::announce(process);
         }
-        // The parsers of the command line and of config.json are half of what the program has touched.
-        release_text();
         Ok(Self { directory, spec, text, warnings })
     }
 
@@ -70,11 +68,6 @@ impl Bundle {
         let path = self.spec.root().as_ref().map_or(Path::new(""), |root| root.path().as_path());
         self.directory.join(path)
     }
-}
-
-/// Unmaps what of the program has been needed so far. Nothing depends on it.
-pub(crate) fn release_text() {
-    berth_sys::text::let_go().ok();
 }
 
 /// The words that callers of runc know a mistake by, before our own.

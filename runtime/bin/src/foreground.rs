@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::Context;
 use berth_core::SeccompWatch;
 use berth_sys::pidfd::{self, ExitStatus};
-use berth_sys::{Errno, tty};
+use berth_sys::{Errno, process, tty};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,23 +21,26 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use crate::bundle::release_text;
 use crate::log::Log;
 use crate::notify::Notify;
 
 /// Signals held back from this process until it ends.
-pub(crate) struct Signals(SignalFd);
+pub(crate) struct Signals(SigSet);
 
 impl Signals {
     /// Blocks all signals; do it before the process is made, so that none is lost. The child unblocks them for itself.
     pub(crate) fn block() -> anyhow::Result<Self> {
-        let mut set = SigSet::all();
+        let mut set = process::all_signals();
         for faulty in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE] {
             set.remove(faulty);
         }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).context("block signals")?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self(SignalFd::with_flags(&set, flags).context("signalfd")?))
+        Ok(Self(set))
+    }
+
+    /// Where they come out, those of meanwhile first. Late: as long as the process is made, each descriptor counts.
+    fn open(&self) -> anyhow::Result<SignalFd> {
+        SignalFd::with_flags(&self.0, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")
     }
 }
 
@@ -61,15 +64,16 @@ pub(crate) fn serve(
     mut listeners: Listeners,
     log: &Log,
 ) -> anyhow::Result<ExitStatus> {
+    let signals = signals.open()?;
     let mut terminal = master.map(Terminal::new).transpose()?;
     let mut patience = PollTimeout::from(SHORT_LIFE);
     loop {
         for denied in listeners.watch.iter_mut().flat_map(SeccompWatch::news) {
             log.debug(&denied);
         }
-        let Some(ready) = wait(signals, process, terminal.as_ref(), &listeners, patience)? else {
-            // It stays. Little of the program is needed from here on, perhaps for weeks.
-            release_text();
+        let Some(ready) = wait(&signals, process, terminal.as_ref(), &listeners, patience)? else {
+            // It stays. Little of the program is needed from here on, perhaps for weeks; nothing depends on this.
+            berth_sys::text::let_go().ok();
             patience = PollTimeout::NONE;
             continue;
         };
@@ -85,7 +89,7 @@ pub(crate) fn serve(
             }
         }
         if ready.signal {
-            pass_signals(signals, process, terminal.as_ref())?;
+            pass_signals(&signals, process, terminal.as_ref())?;
         }
         if let Some(terminal) = &mut terminal {
             if ready.output {
@@ -122,7 +126,7 @@ struct Ready {
 /// Sleeps until something happens. New input is only asked for when the last has been passed on, and never waited for
 /// alone: a program that does not read must still be able to write. `None` if nothing happens for so long.
 fn wait(
-    signals: &Signals,
+    signals: &SignalFd,
     process: &OwnedFd,
     terminal: Option<&Terminal>,
     listeners: &Listeners,
@@ -131,7 +135,7 @@ fn wait(
     let stdin = std::io::stdin();
     let mut fds = vec![
         PollFd::new(process.as_fd(), PollFlags::POLLIN),
-        PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
     ];
     let mut master_at = None;
     let mut stdin_at = None;
@@ -180,8 +184,8 @@ fn wait(
     }))
 }
 
-fn pass_signals(signals: &Signals, process: &OwnedFd, terminal: Option<&Terminal>) -> anyhow::Result<()> {
-    while let Some(info) = signals.0.read_signal().context("read a signal")? {
+fn pass_signals(signals: &SignalFd, process: &OwnedFd, terminal: Option<&Terminal>) -> anyhow::Result<()> {
+    while let Some(info) = signals.read_signal().context("read a signal")? {
         let signal = i32::try_from(info.ssi_signo).context("signal number")?;
         match signal {
             // SIGURG is Go's own; nobody means the container by it.

@@ -1,14 +1,18 @@
 //! Names of signals (signal(7)).
 
 use anyhow::{Context, bail};
-use nix::libc;
 use nix::sys::signal::Signal;
+
+/// Where names of real-time signals count from, for callers and containers alike; C libraries keep a few of their own before
+/// that, musl one more.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
 
 /// Parses `9`, `KILL`, `SIGKILL`, `RTMIN+3`, `SIGRTMAX-1`.
 pub(crate) fn parse(text: &str) -> anyhow::Result<i32> {
     let unknown = || format!("unknown signal {text:?} (give a name such as TERM, or a number)");
     if let Ok(number) = text.parse::<i32>() {
-        if !(0..=libc::SIGRTMAX()).contains(&number) {
+        if !(0..=RTMAX).contains(&number) {
             bail!(unknown());
         }
         return Ok(number);
@@ -16,17 +20,17 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        return realtime(libc::SIGRTMIN(), offset).with_context(unknown);
+        return realtime(RTMIN, offset).with_context(unknown);
     }
     if let Some(offset) = name.strip_prefix("RTMAX") {
-        return realtime(libc::SIGRTMAX(), offset).with_context(unknown);
+        return realtime(RTMAX, offset).with_context(unknown);
     }
     Ok(format!("SIG{name}").parse::<Signal>().with_context(unknown)? as i32)
 }
 
 fn realtime(base: i32, offset: &str) -> Option<i32> {
     let number = if offset.is_empty() { base } else { base.checked_add(offset.parse().ok()?)? };
-    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number)
+    (RTMIN..=RTMAX).contains(&number).then_some(number)
 }
 
 #[cfg(test)]

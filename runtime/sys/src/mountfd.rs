@@ -5,6 +5,7 @@
 //! [`move_mount`], and nothing has to be unmounted if the process dies before.
 
 use std::ffi::CString;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -54,6 +55,9 @@ pub mod propagation {
     /// `MS_SHARED`.
     pub const SHARED: u64 = 1 << 20;
 }
+
+/// `ST_RELATIME` of `<linux/statfs.h>`, which not every C library names.
+const ST_RELATIME: libc::c_ulong = 0x1000;
 
 /// The longest value `fsconfig(2)` takes as a string (it copies 256 bytes with the end).
 pub const MAX_STRING: usize = 255;
@@ -234,6 +238,30 @@ pub fn mount_setattr(mount: impl AsFd, change: &MountAttr<'_>, recursive: bool) 
     // SAFETY: the path is a terminated string, `attrs` points to a live structure of `size` bytes.
     let ret = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, attrs, size) };
     Errno::result(ret).map(drop)
+}
+
+/// The attributes of the mount a file is on, of [`attr`]: those of `statfs(2)`, which all kernels tell.
+///
+/// # Errors
+/// See `fstatfs(2)`.
+pub fn attributes(file: impl AsFd) -> Result<u64, Errno> {
+    let mut found = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the call fills one statvfs, which lives across it.
+    let ret = unsafe { libc::fstatvfs(file.as_fd().as_raw_fd(), found.as_mut_ptr()) };
+    Errno::result(ret)?;
+    // SAFETY: it was filled, for the call succeeded.
+    let flags = unsafe { found.assume_init() }.f_flag;
+    let named = [
+        (libc::ST_RDONLY, attr::RDONLY),
+        (libc::ST_NOSUID, attr::NOSUID),
+        (libc::ST_NODEV, attr::NODEV),
+        (libc::ST_NOEXEC, attr::NOEXEC),
+        (libc::ST_NOATIME, attr::NOATIME),
+        (libc::ST_NODIRATIME, attr::NODIRATIME),
+    ];
+    let set = named.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |all, (_, bit)| all | bit);
+    let strict = flags & (libc::ST_NOATIME | ST_RELATIME) == 0;
+    Ok(if strict { set | attr::STRICTATIME } else { set })
 }
 
 /// Attaches a detached mount (or moves an attached one) onto what `to` refers to.

@@ -19,7 +19,9 @@ pub fn loopback_up() -> Result<(), Errno> {
     // A fresh namespace's `lo` has no flag worth keeping, so there is no need to read them first.
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives across the call.
-    let ret = unsafe { libc::ioctl(handle.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
+    let ret = unsafe {
+        libc::ioctl(handle.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, std::ptr::from_ref(&request))
+    };
     Errno::result(ret).map(drop)
 }
 

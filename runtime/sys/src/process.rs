@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -22,6 +23,19 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     Errno::result(ret).map(drop)
 }
 
+/// Every signal there is. (The sets of C libraries leave out those that they keep for themselves, and musl keeps one that others
+/// may send.)
+#[must_use]
+pub fn all_signals() -> SigSet {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `set` is as long as its type says.
+    unsafe { set.as_mut_ptr().write_bytes(u8::MAX, 1) };
+    // SAFETY: the whole of it was written; a sigset_t is bits, of which any may be set.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: as before.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
+}
+
 /// A process that waits as the init of a pid namespace is immune to signals it has no handler for (pid_namespaces(7)).
 /// From here to execve(2), which takes handlers away, these end it: SIGTERM, SIGINT, SIGHUP, SIGQUIT.
 ///
@@ -31,7 +45,7 @@ pub fn end_when_asked() -> Result<(), Errno> {
     extern "C" fn end(signal: libc::c_int) {
         exit_now(128 + signal);
     }
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, Signal, sigaction};
     let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         // SAFETY: the handler calls only _exit(2), which is async-signal-safe.
@@ -45,7 +59,7 @@ pub fn end_when_asked() -> Result<(), Errno> {
 /// # Errors
 /// See `sigaction(2)`.
 pub fn reap_unseen() -> Result<(), Errno> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, Signal, sigaction};
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler is installed.
     unsafe { sigaction(Signal::SIGCHLD, &action) }.map(drop)
@@ -147,10 +161,10 @@ pub fn set_domainname(name: &str) -> Result<(), Errno> {
 /// `EPERM` when the hard limit would rise without `CAP_SYS_RESOURCE`; see `prlimit(2)`.
 pub fn set_rlimit(pid: Option<Pid>, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
-    let old = std::ptr::null_mut();
+    let old = std::ptr::null_mut::<libc::rlimit64>();
     let pid = pid.map_or(0, Pid::as_raw);
     // SAFETY: `limit` lives across the call, the old value is not asked for.
-    let ret = unsafe { libc::prlimit64(pid, resource, std::ptr::from_ref(&limit), old) };
+    let ret = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, std::ptr::from_ref(&limit), old) };
     Errno::result(ret).map(drop)
 }
 
@@ -159,10 +173,12 @@ pub fn set_rlimit(pid: Option<Pid>, resource: u32, soft: u64, hard: u64) -> Resu
 /// # Errors
 /// See `prlimit(2)`.
 pub fn rlimit(pid: Option<Pid>, resource: u32) -> Result<(u64, u64), Errno> {
+    let new = std::ptr::null::<libc::rlimit64>();
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     let pid = pid.map_or(0, Pid::as_raw);
     // SAFETY: no new limit is given, and `limit` is a live structure of the type the call fills.
-    let ret = unsafe { libc::prlimit64(pid, resource, std::ptr::null(), std::ptr::from_mut(&mut limit)) };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, std::ptr::from_mut(&mut limit)) };
     Errno::result(ret)?;
     Ok((limit.rlim_cur, limit.rlim_max))
 }

@@ -20,8 +20,8 @@ struct FsXattr {
 }
 
 // _IOR('X', 31, struct fsxattr), _IOW('X', 32, struct fsxattr)
-const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
-const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
+const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
 /// What is made in this directory gets its project.
 const FS_XFLAG_PROJINHERIT: u32 = 0x200;
 

@@ -20,7 +20,7 @@ use berth_spec::RdtPlan;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::CgroupError;
@@ -32,7 +32,7 @@ pub use stats::{BandwidthUse, CacheInfo, CacheUse, MemoryBandwidthInfo, RdtStats
 /// Where it is mounted by convention.
 const USUAL: &str = "/sys/fs/resctrl";
 /// `RDTGROUP_SUPER_MAGIC` of linux/magic.h.
-const MAGIC: nix::libc::c_long = 0x765_5821;
+const MAGIC: FsType = FsType(0x765_5821);
 const MONITORS: &str = "mon_groups";
 
 /// The mounted file system.
@@ -57,7 +57,7 @@ impl Resctrl {
     fn mounted(path: &Path) -> Option<Self> {
         let found = Self::at(path).ok()?;
         let kind = fstatfs(found.root.fd()).ok()?.filesystem_type();
-        (i128::from(kind.0) == i128::from(MAGIC)).then_some(found)
+        (kind == MAGIC).then_some(found)
     }
 
     /// The one at this directory, which is taken for one unseen.

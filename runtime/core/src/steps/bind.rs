@@ -16,7 +16,6 @@ use berth_sys::path::{create_file_in_root, mkdir_all_in_root, open_in_root};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::mounts::{attach, directory_mode};
 use crate::error::{Context, Fault};
@@ -132,22 +131,10 @@ fn other_kind(errno: Errno) -> Option<String> {
 /// `EPERM` if config.json names what is locked, as the kernel has it.
 fn within_locks(mount: &OwnedFd, step: &MountStep) -> Result<MountAttributes, Errno> {
     type A = MountAttributes;
-    let present = fstatvfs(mount)?.flags();
-    let bits = |pairs: &[(FsFlags, u64)]| {
-        pairs.iter().filter(|(flag, _)| present.contains(*flag)).fold(0, |all, (_, bit)| all | bit)
-    };
-    let locked = bits(&[
-        (FsFlags::ST_RDONLY, A::RDONLY),
-        (FsFlags::ST_NOSUID, A::NOSUID),
-        (FsFlags::ST_NODEV, A::NODEV),
-        (FsFlags::ST_NOEXEC, A::NOEXEC),
-    ]);
-    let times = bits(&[(FsFlags::ST_NOATIME, A::NOATIME), (FsFlags::ST_NODIRATIME, A::NODIRATIME)]);
-    let strict =
-        if present.intersects(FsFlags::ST_NOATIME | FsFlags::ST_RELATIME) { 0 } else { A::STRICTATIME };
+    let present = mountfd::attributes(mount)?;
+    let (locked, times) = (present & A::LOCKABLE, present & (A::ATIME | A::NODIRATIME));
     let wanted = step.attributes;
-    let changes_times =
-        wanted.clear & A::ATIME != 0 && wanted.set & (A::ATIME | A::NODIRATIME) != times | strict;
+    let changes_times = wanted.clear & A::ATIME != 0 && wanted.set & (A::ATIME | A::NODIRATIME) != times;
     if locked & wanted.clear & !step.implied != 0 || changes_times {
         return Err(Errno::EPERM);
     }

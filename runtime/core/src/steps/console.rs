@@ -7,14 +7,14 @@ use berth_sys::path::{create_file_in, open_in_root};
 use berth_sys::{Errno, mountfd, process, tty};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 
 use crate::error::{Context, Fault};
 use crate::init::Init;
 use crate::protocol::FromChild;
 
-/// `DEVPTS_SUPER_MAGIC` of `<linux/magic.h>`.
-const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+/// `<linux/magic.h>`; C libraries do not agree on its type.
+const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
 impl Init<'_> {
     /// Opens a terminal, makes it ours, and gives the other side to the parent.
@@ -24,7 +24,7 @@ impl Init<'_> {
         let devpts = open_in_root(root, "/dev/pts", directory, Mode::empty())
             .at(|| "open /dev/pts of the container (mount a devpts there to have a terminal)".into())?;
         let kind = fstatfs(&devpts).at(|| "look at /dev/pts".into())?.filesystem_type();
-        if kind.0 != DEVPTS_SUPER_MAGIC {
+        if kind != DEVPTS_SUPER_MAGIC {
             return Err(Fault::new(
                 "/dev/pts of the container is no devpts: mount one there to have a terminal",
             ));

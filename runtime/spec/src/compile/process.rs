@@ -157,25 +157,26 @@ fn rlimits(limits: &[oci::PosixRlimit]) -> Result<Vec<Rlimit>, SpecError> {
     Ok(plan)
 }
 
+/// The numbers of `asm-generic/resource.h`; C libraries do not agree on their type.
 fn resource(kind: oci::PosixRlimitType) -> u32 {
     use oci::PosixRlimitType as R;
     match kind {
-        R::RlimitCpu => libc::RLIMIT_CPU,
-        R::RlimitFsize => libc::RLIMIT_FSIZE,
-        R::RlimitData => libc::RLIMIT_DATA,
-        R::RlimitStack => libc::RLIMIT_STACK,
-        R::RlimitCore => libc::RLIMIT_CORE,
-        R::RlimitRss => libc::RLIMIT_RSS,
-        R::RlimitNproc => libc::RLIMIT_NPROC,
-        R::RlimitNofile => libc::RLIMIT_NOFILE,
-        R::RlimitMemlock => libc::RLIMIT_MEMLOCK,
-        R::RlimitAs => libc::RLIMIT_AS,
-        R::RlimitLocks => libc::RLIMIT_LOCKS,
-        R::RlimitSigpending => libc::RLIMIT_SIGPENDING,
-        R::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
-        R::RlimitNice => libc::RLIMIT_NICE,
-        R::RlimitRtprio => libc::RLIMIT_RTPRIO,
-        R::RlimitRttime => libc::RLIMIT_RTTIME,
+        R::RlimitCpu => 0,
+        R::RlimitFsize => 1,
+        R::RlimitData => 2,
+        R::RlimitStack => 3,
+        R::RlimitCore => 4,
+        R::RlimitRss => 5,
+        R::RlimitNproc => 6,
+        R::RlimitNofile => 7,
+        R::RlimitMemlock => 8,
+        R::RlimitAs => 9,
+        R::RlimitLocks => 10,
+        R::RlimitSigpending => 11,
+        R::RlimitMsgqueue => 12,
+        R::RlimitNice => 13,
+        R::RlimitRtprio => 14,
+        R::RlimitRttime => 15,
     }
 }
 
