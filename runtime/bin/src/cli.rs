@@ -53,7 +53,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-// Only the flags of the command that is called are made: every container is one start of this program.
+// Only the flags of the command that is called are made.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
@@ -129,12 +129,21 @@ pub(crate) struct CreateFlags {
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     // The words of help and of errors are made only for who is to read them.
-    let matches: ArgMatches = Cli::command().try_get_matches_from(&arguments).or_else(|_| {
+    let matches: ArgMatches = named_in(&arguments).try_get_matches_from(&arguments).or_else(|_| {
         let called = arguments.first().and_then(|path| Path::new(path).file_name());
         let name = called.map_or("berth-runtime".into(), |name| name.to_string_lossy());
         command(&name).try_get_matches_from(&arguments)
     })?;
     Cli::from_arg_matches(&matches)
+}
+
+/// The grammar with those commands alone that a word of the line may mean. clap gives each of them all the flags that may
+/// follow it, and every container is at least one start of this program.
+fn named_in(words: &[OsString]) -> Clap {
+    let all = Command::augment_subcommands(Clap::new(""));
+    let named = all.get_subcommands().filter(|command| words.iter().any(|word| word == command.get_name()));
+    let program = Clap::new("berth-runtime").version("").disable_version_flag(true).subcommand_required(true);
+    Global::augment_args(program).disable_help_subcommand(true).subcommands(named.cloned())
 }
 
 fn command(name: &str) -> Clap {
