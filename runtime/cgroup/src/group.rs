@@ -146,6 +146,12 @@ impl Cgroup {
         }
     }
 
+    /// [`Self::populated`] has something to do, which the container's program should not see undone.
+    #[must_use]
+    pub fn is_provisional(&self) -> bool {
+        self.placeholder.is_some() || self.postponed.is_some()
+    }
+
     /// The container's process is inside now, and all that helped to make it may go.
     ///
     /// # Errors

@@ -34,6 +34,9 @@ pub enum RootfsSource {
 /// How a created container is told to start.
 #[derive(Debug)]
 pub enum Gate {
+    /// Not at all: it starts when it is ready, and [`CreatedContainer::start`] only looks on. (If its parent has to set a limit
+    /// when it is ready, this is [`Self::InProcess`].)
+    Open,
     /// By [`CreatedContainer::start`] of the same process.
     InProcess,
     /// By whoever opens this FIFO for reading (`create` and `start` of the command line).
@@ -91,6 +94,8 @@ pub struct CreatedContainer {
     /// The watch over denied system calls, with [`CreateRequest::observe_seccomp`]. To be served until it ends.
     pub watch: Option<SeccompWatch>,
     link: ParentLink,
+    /// It waits for a word of ours.
+    waits: bool,
     plan: ContainerPlan,
     state: ContainerState,
 }
@@ -99,7 +104,7 @@ pub struct CreatedContainer {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
+pub fn create(mut request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     let layout = berth_cgroup::detect()?;
     let path = match &request.unit {
         Some(unit) => unit.path().to_owned(),
@@ -128,6 +133,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
         true => parent::observe(&mut plan.process),
         false => (None, None),
     };
+    let rest = cgroup.is_provisional() || plan.parent.iter().any(parent::is_limit);
+    if rest && matches!(request.gate, Gate::Open) {
+        request.gate = Gate::InProcess;
+    }
+    let waits = matches!(request.gate, Gate::InProcess);
     let state = ContainerState {
         oci_version: request.spec.version().clone(),
         id: request.id.to_owned(),
@@ -162,6 +172,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
             warnings: parts.warnings.into_iter().chain(unobserved).collect(),
             watch: parts.watch,
             link: parts.link,
+            waits,
             plan,
         }),
         Err(error) => {
@@ -341,12 +352,14 @@ pub fn unmount_root(root: &Path) {
 }
 
 impl CreatedContainer {
-    /// Lets the program run. Returns when it does, or with why it does not.
+    /// Lets the program run, if it waits for that. Returns when it does, or with why it does not.
     ///
     /// # Errors
     /// [`Error::Child`] if the program cannot be executed; [`Error::Hook`] if a poststart hook fails.
     pub fn start(&mut self) -> Result<(), Error> {
-        self.link.go()?;
+        if self.waits {
+            self.link.go()?;
+        }
         loop {
             match self.link.receive_watching(self.watch.as_mut())? {
                 None => break,

@@ -125,7 +125,6 @@ impl Serving<'_> {
             };
             match (message, fd) {
                 (FromChild::NamespacesReady, _) => {
-                    // Limits for the program are not limits for its set-up.
                     self.perform(child, |step| until_exec || !is_limit(step), &mut served)?;
                     self.link.go()?;
                 }
@@ -214,7 +213,8 @@ impl Serving<'_> {
     }
 }
 
-fn is_limit(step: &ParentStep) -> bool {
+/// Limits for the program, which are no limits for its set-up.
+pub(crate) fn is_limit(step: &ParentStep) -> bool {
     matches!(step, ParentStep::Rlimits(_) | ParentStep::OomScoreAdj(_))
 }
 

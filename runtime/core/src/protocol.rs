@@ -15,8 +15,8 @@
 //!    │◀──────────────── Listener + fd ──────────│ only with SCMP_ACT_NOTIFY
 //!    │◀──────────────── Warning … Trace … ──────│ any time
 //!    │◀──────────────── Ready ──────────────────│ create() returns; not sent by an exec
-//!    │ Go ─────────────────────────────────────▶│ in-process gate; with a FIFO, `start` opens that for reading, and
-//!    │                                          │ gets one byte, then a Failure or the end of file
+//!    │ Go ─────────────────────────────────────▶│ with an in-process gate; with a FIFO, `start` opens that for
+//!    │                                          │ reading, and gets one byte, then a Failure or the end of file
 //!    │◀──────────────── end of file ────────────│ execve succeeded
 //!    │◀──────────────── Failure ────────────────│ any time, and then the end
 //! ```

@@ -38,6 +38,13 @@ impl Create {
     }
 }
 
+impl CreateFlags {
+    /// What the program of a `run` waits for: that whoever asked to be told of its pid has been told.
+    pub(super) fn gate(&self) -> Gate {
+        if self.pid_file.is_some() || self.pidfd_socket.is_some() { Gate::InProcess } else { Gate::Open }
+    }
+}
+
 /// Makes the container. On failure nothing is left of it.
 pub(super) fn make(
     flags: &CreateFlags,

@@ -1,7 +1,7 @@
 //! `run`: create, start, and stay until it ends.
 
 use anyhow::Context;
-use berth_core::{Error, Gate};
+use berth_core::Error;
 use clap::Args;
 
 use super::create::{abandon, make};
@@ -46,7 +46,7 @@ impl Run {
             };
         let signals = if self.detach { None } else { Some(Signals::block()?) };
         let (mut created, container) =
-            make(&self.flags, &bundle, container, stdio, Gate::InProcess, !self.detach, log)
+            make(&self.flags, &bundle, container, stdio, self.flags.gate(), !self.detach, log)
                 .with_context(|| failed("run"))?;
         if let Err(error) = created.start() {
             abandon(created, container, log);

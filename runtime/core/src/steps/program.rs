@@ -54,6 +54,7 @@ impl Init<'_> {
         self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
+            Gate::Open => Ok(()),
             Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
             Gate::Fifo(fifo) => {
                 let fd = fifo.as_fd();
