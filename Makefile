@@ -17,19 +17,33 @@ ENTRY   := $(ENTRY_$(shell uname -m))
 # Its pages are mapped anew for each container: size is time and memory (docs/decisions/0104).
 SMALL   := -C opt-level=s -C lto=fat -C codegen-units=1
 
+# Its C library is musl where the toolchain has that or can get it; else the host's, which takes longer to start
+# (docs/decisions/0215).
+MUSL    := $(shell uname -m)-unknown-linux-musl
+LIBRARY := $(shell tests/support/target.sh $(MUSL))
+RUNTIME := $(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime $(addprefix --target ,$(LIBRARY)) -- \
+    $(STATIC) $(ENTRY) $(SMALL)
+BUILT   := $(TARGET)/$(addsuffix /,$(LIBRARY))release/berth-runtime
+
 # Where shells look for completions.
 COMPLETIONS := bash-completion/completions zsh/site-functions fish/vendor_completions.d
 
 export BERTH_BIN_DIR := $(BIN)
 
-.PHONY: all build demo test test-vm bench lint fmt install packages packages-test clean
+.PHONY: all build order demo test test-vm bench lint fmt install packages packages-test clean
 
 all: build
 
 build:
 	$(CARGO) build --locked --release -p berth -p berthd
 	$(CARGO) rustc --locked --release -p berth-shim --bin berth-shim -- $(STATIC)
-	$(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime -- $(STATIC) $(ENTRY) $(SMALL)
+	$(RUNTIME)
+	$(if $(LIBRARY),install -m 0755 $(BUILT) $(BIN)/berth-runtime)
+
+# Which functions of the runtime come first in its file (as root; takes minutes).
+order:
+	$(RUNTIME) -C strip=none
+	tests/support/order.py $(abspath $(BUILT)) runtime/bin/order.ld
 
 packages:
 	tests/support/packages.sh demo
@@ -47,7 +61,8 @@ test: packages-test build
 # The publishable comparison: one page and one set of tables in docs/benchmarks.
 bench: packages-test build
 	tests/support/packages.sh bench
-	$(CARGO) rustc --locked --release -p berth-core --example floor -- $(STATIC)
+	$(CARGO) rustc --locked --release -p berth-core --example floor $(addprefix --target ,$(LIBRARY)) -- $(STATIC)
+	$(if $(LIBRARY),install -D -m 0755 -t $(BIN)/examples $(TARGET)/$(LIBRARY)/release/examples/floor)
 	$(CARGO) build --locked --release -p berth-store --example pull_floor
 	SUITES="$(SUITES)" tests/support/bench.sh
 

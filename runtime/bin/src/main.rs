@@ -28,6 +28,11 @@ use std::process::ExitCode;
 use berth_sys::exe::Sealed;
 use clap::error::{ContextKind, ErrorKind};
 
+// (The tests of this crate have many threads.)
+#[cfg(not(test))]
+#[global_allocator]
+static HEAP: berth_sys::heap::OneThread = berth_sys::heap::OneThread::new();
+
 fn main() -> ExitCode {
     let sealed = makes_processes().then(berth_sys::exe::seal).transpose();
     let cli = match cli::parse(std::env::args_os()) {

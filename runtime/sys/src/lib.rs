@@ -10,6 +10,7 @@ pub mod clone;
 #[cfg(target_arch = "x86_64")]
 mod entry;
 pub mod exe;
+pub mod heap;
 pub mod keyring;
 pub mod mountfd;
 pub mod net;

@@ -83,9 +83,11 @@ fn chown(path: &Path, id: u32) {
     }
 }
 
+/// Another runtime, or ours as it was built to be used, or ours as cargo builds it for tests.
 fn runtime() -> PathBuf {
-    std::env::var_os("BERTH_TEST_RUNTIME")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_berth-runtime")), PathBuf::from)
+    let built = || Some(PathBuf::from(std::env::var_os("BERTH_BIN_DIR")?).join("berth-runtime"));
+    let named = std::env::var_os("BERTH_TEST_RUNTIME").map(PathBuf::from);
+    named.or_else(built).unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_berth-runtime")))
 }
 
 /// True if the runtime under test is ours: for what ours has and runc has not. (Where they differ and the specification
