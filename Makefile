@@ -17,13 +17,13 @@ ENTRY   := $(ENTRY_$(shell uname -m))
 # Its pages are mapped anew for each container: size is time and memory (docs/decisions/0104).
 SMALL   := -C opt-level=s -C lto=fat -C codegen-units=1
 
-# Its C library is musl where the toolchain has that or can get it; else the host's, which takes longer to start
-# (docs/decisions/0215).
+# Its C library is musl where the toolchain has that or can get it (asked once, and only to build); else the host's, which
+# takes longer to start (docs/decisions/0215).
 MUSL    := $(shell uname -m)-unknown-linux-musl
-LIBRARY := $(shell tests/support/target.sh $(MUSL))
-RUNTIME := $(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime $(addprefix --target ,$(LIBRARY)) -- \
+LIBRARY  = $(eval LIBRARY := $(shell tests/support/target.sh $(MUSL)))$(LIBRARY)
+RUNTIME  = $(CARGO) rustc --locked --release -p berth-runtime --bin berth-runtime $(addprefix --target ,$(LIBRARY)) -- \
     $(STATIC) $(ENTRY) $(SMALL)
-BUILT   := $(TARGET)/$(addsuffix /,$(LIBRARY))release/berth-runtime
+BUILT    = $(TARGET)/$(addsuffix /,$(LIBRARY))release/berth-runtime
 
 # Where shells look for completions.
 COMPLETIONS := bash-completion/completions zsh/site-functions fish/vendor_completions.d
