@@ -33,14 +33,35 @@ pub enum RootfsSource {
 
 /// How a created container is told to start.
 #[derive(Debug)]
-pub enum Gate {
-    /// Not at all: it starts when it is ready, and [`CreatedContainer::start`] only looks on. (If its parent has to set a limit
-    /// when it is ready, this is [`Self::InProcess`].)
-    Open,
+pub enum Gate<'a> {
+    /// As soon as it is ready, and its first process is on record. (If a limit can be set only when it is ready, it waits for
+    /// [`CreatedContainer::start`] all the same.)
+    Recorded(Recorder<'a>),
     /// By [`CreatedContainer::start`] of the same process.
     InProcess,
     /// By whoever opens this FIFO for reading (`create` and `start` of the command line).
     Fifo(OwnedFd),
+}
+
+/// Records a container that is being made; why it cannot ends the creation.
+#[derive(Clone, Copy)]
+pub struct Recorder<'a>(pub &'a dyn Fn(&Newborn<'_>) -> Result<(), String>);
+
+impl std::fmt::Debug for Recorder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recorder")
+    }
+}
+
+/// A container whose first process exists, and is not yet ready.
+#[derive(Debug)]
+pub struct Newborn<'a> {
+    /// Its first process, as the host sees it.
+    pub pid: Pid,
+    /// Its cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Its share of caches and memory bandwidth.
+    pub rdt: Option<&'a Group>,
 }
 
 /// A container to create.
@@ -59,7 +80,7 @@ pub struct CreateRequest<'a> {
     /// Its standard streams.
     pub stdio: Stdio,
     /// How it is started.
-    pub gate: Gate,
+    pub gate: Gate<'a>,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
     /// Use move and chroot instead of pivot_root(2).
@@ -94,8 +115,8 @@ pub struct CreatedContainer {
     /// The watch over denied system calls, with [`CreateRequest::observe_seccomp`]. To be served until it ends.
     pub watch: Option<SeccompWatch>,
     link: ParentLink,
-    /// It waits for a word of ours.
-    waits: bool,
+    /// It was told to start already.
+    started: bool,
     plan: ContainerPlan,
     state: ContainerState,
 }
@@ -104,7 +125,7 @@ pub struct CreatedContainer {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn create(mut request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
+pub fn create(request: CreateRequest<'_>) -> Result<CreatedContainer, Error> {
     let layout = berth_cgroup::detect()?;
     let path = match &request.unit {
         Some(unit) => unit.path().to_owned(),
@@ -133,11 +154,6 @@ pub fn create(mut request: CreateRequest<'_>) -> Result<CreatedContainer, Error>
         true => parent::observe(&mut plan.process),
         false => (None, None),
     };
-    let rest = cgroup.is_provisional() || plan.parent.iter().any(parent::is_limit);
-    if rest && matches!(request.gate, Gate::Open) {
-        request.gate = Gate::InProcess;
-    }
-    let waits = matches!(request.gate, Gate::InProcess);
     let state = ContainerState {
         oci_version: request.spec.version().clone(),
         id: request.id.to_owned(),
@@ -172,7 +188,7 @@ pub fn create(mut request: CreateRequest<'_>) -> Result<CreatedContainer, Error>
             warnings: parts.warnings.into_iter().chain(unobserved).collect(),
             watch: parts.watch,
             link: parts.link,
-            waits,
+            started: parts.started,
             plan,
         }),
         Err(error) => {
@@ -265,6 +281,7 @@ struct Parts {
     console: Option<OwnedFd>,
     warnings: Vec<String>,
     link: ParentLink,
+    started: bool,
 }
 
 fn spawn(
@@ -309,8 +326,8 @@ fn spawn(
     if let Some(trace) = trace {
         trace.tell(&format!("child process in init(): pid {}", first.pid));
     }
-    // The child has them; for us an open write end would hide the end of the program's output.
-    drop(request);
+    // The child has the rest; for us an open write end would hide the end of the program's output.
+    let CreateRequest { gate, .. } = request;
     parent::put_into(cgroup, &link, &first).inspect_err(|_| parent::discard(&first))?;
     let process = if namespaces.intermediate {
         parent::await_handover(&link, &first, rdt, trace).inspect_err(|_| parent::discard(&first))?
@@ -318,6 +335,11 @@ fn spawn(
         parent::share(rdt, &first).inspect_err(|_| parent::discard(&first))?;
         first
     };
+    let started = record(gate, &process, cgroup, rdt).and_then(|recorded| {
+        let starts = recorded && !cgroup.is_provisional() && !plan.parent.iter().any(parent::is_limit);
+        if starts { link.start().map(|()| true) } else { Ok(false) }
+    });
+    let started = started.inspect_err(|_| parent::discard(&process))?;
     let mut serving = Serving {
         link: &link,
         steps: &plan.parent,
@@ -333,7 +355,7 @@ fn spawn(
     match serving.run(&process, false) {
         Ok(served) => {
             let Served { console, watch, warnings } = served;
-            Ok(Parts { watch, process, console, warnings, link })
+            Ok(Parts { watch, process, console, warnings, link, started })
         }
         Err(error) => {
             parent::discard(&process);
@@ -343,6 +365,13 @@ fn spawn(
             Err(error)
         }
     }
+}
+
+/// Has the container recorded, if that is to be done before it is ready; whether it was.
+fn record(gate: Gate<'_>, process: &Process, cgroup: &Cgroup, rdt: Option<&Group>) -> Result<bool, Error> {
+    let Gate::Recorded(Recorder(record)) = gate else { return Ok(false) };
+    record(&Newborn { pid: process.pid, cgroup, rdt }).map_err(Error::Invalid)?;
+    Ok(true)
 }
 
 /// Undoes the mounts of a container that has the host's mount namespace. One that was never made is none.
@@ -357,8 +386,8 @@ impl CreatedContainer {
     /// # Errors
     /// [`Error::Child`] if the program cannot be executed; [`Error::Hook`] if a poststart hook fails.
     pub fn start(&mut self) -> Result<(), Error> {
-        if self.waits {
-            self.link.go()?;
+        if !self.started {
+            self.link.start()?;
         }
         loop {
             match self.link.receive_watching(self.watch.as_mut())? {

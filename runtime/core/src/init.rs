@@ -32,7 +32,7 @@ pub(crate) struct Init<'a> {
     pub(crate) process: &'a ProcessPlan,
     pub(crate) link: &'a ChildLink,
     pub(crate) stage: Stage,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Gate<'a>,
     pub(crate) preserve_fds: u32,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,

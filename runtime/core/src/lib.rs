@@ -36,7 +36,9 @@ mod steps;
 mod trace;
 mod watch;
 
-pub use create::{CreateRequest, CreatedContainer, Gate, RootfsSource, create, unmount_root};
+pub use create::{
+    CreateRequest, CreatedContainer, Gate, Newborn, Recorder, RootfsSource, create, unmount_root,
+};
 pub use error::{ChildFailure, Error, FailureKind};
 pub use exec::{ExecChild, ExecRequest, exec};
 pub use hooks::{ContainerState, run_all_hooks, run_hooks};

@@ -15,15 +15,16 @@
 //!    │◀──────────────── Listener + fd ──────────│ only with SCMP_ACT_NOTIFY
 //!    │◀──────────────── Warning … Trace … ──────│ any time
 //!    │◀──────────────── Ready ──────────────────│ create() returns; not sent by an exec
-//!    │ Go ─────────────────────────────────────▶│ with an in-process gate; with a FIFO, `start` opens that for
-//!    │                                          │ reading, and gets one byte, then a Failure or the end of file
+//!    │ Start ──────────────────────────────────▶│ without a FIFO, at any time before or after Ready; with one, `start`
+//!    │                                          │ opens that for reading, and gets one byte, then a Failure or the
+//!    │                                          │ end of file
 //!    │◀──────────────── end of file ────────────│ execve succeeded
 //!    │◀──────────────── Failure ────────────────│ any time, and then the end
 //! ```
 //!
 //! A message out of its phase is an error ([`Error::Protocol`]).
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_sys::{Errno, socket};
@@ -55,8 +56,9 @@ pub(crate) enum FromChild {
 /// The longest message: a failure text is cut well below.
 const MAX_MESSAGE: usize = 16 * 1024;
 const MAX_TEXT: usize = 4096;
-/// The parent's only message.
+/// The parent's messages: to go on where the child waits for what it has asked for, and to run its program when it is ready.
 const GO: &[u8] = b"go";
+const START: &[u8] = b"start";
 
 /// The parent's end.
 #[derive(Debug)]
@@ -68,12 +70,15 @@ pub(crate) struct ChildLink {
     socket: OwnedFd,
     /// The start FIFO, from the moment `start` has opened it: by then nobody may listen on the socket any more.
     gate: OnceCell<OwnedFd>,
+    /// The parent has said it already.
+    started: Cell<bool>,
 }
 
 /// A connected pair.
 pub(crate) fn link() -> Result<(ParentLink, ChildLink), Error> {
     let (parent, child) = socket::seqpacket_pair().map_err(|e| Error::os("socketpair", e))?;
-    Ok((ParentLink(parent), ChildLink { socket: child, gate: OnceCell::new() }))
+    let child = ChildLink { socket: child, gate: OnceCell::new(), started: Cell::new(false) };
+    Ok((ParentLink(parent), child))
 }
 
 impl ParentLink {
@@ -82,9 +87,9 @@ impl ParentLink {
         let mut buffer = vec![0; MAX_MESSAGE];
         let (length, fds) = loop {
             match socket::recv_with_fds(&self.0, &mut buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => {}
-                // A child that died with unread messages of ours resets the connection.
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // A child that died with unread messages of ours resets the connection, which is told once, and before what
+                // the child has said.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 other => break other.map_err(|e| Error::os("receive from the container's init", e))?,
             }
         };
@@ -124,7 +129,16 @@ impl ParentLink {
 
     /// Lets the child go on. If it is gone, the next [`Self::receive`] tells.
     pub(crate) fn go(&self) -> Result<(), Error> {
-        match socket::send_with_fds(&self.0, GO, &[], MsgFlags::empty()) {
+        self.say(GO)
+    }
+
+    /// Lets the child run its program, as soon as it is ready.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        self.say(START)
+    }
+
+    fn say(&self, word: &[u8]) -> Result<(), Error> {
+        match socket::send_with_fds(&self.0, word, &[], MsgFlags::empty()) {
             Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             Err(errno) => Err(Error::os("send to the container's init", errno)),
         }
@@ -178,14 +192,30 @@ impl ChildLink {
         if gone { Err(Errno::EPIPE) } else { Ok(()) }
     }
 
-    /// Waits for the parent's word.
+    /// Waits for the parent's word to go on.
     pub(crate) fn wait_for_go(&self) -> Result<(), Errno> {
+        while self.is_start()? {
+            self.started.set(true);
+        }
+        Ok(())
+    }
+
+    /// Waits for the parent's word to start, if it has not come yet.
+    pub(crate) fn wait_for_start(&self) -> Result<(), Errno> {
+        while !self.started.get() {
+            self.started.set(self.is_start()?);
+        }
+        Ok(())
+    }
+
+    /// Whether the parent's next word is to start.
+    fn is_start(&self) -> Result<bool, Errno> {
         let mut buffer = [0; 8];
         loop {
             match socket::recv_with_fds(&self.socket, &mut buffer, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
                 Ok((0, _)) => return Err(Errno::EPIPE),
-                Ok(_) => return Ok(()),
+                Ok((length, _)) => return Ok(&buffer[..length] == START),
                 Err(errno) => return Err(errno),
             }
         }
@@ -208,6 +238,29 @@ mod tests {
         drop(child);
         assert!(parent.receive().unwrap().is_none());
         parent.go().unwrap();
+    }
+
+    #[test]
+    fn the_word_to_start_may_come_early() {
+        let (parent, child) = link().unwrap();
+        parent.start().unwrap();
+        parent.go().unwrap();
+        child.wait_for_go().unwrap();
+        child.wait_for_start().unwrap();
+        let (parent, child) = link().unwrap();
+        parent.go().unwrap();
+        parent.start().unwrap();
+        child.wait_for_go().unwrap();
+        child.wait_for_start().unwrap();
+        drop(parent);
+        assert_eq!(child.wait_for_go(), Err(Errno::EPIPE));
+        // One that fails before it has read that is heard all the same.
+        let (parent, child) = link().unwrap();
+        parent.start().unwrap();
+        child.send(&FromChild::Ready, None).unwrap();
+        drop(child);
+        assert!(matches!(parent.receive().unwrap(), Some((FromChild::Ready, None))));
+        assert!(parent.receive().unwrap().is_none());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! `create`: everything of a container but its program.
 
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+
 use anyhow::Context;
-use berth_core::{CreateRequest, CreatedContainer, Gate, RootfsSource, Stdio, Trace};
+use berth_core::{CreateRequest, CreatedContainer, Gate, Newborn, Recorder, RootfsSource, Stdio, Trace};
 use berth_sys::pidfd;
 use clap::Args;
 
@@ -26,42 +29,52 @@ impl Create {
         let stdio = streams::choose(bundle.wants_terminal(), self.flags.console_socket.as_deref(), true)?;
         let container = store.reserve(&self.flags.id, &bundle)?;
         let gate = notify::prepare(&container, &mut bundle.spec).and_then(|()| container.make_gate());
-        let gate = match gate {
-            Ok(fifo) => Gate::Fifo(fifo),
+        let fifo = match gate {
+            Ok(fifo) => fifo,
             Err(error) => {
                 container.forget()?;
                 return Err(error);
             }
         };
-        make(&self.flags, &bundle, container, stdio, gate, false, log).with_context(|| failed("create"))?;
+        make(&self.flags, &bundle, container, stdio, Some(fifo), false, log)
+            .with_context(|| failed("create"))?;
         Ok(0)
     }
 }
 
 impl CreateFlags {
-    /// What the program of a `run` waits for: that whoever asked to be told of its pid has been told.
-    pub(super) fn gate(&self) -> Gate {
-        if self.pid_file.is_some() || self.pidfd_socket.is_some() { Gate::InProcess } else { Gate::Open }
+    /// Somebody wants to know of the first process: once it is ready, and before it starts.
+    fn wants_word(&self) -> bool {
+        self.pid_file.is_some() || self.pidfd_socket.is_some()
     }
 }
 
-/// Makes the container. On failure nothing is left of it.
+/// Makes the container; without a FIFO its program starts as soon as it may. On failure nothing is left of it.
 pub(super) fn make(
     flags: &CreateFlags,
     bundle: &Bundle,
-    mut container: Container,
+    container: Container,
     stdio: Stdio,
-    gate: Gate,
+    fifo: Option<OwnedFd>,
     foreground: bool,
     log: &Log,
 ) -> anyhow::Result<(CreatedContainer, Container)> {
     log.debug(&format!("creating container {} from {}", flags.id, bundle.directory.display()));
     let tell = |line: &str| log.debug(line);
+    let unit = container.record.unit.clone();
+    let unprivileged = container.unprivileged;
+    let container = RefCell::new(container);
+    let record = |born: &Newborn<'_>| container.borrow_mut().born(born).map_err(|error| format!("{error:#}"));
+    let (gate, recorded) = match fifo {
+        Some(fifo) => (Gate::Fifo(fifo), false),
+        None if flags.wants_word() || bundle.spec.process().is_none() => (Gate::InProcess, false),
+        None => (Gate::Recorded(Recorder(&record)), true),
+    };
     let request = CreateRequest {
         id: &flags.id,
         bundle: &bundle.directory,
         spec: &bundle.spec,
-        unit: container.record.unit.clone(),
+        unit,
         rootfs: RootfsSource::Path,
         stdio,
         gate,
@@ -69,14 +82,16 @@ pub(super) fn make(
         no_pivot: flags.no_pivot,
         no_new_keyring: flags.no_new_keyring,
         die_with_parent: false,
-        unprivileged: container.unprivileged,
+        unprivileged,
         trace: log.wants_debug().then_some(Trace(&tell)),
         // In the foreground we stay to answer.
         observe_seccomp: foreground && log.wants_debug(),
     };
     // Before it is tried: they may be why it fails.
     bundle.warnings.iter().for_each(|warning| log.explain(&warning.to_string()));
-    let created = match berth_core::create(request) {
+    let created = berth_core::create(request);
+    let mut container = container.into_inner();
+    let created = match created {
         Ok(created) => created,
         Err(error) => {
             container.forget()?;
@@ -87,12 +102,14 @@ pub(super) fn make(
     for warning in &created.warnings {
         log.warn(warning);
     }
-    let recorded =
-        container.created(created.pid, created.cgroup.path(), created.rdt.as_ref()).and_then(|()| {
-            let (file, socket) = (flags.pid_file.as_deref(), flags.pidfd_socket.as_deref());
-            announce(file, socket, created.pid, &created.pidfd)
-        });
-    match recorded {
+    if recorded {
+        return Ok((created, container));
+    }
+    let known = container.created(created.pid, created.cgroup.path(), created.rdt.as_ref()).and_then(|()| {
+        let (file, socket) = (flags.pid_file.as_deref(), flags.pidfd_socket.as_deref());
+        announce(file, socket, created.pid, &created.pidfd)
+    });
+    match known {
         Ok(()) => Ok((created, container)),
         Err(error) => {
             abandon(created, container, log);

@@ -45,9 +45,8 @@ impl Run {
                 }
             };
         let signals = if self.detach { None } else { Some(Signals::block()?) };
-        let (mut created, container) =
-            make(&self.flags, &bundle, container, stdio, self.flags.gate(), !self.detach, log)
-                .with_context(|| failed("run"))?;
+        let (mut created, container) = make(&self.flags, &bundle, container, stdio, None, !self.detach, log)
+            .with_context(|| failed("run"))?;
         if let Err(error) = created.start() {
             abandon(created, container, log);
             if let Error::Child(failure) = &error

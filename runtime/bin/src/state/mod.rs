@@ -1,7 +1,7 @@
 //! What is known about containers, on disk: `<root>/<id>/`.
 //!
 //! ```text
-//!  state.json   the record; written before the container is made (pid 0) and again when it is
+//!  state.json   the record; written before the container is made (pid 0) and again when it is, or while
 //!  config.json  the configuration it was created with
 //!  exec.fifo    exists from create to start
 //! ```
@@ -19,5 +19,5 @@ mod status;
 mod store;
 
 pub(crate) use record::Record;
-pub(crate) use status::{Status, start_time};
+pub(crate) use status::{Process, Status, start_time};
 pub(crate) use store::{Container, Store};

@@ -22,6 +22,10 @@ pub(crate) struct Record {
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
     pub(crate) created: String,
+    /// This was written when that process existed, and not only when it was ready: until it runs a program, the container is
+    /// being created.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) early: bool,
     /// The cgroup below each hierarchy's root.
     pub(crate) cgroup: PathBuf,
     /// The systemd unit whose cgroup it is.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use berth_cgroup::resctrl::{Group, Place, Resctrl};
 use berth_cgroup::{Cgroup, FreezerState, Unit};
-use berth_core::{ChildFailure, ContainerState, run_all_hooks, run_hooks};
+use berth_core::{ChildFailure, ContainerState, Newborn, run_all_hooks, run_hooks};
 use berth_spec::{CompileContext, ContainerPlan, HookPlans, oci};
 use berth_sys::{Errno, Pid, pidfd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::{Record, Status, start_time};
+use super::{Process, Record, Status, start_time};
 use crate::bundle::Bundle;
 use crate::diagnose::Root;
 use crate::log::Log;
@@ -172,6 +172,7 @@ fn first_record(id: &str, bundle: &Bundle, unit: Option<Unit>) -> Record {
         id: id.to_owned(),
         pid: 0,
         start_time: 0,
+        early: false,
         bundle: bundle.directory.clone(),
         rootfs: bundle.rootfs(),
         created: jiff::Timestamp::now().to_string(),
@@ -261,6 +262,12 @@ impl Container {
         self.directory.join(FIFO)
     }
 
+    /// Its first process exists, and makes the rest.
+    pub(crate) fn born(&mut self, born: &Newborn<'_>) -> anyhow::Result<()> {
+        self.record.early = true;
+        self.created(born.pid, born.cgroup.path(), born.rdt)
+    }
+
     /// The container exists: its first process has this pid.
     pub(crate) fn created(&mut self, pid: Pid, cgroup: &Path, rdt: Option<&Group>) -> anyhow::Result<()> {
         self.record.pid = pid.as_raw();
@@ -291,8 +298,11 @@ impl Container {
         if self.record.pid == 0 {
             return Some(Status::Creating);
         }
-        if start_time(self.record.pid) != Some(self.record.start_time) {
-            return Some(Status::Stopped);
+        let process = Process::of(self.record.pid).filter(|found| found.start_time == self.record.start_time);
+        match process {
+            None => return Some(Status::Stopped),
+            Some(process) if self.record.early && process.is_forked => return Some(Status::Creating),
+            Some(_) => {}
         }
         self.fifo().exists().then_some(Status::Created)
     }

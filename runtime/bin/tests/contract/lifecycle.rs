@@ -119,6 +119,22 @@ fn the_pid_file_names_the_process() {
 }
 
 #[test]
+fn a_run_names_its_process_before_the_program_starts() {
+    let mut case = Case::script("[ -s /mnt/pid ] && : > /mnt/ran");
+    let told = case.path().join("told");
+    fs::create_dir(&told).unwrap();
+    case.push(
+        "/mounts",
+        json!({ "destination": "/mnt", "type": "bind", "source": told, "options": ["bind"] }),
+    );
+    case.call(&["run", "--pid-file", told.join("pid").to_str().unwrap()], &[]).ok();
+    fs::remove_file(told.join("ran")).expect("it ran, and found its pid");
+    let nowhere = told.join("none/pid");
+    assert_ne!(case.call(&["run", "--pid-file", nowhere.to_str().unwrap()], &[]).code, 0);
+    assert!(!told.join("ran").exists(), "what cannot be told of does not run");
+}
+
+#[test]
 fn ps_shows_the_processes() {
     let case = Case::new(&["/bin/sleep", "100"]);
     case.call_detached(&["run", "-d"]).ok();

@@ -54,8 +54,9 @@ impl Init<'_> {
         self.close_others()?;
         self.link.send(&FromChild::Ready, None).at(|| "report readiness".into())?;
         match &self.gate {
-            Gate::Open => Ok(()),
-            Gate::InProcess => self.link.wait_for_go().at(|| "wait for the start".into()),
+            Gate::Recorded(_) | Gate::InProcess => {
+                self.link.wait_for_start().at(|| "wait for the start".into())
+            }
             Gate::Fifo(fifo) => {
                 let fd = fifo.as_fd();
                 let descriptors =
