@@ -292,14 +292,7 @@ fn spawn(
     state: &ContainerState,
     observed: Option<SeccompProgram>,
 ) -> Result<Parts, Error> {
-    let sink = match &request.stdio {
-        Stdio::Terminal(sink) => Some(sink.clone()),
-        Stdio::Inherit | Stdio::Fds { .. } => None,
-    };
-    if sink.is_some() != plan.process.terminal.is_some() {
-        let message = "process.terminal of config.json and the given standard streams contradict each other";
-        return Err(Error::Invalid(message.into()));
-    }
+    let sink = sink(&request.stdio, plan)?;
     let namespaces = Namespaces::open(&plan.namespaces, cgroup.is_joined_by_birth())?;
     let idmapped = idmap::prepare(&plan.steps, !plan.id_maps.is_empty() && nix::unistd::geteuid().is_root())?;
     let (link, child_link) = protocol::link()?;
@@ -365,6 +358,19 @@ fn spawn(
             Err(error)
         }
     }
+}
+
+/// Where the terminal goes that config.json wants.
+fn sink(stdio: &Stdio, plan: &ContainerPlan) -> Result<Option<ConsoleSink>, Error> {
+    let sink = match stdio {
+        Stdio::Terminal(sink) => Some(sink.clone()),
+        Stdio::Inherit | Stdio::Fds { .. } => None,
+    };
+    if sink.is_some() != plan.process.terminal.is_some() {
+        let message = "process.terminal of config.json and the given standard streams contradict each other";
+        return Err(Error::Invalid(message.into()));
+    }
+    Ok(sink)
 }
 
 /// Has the container recorded, if that is to be done before it is ready; whether it was.

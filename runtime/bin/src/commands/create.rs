@@ -67,6 +67,7 @@ pub(super) fn make(
     let record = |born: &Newborn<'_>| container.borrow_mut().born(born).map_err(|error| format!("{error:#}"));
     let (gate, recorded) = match fifo {
         Some(fifo) => (Gate::Fifo(fifo), false),
+        // One without a program would look for ever as if it were being made.
         None if flags.wants_word() || bundle.spec.process().is_none() => (Gate::InProcess, false),
         None => (Gate::Recorded(Recorder(&record)), true),
     };
