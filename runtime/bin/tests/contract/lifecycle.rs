@@ -134,6 +134,29 @@ fn a_run_names_its_process_before_the_program_starts() {
     assert!(!told.join("ran").exists(), "what cannot be told of does not run");
 }
 
+/// Its process may still see the host's mounts.
+#[test]
+fn a_run_that_is_being_made_takes_no_exec() {
+    if !is_ours() {
+        // There is no state of it yet.
+        return;
+    }
+    let mut case = Case::new(&["/bin/true"]);
+    let place = case.path().display().to_string();
+    let script = format!("touch {place}/in; until test -e {place}/go; do sleep 0.01; done");
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+    case.config["hooks"] = json!({ "createRuntime": [hook] });
+    let mut run = case.command(&["run", "--bundle", &place, &case.id]).spawn().unwrap();
+    while !case.path().join("in").exists() {
+        assert_eq!(run.try_wait().unwrap(), None);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(case.status(), "creating");
+    case.call(&["exec"], &["/bin/true"]).fails_with("cannot exec in a creating container");
+    fs::write(case.path().join("go"), "").unwrap();
+    assert!(run.wait().unwrap().success());
+}
+
 #[test]
 fn ps_shows_the_processes() {
     let case = Case::new(&["/bin/sleep", "100"]);
